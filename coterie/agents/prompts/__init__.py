@@ -1,0 +1,40 @@
+"""Prompt templates: text files beside this module, filled in one pass and hashed into every run.
+
+Fields are `$name`. Filling is a single pass, so text that an agent wrote cannot smuggle in further fields.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A named prompt text with `$fields`."""
+
+    name: str
+    text: str
+
+    def fill(self, **fields: str) -> str:
+        """The text with every field replaced. Raises KeyError for a missing field."""
+        return string.Template(self.text).substitute(fields).strip()
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@cache
+def template(name: str) -> Template:
+    """The template in `<name>.txt`."""
+    return Template(name, (resources.files(__name__) / f"{name}.txt").read_text("utf-8"))
+
+
+def template_hashes() -> dict[str, str]:
+    """Name to SHA-256 of every template, for the run's record."""
+    files = [file.name for file in resources.files(__name__).iterdir() if file.name.endswith(".txt")]
+    return {name: template(name).hash for name in sorted(file.removesuffix(".txt") for file in files)}

@@ -1,0 +1,8 @@
+"""Experiment files: typed models (`schema`), and the loader (`load`) that reports every error with its line."""
+
+from coterie.config.base import Config, KindConfig, OneOf
+from coterie.config.schema import BudgetConfig, ExperimentConfig, PolicyConfig, SamplingConfig, SeatConfig
+
+__all__ = [
+    "BudgetConfig", "Config", "ExperimentConfig", "KindConfig", "OneOf", "PolicyConfig", "SamplingConfig", "SeatConfig",
+]  # fmt: skip

@@ -1,0 +1,80 @@
+"""The base of every config class, and `OneOf`: a field that takes any registered part of a kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from coterie import registry
+
+_SCALARS = frozenset(("int", "float", "bool", "str"))
+
+
+def _make_scalars_strict(schema: Any) -> None:
+    """Pydantic's own strict mode would also refuse a list for a tuple and a string for a path."""
+    if isinstance(schema, dict):
+        if schema.get("type") in _SCALARS:
+            schema["strict"] = True
+        for value in schema.values():
+            _make_scalars_strict(value)
+    elif isinstance(schema, list | tuple):
+        for value in schema:
+            _make_scalars_strict(value)
+
+
+class Config(BaseModel):
+    """Typed, frozen, and closed: a field that nobody declared is an error.
+
+    Scalars are strict: `true` is no number and `"3"` is text, while a list may fill a tuple. Numbers are finite.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _make_scalars_strict(schema)
+        return schema
+
+
+class KindConfig(Config):
+    """Config of a registered part. Subclasses declare `kind: Literal["their_name"]` with that name as its default."""
+
+    kind: str
+
+
+class OneOf:
+    """Annotation for a field that holds the config of any registered part of `kind`, told apart by its field `kind`.
+
+    The bare name is short for a config with all defaults: `engine: vllm` means `engine: {kind: vllm}`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        entries = [entry for entry in registry.entries(self.kind) if entry.config]
+        if not entries:
+            return core_schema.no_info_plain_validator_function(
+                _refuse, json_schema_input_schema=core_schema.none_schema()
+            )
+        choices = {entry.name: handler.generate_schema(registry.load(entry.config)) for entry in entries}
+        union = core_schema.tagged_union_schema(choices, discriminator="kind")
+        names = core_schema.literal_schema(list(choices))
+        return core_schema.no_info_before_validator_function(
+            _expand, union, json_schema_input_schema=core_schema.union_schema([names, union])
+        )
+
+
+def _expand(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+def _refuse(value: Any) -> Any:
+    """Validate a field of a kind that has no parts."""
+    context = {"discriminator": "'kind'", "tag": str(value), "expected_tags": "none"}
+    raise PydanticKnownError("union_tag_invalid", context)

@@ -1,0 +1,86 @@
+"""`-o a.b=c`: values set from the command line, written into the tree before it is validated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from coterie.config.problems import Problem, got, unknown
+from coterie.config.shape import default_kind, may_be_kind, takes_any_name
+from coterie.config.tree import Mark, Node, Path, expand_kind
+from coterie.config.yaml import parse_inline
+
+
+def apply(root: Node, overrides: Sequence[str]) -> list[Problem]:
+    """Write each `path=value` into `root`, in order.
+
+    A path is made of keys and list positions joined by dots (`seats.0.count` or `seats[0].count`); a value is a YAML
+    scalar or flow collection. Sections that the file leaves out are made; names that a person gives (policies) are not.
+
+    Returns:
+        One problem for each override that cannot be written. Unknown fields are left for validation to find.
+    """
+    return [problem for override in overrides for problem in _apply(root, override)]
+
+
+def _apply(root: Node, override: str) -> list[Problem]:
+    mark = Mark(f"-o {override}")
+    address, equals, text = override.partition("=")
+    steps = re.sub(r"\[(\d+)\]", r".\1", address.strip()).split(".")
+    if not equals or not all(steps):
+        return [Problem(mark, (), "expected path=value, for example seats.0.count=3")]
+    value, problems = parse_inline(text, mark)
+    if problems:
+        return problems
+    value.key = mark
+    return _write(root, tuple(steps), value, mark)
+
+
+def _write(node: Node, steps: tuple[str, ...], value: Node, mark: Mark) -> list[Problem]:
+    path: Path = ()
+    while True:
+        step, steps = _take(node, steps)
+        if may_be_kind(path):
+            expand_kind(node)
+        if node.value is None:
+            node.value = {}
+        if problem := _blocked(node, path, step, mark, is_last=not steps):
+            return [problem]
+        path = (*path, step)
+        if not steps:
+            _set(node, step, value)
+            return []
+        node = dict(node.children()).get(step) or _set(node, step, Node(default_kind(path), mark, mark))
+
+
+def _take(node: Node, steps: tuple[str, ...]) -> tuple[str | int, tuple[str, ...]]:
+    """The next step and what is left. Names may hold dots, so the longest key that exists wins."""
+    if isinstance(node.value, list) and steps[0].isdecimal():
+        return int(steps[0]), steps[1:]
+    if isinstance(node.value, dict):
+        for length in range(len(steps), 1, -1):
+            if (name := ".".join(steps[:length])) in node.value:
+                return name, steps[length:]
+    return steps[0], steps[1:]
+
+
+def _blocked(node: Node, path: Path, step: str | int, mark: Mark, is_last: bool) -> Problem | None:
+    """Why there is no way from `node` to `step`, if there is none."""
+    if isinstance(node.value, list):
+        if isinstance(step, int) and step < len(node.value):
+            return None
+        message = f"there is no such item; the list has {len(node.value)} items, counted from 0"
+        return Problem(mark, (*path, step), message)
+    if not isinstance(node.value, dict):
+        return Problem(mark, path, f"is {got(node.plain())}, which has no fields to set")
+    if not is_last and step not in node.value and takes_any_name(path):
+        return unknown(mark, (*path, step), "unknown name", str(step), node.value)
+    return None
+
+
+def _set(node: Node, step: str | int, value: Node) -> Node:
+    if isinstance(node.value, list) and isinstance(step, int):
+        node.value[step] = value
+    elif isinstance(node.value, dict):
+        node.value[str(step)] = value
+    return value

@@ -1,0 +1,90 @@
+"""What must hold between the sections of an experiment file.
+
+`find_mismatches` looks at the bare data, so that it speaks also when something else in the file is wrong;
+`check` looks at a config whose parts are all valid.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coterie import registry
+from coterie.config.schema import SOCIETIES, ExperimentConfig, expand_shorthands
+from coterie.config.tree import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A value that does not fit the rest: its path, and what is wrong; for a name also the known ones."""
+
+    path: Path
+    message: str
+    name: str = ""
+    known: tuple[str, ...] = ()
+
+
+def find_mismatches(data: Mapping[str, Any]) -> list[Mismatch]:
+    """Names that stand for nothing, in data that may be wrong in any other way too."""
+    data = expand_shorthands(dict(data))
+    if isinstance(data.get("seats"), str):
+        return [Mismatch(("seats",), f'unknown society "{data["seats"]}"', data["seats"], tuple(SOCIETIES))]
+    seats = [(i, s) for i, s in enumerate(_list(data.get("seats"))) if isinstance(s, Mapping)]
+    return [*_unknown_policies(seats, data.get("policies")), *_unknown_personas(seats), *_same_names(seats)]
+
+
+def check(config: ExperimentConfig) -> list[Mismatch]:
+    """Rules that need the whole config, each a function that yields what breaks it."""
+    return [*_exact_without_clock(config)]
+
+
+def _unknown_policies(seats: list[tuple[int, Any]], policies: Any) -> Iterator[Mismatch]:
+    if not isinstance(policies, Mapping) or not policies:
+        return
+    for index, seat in seats:
+        name = seat.get("policy", "default")
+        if isinstance(name, str) and name not in policies:
+            is_named = "policy" in seat
+            message = f'unknown policy "{name}"' if is_named else 'is required, as no policy is called "default"'
+            yield Mismatch(("seats", index, "policy"), message, name if is_named else "", tuple(policies))
+
+
+def _unknown_personas(seats: list[tuple[int, Any]]) -> Iterator[Mismatch]:
+    known = tuple(registry.names("persona"))
+    for index, seat in seats:
+        persona = seat.get("persona")
+        if not isinstance(persona, str) or not persona.strip() or re.search(r"\s", persona.strip()):
+            continue
+        if persona not in known:
+            message = f'unknown persona "{persona}" (a persona of your own has at least two words)'
+            yield Mismatch(("seats", index, "persona"), message, persona, known)
+
+
+def _same_names(seats: list[tuple[int, Any]]) -> Iterator[Mismatch]:
+    taken: dict[str, int] = {}
+    for index, seat in seats:
+        for name in _agents(seat):
+            if taken.setdefault(name, index) != index:
+                message = f'the name "{name}" is taken by seats[{taken[name]}]; give each seat its own, or use count'
+                yield Mismatch(("seats", index, "name"), message)
+                break
+
+
+def _agents(seat: Mapping[str, Any]) -> list[str]:
+    """The names of a seat and of the agents that will sit there."""
+    name, count = seat.get("name"), seat.get("count", 1)
+    if not isinstance(name, str):
+        return []
+    is_group = isinstance(count, int) and 1 < count <= 1000
+    return [name, *(f"{name}-{number}" for number in range(1, count + 1) if is_group)]
+
+
+def _exact_without_clock(config: ExperimentConfig) -> Iterator[Mismatch]:
+    if config.budget.seconds is not None and config.determinism == "exact":
+        yield Mismatch(("budget", "seconds"), "ends a run at some moment, which cannot be exact; use tokens or calls")
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

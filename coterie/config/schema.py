@@ -1,0 +1,146 @@
+"""The sections of an experiment file, as typed models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from coterie.config.base import Config, KindConfig, OneOf
+from coterie.types import Sampling
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+# Society S<k> of MachineSoM (arXiv 2310.02124, section 2): three agents, of whom k - 1 are easy-going.
+SOCIETIES = {"S1": (3, 0), "S2": (2, 1), "S3": (1, 2), "S4": (0, 3)}
+
+
+class SamplingConfig(Config):
+    """How replies are drawn."""
+
+    temperature: float = Field(0.7, ge=0, le=5)
+    """0 is greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Draw from the smallest set of tokens with at least this probability; 1 is off."""
+    top_k: int = Field(0, ge=0)
+    """0 is off."""
+    max_tokens: int = Field(64, ge=1, le=131_072)
+    """The longest reply, in tokens."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a reply."""
+
+    def build(self) -> Sampling:
+        """The same as engines take it."""
+        return Sampling(self.temperature, self.top_p, self.top_k, self.max_tokens, self.stop)
+
+
+class PriceConfig(Config):
+    """Price of a policy, in a currency of your choice per million tokens."""
+
+    prompt: float = Field(0, ge=0)
+    completion: float = Field(0, ge=0)
+    currency: str = "USD"
+
+
+class PolicyConfig(Config):
+    """Weights, the engine that samples from them, and how it samples."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    engine: Annotated[KindConfig, OneOf("engine")] = Field(default="auto")  # type: ignore[assignment]
+    """What generates the text."""
+    model: str = "smollm2-135m"
+    """A hub id, a local path, or a built-in name (`coterie ls models`)."""
+    sampling: SamplingConfig = SamplingConfig()
+    price: PriceConfig | None = None
+    """Shows cost in money."""
+
+
+class SeatConfig(Config):
+    """A named place in the society; with `count: n` the agents are `name-1` to `name-n`."""
+
+    name: Name
+    policy: Name = "default"
+    persona: str = ""
+    """A registered persona (`coterie ls personas`), free text of at least two words, or empty for none."""
+    count: int = Field(1, ge=1, le=1000)
+    """How many agents sit here."""
+
+
+class BudgetConfig(Config):
+    """Hard limits. Tokens count prompts and replies; a limit that is absent does not bind."""
+
+    tokens: int | None = Field(None, ge=1)
+    """For the whole run."""
+    calls: int | None = Field(None, ge=1)
+    """Replies of engines, for the whole run."""
+    seconds: float | None = Field(None, gt=0)
+    """Wall time of one attempt; only with `determinism: statistical`."""
+    task_tokens: int | None = Field(None, ge=1)
+    """For each task worked by each society."""
+    task_calls: int | None = Field(None, ge=1)
+
+
+class ExperimentConfig(Config):
+    """One experiment file."""
+
+    # Built on first use, and again by the loader once plugins have registered more kinds.
+    model_config = ConfigDict(defer_build=True)
+
+    name: Name
+    """What the run folder is called after."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Where all randomness of the run is counted from."""
+    determinism: Literal["exact", "statistical"] = "statistical"
+    """`exact` repeats a run token by token, also after a crash; `statistical` batches as calls come, and is faster."""
+    imports: tuple[str, ...] = ()
+    """Plugin modules: paths of .py files relative to this file, or importable names."""
+    policies: dict[Name, PolicyConfig] = Field(min_length=1)
+    """Policies by name. A single one may be written as `policy:`; seats need not name it then."""
+    seats: tuple[SeatConfig, ...] = Field(min_length=1)
+    """Who takes part; or `S1` to `S4`, the societies of MachineSoM."""
+    protocol: Annotated[KindConfig, OneOf("protocol")]
+    """Who speaks when, to whom."""
+    baselines: tuple[Annotated[KindConfig, OneOf("protocol")], ...] = Field(default=("single", "self_consistency"))  # type: ignore[arg-type]
+    """Protocols to compare with, each worked by one agent without a persona on the first seat's policy."""
+    benchmark: Annotated[KindConfig, OneOf("benchmark")]
+    """Where the tasks come from."""
+    budget: BudgetConfig = BudgetConfig()
+    executor: Annotated[KindConfig, OneOf("executor")] = Field(default="local")  # type: ignore[assignment]
+    """Where the work is done."""
+    track: tuple[Annotated[KindConfig, OneOf("tracker")], ...] = ()
+    """Where metrics are sent besides the journal."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthands(cls, data: Any) -> Any:
+        return expand_shorthands(data) if isinstance(data, dict) else data
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(handler(core))
+        fields = schema["properties"]
+        policy = fields["policies"]["patternProperties"][NAME_PATTERN]
+        fields["policy"] = {**policy, "description": "Short for `policies: {default: ...}`."}
+        seats = fields["seats"]
+        fields["seats"] = {"anyOf": [seats, {"enum": list(SOCIETIES)}], "description": seats.pop("description")}
+        fields["extends"] = {"type": "string", "description": "A file, relative to this one, that this one is laid on."}
+        required = [name for name in schema.pop("required") if name != "policies"]
+        whole = {"required": required, "oneOf": [{"required": ["policies"]}, {"required": ["policy"]}]}
+        return {**schema, "anyOf": [{"required": ["extends"]}, whole]}
+
+
+def expand_shorthands(data: dict[str, Any]) -> dict[str, Any]:
+    """`policy:` as `policies: {default: ...}`, and a society's name (`seats: S2`) as its seats."""
+    data = dict(data)
+    if "policy" in data and "policies" not in data:
+        data["policies"] = {"default": data.pop("policy")}
+    if isinstance(data.get("seats"), str) and data["seats"] in SOCIETIES:
+        bold, calm = SOCIETIES[data["seats"]]
+        policies = data.get("policies")
+        policy = next(iter(policies), "default") if isinstance(policies, dict) else "default"
+        seats = [("bold", "overconfident", bold), ("calm", "easy_going", calm)]
+        data["seats"] = [{"name": n, "policy": policy, "persona": p, "count": c} for n, p, c in seats if c]
+    return data

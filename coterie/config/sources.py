@@ -1,0 +1,115 @@
+"""Files to one tree: reading, `extends`, and what every file hashed to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from coterie.config.problems import Problem, got, nearest
+from coterie.config.tree import Mark, Node, merge
+from coterie.config.yaml import MAX_BYTES, parse
+
+_MAX_LEVELS = 16
+
+
+class Sources:
+    """Reads an experiment file and all that it extends.
+
+    Attributes:
+        problems: What was wrong on the way.
+        hashes: SHA-256 of every file read, by its path as shown in messages.
+        is_whole: Whether every file could be read to its end; otherwise what is missing from the tree is no mistake.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.hashes: dict[str, str] = {}
+        self.is_whole = True
+
+    def read(self, path: Path) -> Node:
+        """The merged tree of `path`; a null node if it cannot be read."""
+        return self._read(path, Mark(str(path)), (), path.parent)
+
+    def extend(self, root: Node, folder: Path) -> Node:
+        """The tree of a mapping that is no file: `extends` is relative to `folder`."""
+        return self._extend(root, folder, (), folder)
+
+    def _read(self, path: Path, asked: Mark, above: tuple[Path, ...], home: Path) -> Node:
+        text = self._text(path, asked)
+        if text is None:
+            return Node(None, asked)
+        root, problems = parse(text, str(path))
+        self.problems += problems
+        if not isinstance(root.value, dict):
+            self.is_whole = False
+            if not problems:
+                what = "the file is empty" if root.value is None else f"got {got(root.plain())}"
+                self.problems.append(Problem(root.mark, (), f"expected a mapping of sections, {what}"))
+        _rebase_imports(root, path.parent, home)
+        return self._extend(root, path.parent, (*above, _identity(path)), home)
+
+    def _extend(self, root: Node, folder: Path, above: tuple[Path, ...], home: Path) -> Node:
+        if not isinstance(root.value, dict) or "extends" not in root.value:
+            return root
+        named = root.value.pop("extends")
+        if not isinstance(named.value, str) or not named.value:
+            self._add(named.mark, f"extends takes the path of one file, got {got(named.plain())}")
+            return root
+        base = Path(os.path.normpath(folder / named.value))
+        if _identity(base) in above:
+            self._add(named.mark, f"{base} extends this file: a cycle")
+        elif len(above) >= _MAX_LEVELS:
+            self._add(named.mark, f"more than {_MAX_LEVELS} files extend each other")
+        else:
+            below = self._read(base, named.mark, above, home)
+            return merge(below, root)
+        return root
+
+    def _text(self, path: Path, asked: Mark) -> str | None:
+        try:
+            if not path.is_file():
+                raise FileNotFoundError(2, "no such file" if not path.exists() else "not a regular file")
+            with path.open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self._add(asked, f"cannot read {path}: {reason[:1].lower()}{reason[1:]}", _neighbour(path))
+            return None
+        self.hashes[str(path)] = hashlib.sha256(data).hexdigest()
+        if len(data) > MAX_BYTES:
+            self._add(Mark(str(path)), f"larger than {MAX_BYTES} bytes")
+            return None
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            before = data[: error.start]
+            column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8")) + 1
+            self._add(Mark(str(path), before.count(b"\n") + 1, column), "not UTF-8")
+            return None
+
+    def _add(self, mark: Mark, message: str, hint: str = "") -> None:
+        """A problem that leaves the tree incomplete."""
+        self.is_whole = False
+        self.problems.append(Problem(mark, (), message, hint))
+
+
+def _rebase_imports(root: Node, folder: Path, home: Path) -> None:
+    """Make plugin paths relative to the outermost file, whichever file names them."""
+    imports = root.value.get("imports") if isinstance(root.value, dict) else None
+    if folder == home or imports is None:
+        return
+    for _, item in imports.children():
+        if isinstance(item.value, str) and item.value.endswith(".py"):
+            item.value = os.path.relpath(folder / item.value, home)
+
+
+def _identity(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _neighbour(path: Path) -> str:
+    try:
+        return nearest(path.name, [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml")][:1000])
+    except OSError:
+        return ""

@@ -1,0 +1,256 @@
+"""Reading the answer out of a model's reply.
+
+`parse` gives equal answers equal strings, so votes, agreement and grading compare strings and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+ANSWER_TYPES = ("number", "choice", "text", "exact")
+_TAIL = 20_000
+_SEGMENT = 400
+_MAX_MARKERS = 32
+_MAX_DIGITS = 1_000
+_MAX_TEXT = 4_000
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+# A reply that goes on to invent a next question has given its answer before it.
+_NEXT_QUESTION = re.compile(r"\n[ \t]*(?:Q|Question)[ \t]*[0-9]{0,3}[ \t]*:")
+_MARKER = re.compile(
+    r"\\boxed[ ]?\{|####|\banswer(?:[ ][a-z]{1,15}){0,6}?[*_ ]{0,4}(?::|=|\bis\b:?)[*_ ]{0,4}", re.IGNORECASE
+)
+_TYPOGRAPHY = str.maketrans({"\u2212": "-", "\ufe63": "-", "\uff0d": "-", "\u2044": "/", "\u00a0": " ", "\u202f": " "})
+_LATEX = re.compile(r"\\[,!;: ]|\\(?:left|right)\b|(?<=[0-9])\{,\}(?=[0-9])|\\(?=[$%])")
+_FRACTION = re.compile(r"(-?)\\[dt]?frac[ ]?\{[ ]?(-?[0-9]{1,1000})[ ]?\}[ ]?\{[ ]?(-?[0-9]{1,1000})[ ]?\}")
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
+_CURRENCY = "[$\u20ac\u00a3\u00a5\u20b9]"
+_NUMBER = re.compile(
+    rf"(?<![A-Za-z0-9_])(?<![0-9]\.)(?P<sign>(?<![)\]])[-+])?(?:{_CURRENCY}[ ]?(?P<sign2>[-+])?)?"
+    rf"(?:(?P<whole>[0-9]{{1,9}})[ ](?P<top>[0-9]{{1,9}})/(?P<bottom>[0-9]{{1,9}})(?![0-9/])"
+    rf"|(?P<digits>{_DIGITS}(?:\.[0-9]+)?|\.[0-9]+)(?:[eE](?P<exponent>[-+]?[0-9]{{1,6}})(?![0-9A-Za-z])|"
+    rf"[ ]?/[ ]?(?P<over>[0-9]+))?)"
+)
+_PLAIN = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,3})?|[-+]?[0-9]+/[0-9]+")
+_LETTER = re.compile(r"\(([A-Za-z])\)|(?<![A-Za-z0-9'])([A-Z])(?![A-Za-z0-9'])")
+_SEVERAL = re.compile(r"[ ,/&)]{0,3}(?:or|and|,|/|&)[ (]{0,3}([A-Z])(?![A-Za-z0-9'])")
+_WRAPPING = " \t\r\n\"'`*_$\u201c\u201d\u2018\u2019"
+
+
+def parse(text: str, answer_type: str, choices: Sequence[str] = ()) -> str | None:
+    r"""The answer that `text` gives, in canonical form; None if it gives none (*unparsed*).
+
+    An explicit form wins: `\boxed{...}`, `#### ...`, `Answer: ...`, `the answer is ...`; the last of them that holds
+    an answer. Only the last 20,000 characters are read, up to a further question that the reply may have invented.
+
+    * `number`: of an explicit form the number after its last `=`, else its first; without one the last number of the
+      text. Exact: `12.0`, `$12`, `12%` and `24/2` are `12`; `1/3` stays `1/3`; a percent sign is dropped, not applied.
+      More than 1,000 digits are no answer.
+    * `choice`: a letter. `choices` are the texts of the options A, B, ...; a reply may give the text instead. Two
+      letters at once (`A or B`) are no answer.
+    * `text`: the rest of the line after the marker (or the lines below it, if it ends the line), case-folded, single
+      spaces, without quotes and a final full stop. Without a marker a reply of one line is the answer.
+    * `exact`: as `text`, in its own upper and lower case, with its quotes and full stop.
+
+    Never raises on any text, and runs no part of it. Time is linear in the length.
+
+    Raises:
+        ValueError: an unknown answer type.
+    """
+    if answer_type not in ANSWER_TYPES:
+        raise ValueError(f"unknown answer type {answer_type!r}, known: {', '.join(ANSWER_TYPES)}")
+    ending = _NEXT_QUESTION.search(text, 1)
+    body = text[: ending.start()] if ending else text
+    body = body[-_TAIL:].translate(_TYPOGRAPHY)
+    if answer_type == "number":
+        return _parse_number(body)
+    if answer_type == "choice":
+        return _parse_choice(body, choices)
+    return _parse_text(body, answer_type)
+
+
+def canonical(answer: str, answer_type: str, choices: Sequence[str] = ()) -> str | None:
+    """A bare answer, such as a gold one, in the form that `parse` gives; None if it is none of this type."""
+    body = answer.translate(_TYPOGRAPHY)
+    if answer_type in ("text", "exact"):
+        return _tidy(body, answer_type)
+    return parse(f"Answer: {body}", answer_type, choices)
+
+
+def is_number(text: str) -> bool:
+    """Whether `text` is nothing but a plain decimal number or fraction, as gold answers of number tasks are."""
+    return _PLAIN.fullmatch(text.strip()) is not None
+
+
+def _markers(body: str) -> list[re.Match[str]]:
+    """The explicit forms, last first."""
+    return list(_MARKER.finditer(body))[: -_MAX_MARKERS - 1 : -1]
+
+
+def _segment(body: str, marker: re.Match[str]) -> str:
+    """What an explicit form says: up to its closing brace, or the rest of its line, or else the next line."""
+    rest = body[marker.end() : marker.end() + _SEGMENT]
+    if marker.group().startswith("\\"):
+        return rest[: _closing(rest)]
+    return rest.lstrip().partition("\n")[0]
+
+
+def _closing(text: str) -> int:
+    depth = 1
+    for index, char in enumerate(text):
+        depth += (char == "{") - (char == "}")
+        if depth == 0:
+            return index
+    return len(text)
+
+
+# --- numbers
+
+
+def _parse_number(body: str) -> str | None:
+    for marker in _markers(body):
+        segment = _segment(body, marker)
+        _, equals, result = segment.rpartition("=")
+        for part in (result, segment) if equals else (segment,):
+            match = next(_numbers(part), None)
+            if match is not None:
+                return _canonical(match)
+    found = deque(_numbers(body), maxlen=1)
+    return _canonical(found[0]) if found else None
+
+
+def _numbers(text: str) -> Iterator[re.Match[str]]:
+    return _NUMBER.finditer(_FRACTION.sub(r" \1\2/\3 ", _LATEX.sub("", text)))
+
+
+def _canonical(match: re.Match[str]) -> str | None:
+    value = _value(match)
+    if value is None:
+        return None
+    return _decimal(-value if "-" in (match["sign"], match["sign2"]) else value)
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    if sum(map(str.isdigit, match.group())) > _MAX_DIGITS:
+        return None
+    if match["whole"]:
+        bottom = int(match["bottom"])
+        return int(match["whole"]) + Fraction(int(match["top"]), bottom) if bottom else None
+    whole, _, decimals = match["digits"].replace(",", "").partition(".")
+    exponent = int(match["exponent"] or 0)
+    over = int(match["over"] or 1)
+    if abs(exponent) > _MAX_DIGITS or over == 0:
+        return None
+    mantissa = int((whole + decimals) or "0")
+    return Fraction(mantissa, over) * Fraction(10) ** (exponent - len(decimals))
+
+
+def _decimal(value: Fraction) -> str:
+    """`value` as a terminating decimal where it has one, else as a reduced fraction."""
+    twos, rest = _strip(value.denominator, 2)
+    fives, rest = _strip(rest, 5)
+    places = max(twos, fives)
+    if rest != 1 or places > _MAX_DIGITS:
+        return f"{value.numerator}/{value.denominator}"
+    digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
+    sign = "-" if value < 0 else ""
+    return f"{sign}{digits[:-places]}.{digits[-places:]}" if places else sign + digits
+
+
+def _strip(number: int, factor: int) -> tuple[int, int]:
+    count = 0
+    while number % factor == 0:
+        number, count = number // factor, count + 1
+    return count, number
+
+
+# --- choices
+
+
+def _parse_choice(body: str, choices: Sequence[str]) -> str | None:
+    letters = _LETTERS[: len(choices)] if choices else _LETTERS[:10]
+    options = [" ".join(choice.split()).casefold() for choice in choices]
+    for marker in _markers(body):
+        segment = _segment(body, marker)
+        found, several = _letter_of(segment, letters)
+        if several:
+            return None
+        found = found or _option_in(segment, options)
+        if found:
+            return found
+    bracketed = [m[1].upper() for m in _LETTER.finditer(body) if m[1] and m[1].upper() in letters]
+    if bracketed:
+        return bracketed[-1]
+    alone = body.strip(_WRAPPING + ".:)").upper()
+    if len(alone) == 1 and alone in letters:
+        return alone
+    return _option_in(body, options)
+
+
+def _letter_of(segment: str, letters: str) -> tuple[str | None, bool]:
+    """The first option letter of an explicit form, and whether another one stands beside it."""
+    bare = segment.strip(_WRAPPING + ".:)}").removeprefix("\\text{")
+    if len(bare) == 1 and bare.upper() in letters:
+        return bare.upper(), False
+    for match in _LETTER.finditer(segment):
+        letter = (match[1] or match[2]).upper()
+        if letter in letters:
+            other = _SEVERAL.match(segment, match.end())
+            return letter, other is not None and other[1] in letters and other[1] != letter
+    return None, False
+
+
+def _option_in(text: str, options: Sequence[str]) -> str | None:
+    """The letter of the option whose text ends last; of those that end together the longest."""
+    folded = " ".join(text.split()).casefold()
+    best: tuple[int, int, str] | None = None
+    for letter, option in zip(_LETTERS, options, strict=False):
+        end = _last_word_end(folded, option)
+        if end is not None and (best is None or (end, len(option)) > best[:2]):
+            best = (end, len(option), letter)
+    return None if best is None else best[2]
+
+
+def _last_word_end(text: str, word: str) -> int | None:
+    start = text.rfind(word) if word else -1
+    while start >= 0:
+        end = start + len(word)
+        before, after = text[start - 1 : start], text[end : end + 1]
+        if not (before.isalnum() and word[0].isalnum()) and not (after.isalnum() and word[-1].isalnum()):
+            return end
+        start = text.rfind(word, 0, end - 1)
+    return None
+
+
+# --- text
+
+
+def _parse_text(body: str, answer_type: str) -> str | None:
+    markers = _markers(body)
+    for marker in markers:
+        found = _tidy(_stretch(body, marker), answer_type)
+        if found:
+            return found
+    lines = body.strip().splitlines()
+    return _tidy(lines[0], answer_type) if len(lines) == 1 and not markers else None
+
+
+def _stretch(body: str, marker: re.Match[str]) -> str:
+    rest = body[marker.end() : marker.end() + _MAX_TEXT]
+    if marker.group().startswith("\\"):
+        return rest[: _closing(rest)]
+    line, _, below = rest.partition("\n")
+    return line if line.strip(_WRAPPING) else below.strip("\n").partition("\n\n")[0]
+
+
+def _tidy(text: str, answer_type: str) -> str | None:
+    tidy = "\n".join(" ".join(line.split()) for line in text.splitlines()).strip(" \n*`")
+    if answer_type == "exact":
+        return tidy or None
+    tidy = tidy.strip(_WRAPPING)
+    if tidy.endswith(".") and not tidy.endswith(".."):
+        tidy = tidy[:-1].rstrip(_WRAPPING)
+    return tidy.casefold() or None

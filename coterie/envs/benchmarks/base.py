@@ -1,0 +1,111 @@
+"""What a benchmark is, and the base class that most of them are a few lines on top of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from coterie.envs import answers
+from coterie.types import Grader, Task, Verdict
+
+
+@runtime_checkable
+class Benchmark(Protocol):
+    """A fixed list of tasks and the grader that knows their gold answers.
+
+    An implementation is constructed as `(config, seed, base)`: its own config, the experiment's seed, and the folder
+    that relative paths in the config start from. Constructing it twice with the same arguments, in any process, gives
+    the same tasks. No task holds a gold answer, and no `repr` shows one.
+    """
+
+    def tasks(self) -> list[Task]:
+        """All tasks in order; their ids are unique and sort in this order."""
+        ...
+
+    def grader(self) -> Grader:
+        """The only way to the gold answers."""
+        ...
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over tasks and gold answers: two benchmarks that share it ask and accept the same."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question with its gold answer, as a benchmark is built from. `gold` may be empty where only `judge` decides.
+
+    `answer_type`, `choices` and `example` are those of `types.Task`. `example` must not depend on `gold`.
+    """
+
+    question: str
+    gold: str = field(repr=False)
+    answer_type: str = "number"
+    choices: tuple[str, ...] = ()
+    example: str = ""
+
+
+class ItemBenchmark:
+    """A benchmark from a list of items. Subclasses pass the list, and override `judge` if equality is not enough.
+
+    Args:
+        name: First part of every task id; letters, digits, `_`, `.`.
+        items: In order.
+    """
+
+    def __init__(self, name: str, items: Sequence[Item]) -> None:
+        width = max(4, len(str(len(items) - 1)))
+        self._items = {f"{name}-{i:0{width}d}-{_digest(item.question)[:8]}": item for i, item in enumerate(items)}
+
+    def tasks(self) -> list[Task]:
+        """All tasks in order."""
+        return [
+            Task(key, item.question, item.answer_type, item.choices, item.example) for key, item in self._items.items()
+        ]
+
+    def grader(self) -> Grader:
+        """A grader by `judge`."""
+        return ItemGrader(self, self._items)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the items."""
+        rows = [
+            [key, item.question, item.gold, item.answer_type, item.choices, item.example]
+            for key, item in self._items.items()
+        ]
+        return _digest(json.dumps(rows))
+
+    def judge(self, item: Item, answer: str) -> bool:
+        """Whether a parsed answer is right. `answer` is untrusted text; never evaluate it."""
+        return answer == answers.canonical(item.gold, item.answer_type, item.choices)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self._items)} tasks>"
+
+
+class ItemGrader:
+    """Grades by a benchmark's `judge`; equal answers to a task are judged once."""
+
+    def __init__(self, benchmark: ItemBenchmark, items: Mapping[str, Item]) -> None:
+        self._benchmark, self._items = benchmark, items
+        self._known: dict[tuple[str, str], bool] = {}
+
+    def grade(self, task_id: str, answer: str | None) -> Verdict:
+        """Judge a parsed answer; None is never correct. Raises KeyError for an unknown task."""
+        item = self._items[task_id]
+        if answer is None:
+            return Verdict(None, correct=False)
+        place = (task_id, answer)
+        if place not in self._known:
+            self._known[place] = self._benchmark.judge(item, answer)
+        return Verdict(answer, self._known[place])
+
+    def __repr__(self) -> str:
+        return f"<grader of {len(self._items)} tasks>"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,164 @@
+"""Questions from any generator of reasoning-gym (Apache-2.0), graded by equality, else by the generator's scorer."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import reasoning_gym as library
+from reasoning_gym.dataset import ProceduralDataset
+from reasoning_gym.factory import DATASETS
+
+from coterie import rng
+from coterie.envs import answers
+from coterie.envs.benchmarks.base import Item, ItemBenchmark
+from coterie.envs.benchmarks.config import ReasoningGymConfig
+from coterie.errors import ConfigError
+
+_MAX_SCORED = 4_000
+_NUM_CANDIDATES = 4
+_NONSENSE = "~"
+# Their questions follow the order of a set of strings, which Python draws anew for every process.
+HASH_ORDERED = frozenset({"isomorphic_strings", "polynomial_multiplication", "ransom_note", "word_ladder"})
+
+_FACTOR = r"(?:[0-9]{1,20}|[A-Za-z](?:\*\*[0-9]{1,2})?)"
+_WORDS = re.compile(r"[A-Za-z0-9_ \n]*")
+_ARITHMETIC = re.compile(r"(?!.*\*\*)[-+*/() 0-9]{1,200}")
+_MONOMIALS = re.compile(rf"(?=.{{1,200}}$) *-? *{_FACTOR}(?: *[-+*/] *{_FACTOR})*")
+# These scorers run the answer as Python code, themselves or through sympy. They see only answers of a harmless form.
+EVALUATING = {
+    "binary_matrix": _WORDS,
+    "n_queens": _WORDS,
+    "spiral_matrix": _WORDS,
+    "string_insertion": _WORDS,
+    "countdown": _ARITHMETIC,
+    "puzzle24": _ARITHMETIC,
+    "intermediate_integration": _MONOMIALS,
+    "polynomial_multiplication": _MONOMIALS,
+    "simple_integration": _MONOMIALS,
+}
+
+
+class ReasoningGym(ItemBenchmark):
+    """`limit` different questions of one generator, in its order.
+
+    `number` tasks where every gold answer is a plain number; else `text`, or `exact` where the generator's scorer tells
+    upper from lower case. Every task shows the same solved example from outside the benchmark (or a second one, if the
+    first asks the task's own question).
+    """
+
+    def __init__(self, config: ReasoningGymConfig, seed: int, base: Path) -> None:
+        self._name = config.task
+        seed = seed if config.seed is None else config.seed
+        self._dataset = _create(config, seed, max(1_000, 4 * config.limit))
+        entries = _draw(self._dataset, config.limit, seed)
+        self._entries = {entry["question"]: entry for entry in entries}
+        answer_type = self._answer_type(entries)
+        others = _draw(_create(config, rng.derive(seed, "example", config.task), 1_000), _NUM_CANDIDATES, seed)
+        super().__init__(
+            config.task, [Item(e["question"], _gold(e), answer_type, (), _example(e, others)) for e in entries]
+        )
+
+    def judge(self, item: Item, answer: str) -> bool:
+        """Equal to the gold answer in all but case, or worth a full score of the generator's own scorer."""
+        if item.gold and answers.canonical(answer, "text") == answers.canonical(item.gold, "text"):
+            return True
+        return super().judge(item, answer) or self._scores_full(self._entries[item.question], answer)
+
+    def _scores_full(self, entry: dict[str, Any], answer: str) -> bool:
+        harmless = EVALUATING.get(self._name)
+        if len(answer) > _MAX_SCORED or (harmless is not None and not harmless.fullmatch(answer)):
+            return False
+        try:
+            # A scorer that takes nonsense for right (some read everything but "true" as false) decides nothing.
+            score, nonsense = (float(self._dataset.score_answer(text, entry)) for text in (answer, _NONSENSE))
+            return score >= 1.0 > nonsense
+        except Exception:  # scorers meet text they did not expect in many ways; none of them makes it right
+            return False
+
+    def _answer_type(self, entries: list[dict[str, Any]]) -> str:
+        golds = [_gold(entry) for entry in entries]
+        if all(map(answers.is_number, golds)):
+            return "number"
+        if type(self._dataset).score_answer is ProceduralDataset.score_answer:
+            return "text"
+        checked = zip(entries[:8], golds, strict=False)
+        return "text" if all(gold and self._scores_full(e, gold.casefold()) for e, gold in checked) else "exact"
+
+
+def _create(config: ReasoningGymConfig, seed: int, size: int) -> ProceduralDataset:
+    _refuse_unknown("generator", config.task, DATASETS, "benchmark.task")
+    fields = [f.name for f in dataclasses.fields(DATASETS[config.task][1]) if f.name not in ("seed", "size")]
+    for name in config.params:
+        _refuse_unknown("parameter", name, fields, f"benchmark.params of {config.task}")
+    if config.task in HASH_ORDERED and not os.environ.get("PYTHONHASHSEED", "").isdigit():
+        raise ConfigError(
+            f"the questions of {config.task} change from process to process", where="benchmark.task",
+            remedy="set PYTHONHASHSEED=0 in the environment, or choose another generator",
+        )  # fmt: skip
+    try:
+        with _guarded(seed, config.task):
+            return library.create_dataset(config.task, seed=seed, size=size, **config.params)
+    except (AssertionError, TypeError, ValueError) as cause:
+        raise ConfigError(
+            f"{config.task} refuses these parameters: {cause}", where="benchmark.params",
+            remedy=f"parameters: {', '.join(fields)}",
+        ) from cause  # fmt: skip
+
+
+def _refuse_unknown(noun: str, name: str, known: Any, where: str) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
+        raise ConfigError(f"reasoning-gym has no {noun} {name!r}", where=where, remedy=hint)
+
+
+def _draw(dataset: ProceduralDataset, count: int, seed: int) -> list[dict[str, Any]]:
+    """The first `count` entries with different questions."""
+    found: dict[str, dict[str, Any]] = {}
+    for index in range(dataset.size):
+        with _guarded(seed, index):
+            entry = dataset[index]
+        found.setdefault(entry["question"], entry)
+        if len(found) == count:
+            return list(found.values())
+    raise ConfigError(
+        f"only {len(found)} different questions in {dataset.size} draws, wanted {count}", where="benchmark.limit",
+        remedy="lower `limit`, or widen the generator's `params`",
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _guarded(seed: int, *coordinates: rng.Coordinate) -> Iterator[None]:
+    """Some generators draw from the global generators or print: give them counted seeds, then put everything back."""
+    python, numpy = random.getstate(), np.random.get_state()
+    number = rng.derive(seed, "reasoning_gym", *coordinates)
+    random.seed(number)
+    np.random.seed(number)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def _gold(entry: dict[str, Any]) -> str:
+    """The gold answer, or an empty string for generators that only score."""
+    return "" if entry["answer"] is None else str(entry["answer"])
+
+
+def _example(entry: dict[str, Any], others: list[dict[str, Any]]) -> str:
+    # Chosen by question only: an example that avoided the task's gold answer would give it away.
+    other = next(o for o in others if o["question"] != entry["question"])
+    gold = _gold(other)
+    return f"Q: {other['question']}\nA: Answer:{chr(10) if chr(10) in gold else ' '}{gold}" if gold else ""

@@ -1,0 +1,114 @@
+"""The Python door: `coterie.run`, `coterie.resume`, and the `Run` they return."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from coterie.config.load import load, loads
+from coterie.experiments.attempt import load_resolved, prepare, start
+from coterie.experiments.display import make_display
+from coterie.experiments.folder import RunFolder
+from coterie.journal import Journal
+
+Rows = list[dict[str, Any]]
+
+
+class Run:
+    """A run that was started, finished or not; everything is read from its journal."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.folder = RunFolder.find(Path(path))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.status!r})"
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @property
+    def status(self) -> str:
+        """`finished`, `stopped`, `failed`, or how far it is."""
+        return str(json.loads(self.folder.status.read_text("utf-8"))["status"])
+
+    def turns(self, *, frame: bool = False) -> Any:
+        """One row per turn: its place, text, parsed answer, verdict, tokens. `frame=True` gives a pandas DataFrame."""
+        from coterie.experiments.rows import turn_rows
+
+        return _shape(self._read(turn_rows), frame)
+
+    def episodes(self, *, frame: bool = False) -> Any:
+        """One row per society and task: answer, right or wrong, decision, cost."""
+        from coterie.experiments.rows import episode_rows
+
+        return _shape(self._read(episode_rows), frame)
+
+    def metrics(self, *, frame: bool = False) -> Any:
+        """One row per society and metric, with its interval where it has one."""
+        from coterie.experiments.rows import metric_rows
+
+        return _shape(metric_rows(self.summary()), frame)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything the report shows, as in `report/summary.json`."""
+        from coterie.experiments.metrics import summarize
+
+        summary: dict[str, Any] = self._read(summarize)
+        return summary
+
+    def report(self) -> Path:
+        """Make the HTML report anew and return its path."""
+        from coterie.experiments.report import write_report
+
+        return write_report(self.folder)
+
+    def _read(self, view: Callable[[Journal], Any]) -> Any:
+        with Journal.read(self.folder.journal) as journal:
+            return view(journal)
+
+
+def _shape(rows: Rows, frame: bool) -> Any:
+    if not frame:
+        return rows
+    import pandas as pd
+
+    return pd.DataFrame(rows)
+
+
+def run(
+    experiment: str | Path | Mapping[str, Any], *, runs: str | Path = "runs", display: str = "none", **overrides: Any
+) -> Run:
+    """Run an experiment file, or a config given as a mapping.
+
+    Args:
+        experiment: Path of a YAML file, or the same content as a mapping.
+        runs: Where the run folder is made.
+        display: `auto`, `rich`, `plain` or `none`.
+        **overrides: Fields to set, with dots: `**{"budget.tokens": 1000}`, `seed=3`.
+
+    Raises:
+        ConfigError: the experiment is wrong; nothing was started.
+        CoterieError: the run failed; `coterie.resume(path)` goes on.
+    """
+    settings = [f"{path}={json.dumps(value)}" for path, value in overrides.items()]
+    source = None if isinstance(experiment, Mapping) else Path(experiment)
+    loaded = loads(experiment, settings) if isinstance(experiment, Mapping) else load(experiment, settings)
+    folder = prepare(loaded, Path(runs), source)
+    start(loaded, folder, make_display(display))
+    return Run(folder.path)
+
+
+def resume(run: str | Path | Run, *, display: str = "none", **overrides: Any) -> Run:
+    """Go on with a run that was killed, interrupted or out of budget. Only budget, executor and trackers may change.
+
+    Raises:
+        ResumeError: it is finished, or something else was changed.
+    """
+    folder = run.folder if isinstance(run, Run) else RunFolder.find(Path(run))
+    settings = [f"{path}={json.dumps(value)}" for path, value in overrides.items()]
+    loaded = load_resolved(folder, settings)
+    start(loaded, folder, make_display(display))
+    return Run(folder.path)

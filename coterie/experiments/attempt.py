@@ -1,0 +1,88 @@
+"""Around an attempt: the folder it needs, the config it goes on with, and what is said when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from coterie.config.load import Loaded, loads
+from coterie.errors import ResumeError
+from coterie.experiments.display import Display
+from coterie.experiments.folder import RunFolder, write_json
+from coterie.experiments.run import Ending, execute
+from coterie.journal import Journal
+
+# An attempt that was interrupted ends the command like a program that Ctrl-C killed; one out of budget did its work.
+_EXIT_CODES = {"interrupted": 130}
+
+
+def prepare(loaded: Loaded, runs: Path, source: Path | None = None) -> RunFolder:
+    """A fresh run folder with the resolved config, and the experiment file as given."""
+    folder = RunFolder.create(runs, loaded.config.name)
+    if source is not None:
+        folder.source.write_bytes(source.read_bytes())
+    config = json.loads(loaded.config.model_dump_json())
+    write_json(folder.resolved, {"base": str(loaded.base), "config": config})
+    return folder
+
+
+def load_resolved(folder: RunFolder, overrides: Sequence[str] = ()) -> Loaded:
+    """The config a run was started with.
+
+    Raises:
+        ResumeError: the file is missing or damaged.
+    """
+    try:
+        saved = json.loads(folder.resolved.read_text("utf-8"))
+        config, base = saved["config"], saved["base"]
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise ResumeError(
+            f"the run's resolved.json cannot be read: {cause}", where=str(folder.resolved), remedy="start a new run"
+        ) from cause
+    return loads(config, overrides, base)
+
+
+def start(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
+    """One attempt, also where an event loop is running already (a notebook)."""
+    with display:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return execute(loaded, folder, display)
+        return _in_thread(lambda: execute(loaded, folder, display))
+
+
+def _in_thread(work: Callable[[], Ending]) -> Ending:
+    box: list[Ending | BaseException] = []
+
+    def target() -> None:
+        try:
+            box.append(work())
+        except BaseException as error:  # carried to the caller's thread
+            box.append(error)
+
+    thread = threading.Thread(target=target, name="coterie-run")
+    thread.start()
+    thread.join()
+    if isinstance(box[0], BaseException):
+        raise box[0]
+    return box[0]
+
+
+def finish(folder: RunFolder, ending: Ending) -> int:
+    """Write and print the report, say how to go on; returns the exit code."""
+    from coterie.experiments.metrics import summarize
+    from coterie.experiments.report import write_report
+    from coterie.experiments.report.terminal import print_summary
+
+    page = write_report(folder)
+    with Journal.read(folder.journal) as journal:
+        print_summary(summarize(journal))
+    print(f"\nreport  {page}\nrun     {folder.path}\ndigest  {ending.digest}")
+    if ending.status != "finished":
+        print(f"stopped: {ending.reason}\ngo on with: coterie resume {folder.path}", file=sys.stderr)
+    return _EXIT_CODES.get(ending.reason, 0)

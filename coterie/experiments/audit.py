@@ -1,0 +1,94 @@
+"""Whether a run's journal can be trusted: its pages, its hashes, and that what it says fits together."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from coterie.errors import JournalError
+from coterie.experiments.folder import RunFolder
+from coterie.journal import Journal
+
+_VERDICT = "verdict/"
+
+
+def audit(folder: RunFolder) -> tuple[str, list[str]]:
+    """The digest, and what is wrong: nothing if all is well. Only finished runs are compared with their STATUS.json.
+
+    Raises:
+        JournalError: there is no journal, or one of another version.
+    """
+    with Journal.read(folder.journal) as journal:
+        try:
+            faults = journal.verify()
+            digest = journal.digest()
+        except (JournalError, OSError, ValueError) as error:
+            return "", [f"the journal cannot be read: {error}"]
+        if not faults:
+            faults += check_references(journal)
+        return digest, faults + list(_check_status(folder, digest))
+
+
+def check_references(journal: Journal) -> list[str]:
+    """Faults in how turns, verdicts and episodes refer to each other. Every payload must be readable."""
+    try:
+        run = journal.get("run")
+        if run is None:
+            return ["there is no fact `run`, which every other follows from"]
+        turns = {fact.key: fact.payload for fact in journal.facts("turn")}
+        verdicts = {fact.key.removeprefix(_VERDICT): fact.payload for fact in journal.facts("verdict")}
+        faults = [*_check_turns(turns, verdicts), *_check_verdicts(turns, verdicts)]
+        for fact in journal.facts("episode"):
+            faults += _check_episode(fact.key, fact.payload, turns, run)
+        strays = (note.key for note in journal.notes("sample") if note.key not in turns)
+        return faults + [f"there is telemetry of {key!r}, which is no turn" for key in strays]
+    except (KeyError, TypeError, AttributeError, ValueError, zlib.error) as error:
+        return [f"a payload has not the form it should have: {type(error).__name__}: {error}"]
+
+
+def _check_turns(turns: dict[str, Any], verdicts: dict[str, Any]) -> Iterator[str]:
+    for key, turn in turns.items():
+        place = turn["place"]
+        logical = f"{place['task']}/{place['round']:03d}/{place['seat']}/{place['repeat']:03d}/{place['purpose']}"
+        if not key.startswith(f"turn/{logical}/"):
+            yield f"the key of {key!r} is not that of its place {logical}"
+        if place["purpose"] == "answer" and key not in verdicts:
+            yield f"{key!r} is an answer without a verdict"
+        if turn["token_ids"] is not None and len(turn["token_ids"]) != turn["num_tokens"]:
+            yield f"{key!r} says {turn['num_tokens']} tokens and has {len(turn['token_ids'])}"
+
+
+def _check_verdicts(turns: dict[str, Any], verdicts: dict[str, Any]) -> Iterator[str]:
+    for key, verdict in verdicts.items():
+        if key not in turns:
+            yield f"a verdict is on {key!r}, which is no turn"
+        elif turns[key]["answer"] is None and verdict["correct"]:
+            yield f"{key!r} has no answer and is judged correct"
+
+
+def _check_episode(key: str, episode: dict[str, Any], turns: dict[str, Any], run: dict[str, Any]) -> Iterator[str]:
+    agents = {s["label"]: {a["name"] for a in s["agents"]} for s in run["societies"]}
+    if episode["society"] not in agents:
+        yield f"{key!r} is of a society that the run does not have"
+        return
+    used = [*episode["turns"], *(turn for moment in episode["rounds"] for turn in moment.values())]
+    for turn in dict.fromkeys(used):
+        if turn not in turns:
+            yield f"{key!r} refers to {turn!r}, which is no turn"
+        elif turns[turn]["place"]["task"] != episode["task"]:
+            yield f"{key!r} refers to {turn!r}, which is of another task"
+    speakers = {name for moment in episode["rounds"] for name in moment}
+    readers = {edge[end] for edge in episode["edges"] for end in ("source", "target")}
+    for name in sorted((speakers | readers) - agents[episode["society"]]):
+        yield f"{key!r} names the agent {name!r}, who is not of its society"
+
+
+def _check_status(folder: RunFolder, digest: str) -> Iterator[str]:
+    try:
+        written = json.loads(folder.status.read_text("utf-8"))
+    except (OSError, ValueError):
+        return
+    if written.get("status") == "finished" and written.get("digest", digest) != digest:
+        yield f"facts came, went or changed after the end: the digest was {written['digest']}, it is {digest}"

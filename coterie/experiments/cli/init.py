@@ -1,0 +1,32 @@
+"""`coterie init`: a first experiment file."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import typer
+
+from coterie.errors import ConfigError
+
+
+def example() -> str:
+    """The commented example experiment file."""
+    return (files("coterie.experiments") / "templates" / "society.yaml").read_text("utf-8")
+
+
+def init(
+    path: Path = typer.Argument(Path("society.yaml"), help="Where to write it: a file, or a folder."),
+    force: bool = typer.Option(False, "--force", help="Overwrite a file that is there."),
+) -> None:
+    """Write an example experiment file that runs as it is."""
+    target = path / "society.yaml" if path.is_dir() else path
+    if target.exists() and not force:
+        remedy = "choose another name, or overwrite it with --force"
+        raise ConfigError("this file exists", where=str(target), remedy=remedy)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(example(), "utf-8")
+    except OSError as cause:
+        raise ConfigError(f"cannot write: {cause.strerror}", where=str(target), remedy="write elsewhere") from cause
+    print(f"wrote {target}\nrun it with: coterie run {target}")

@@ -1,0 +1,89 @@
+"""`coterie log`: check a run's journal, read it, and hand it to other programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from coterie import text
+
+log = typer.Typer(help="Check, read and export a run's journal.", no_args_is_help=True, rich_markup_mode=None)
+_RUN: Any = typer.Argument(..., metavar="RUN", help="A run folder, the start of its name, or `latest`.")
+_AS_JSON: Any = typer.Option(False, "--json", help="Print it as JSON.")
+
+
+class Format(StrEnum):
+    """What `export` writes."""
+
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+@log.command()
+def verify(run: str = _RUN, as_json: bool = _AS_JSON) -> None:
+    """Recompute every hash, and check that verdicts and episodes refer to turns that exist."""
+    from coterie.experiments.audit import audit
+    from coterie.experiments.folder import RunFolder
+
+    folder = RunFolder.find(Path(run))
+    digest, faults = audit(folder)
+    if as_json:
+        print(json.dumps({"run": folder.path.name, "digest": digest, "ok": not faults, "faults": faults}, indent=2))
+    elif faults:
+        for fault in faults:
+            print(text.for_terminal(fault), file=sys.stderr)
+        print(f"{folder.path.name}: {len(faults)} fault{'s' * (len(faults) > 1)}", file=sys.stderr)
+    else:
+        print(f"{folder.path.name}: ok, digest {digest}")
+    raise typer.Exit(1 if faults else 0)
+
+
+@log.command()
+def show(
+    run: str = _RUN,
+    task: str = typer.Option("", "--task", help="Only this task."),
+    society: str = typer.Option("", "--society", help="Only this society."),
+    kind: str = typer.Option("episode", "--kind", help="episode, turn, verdict, run, attempt, failure, ..."),
+    limit: int = typer.Option(10, "--limit", min=1, help="At most so many records."),
+    as_json: bool = _AS_JSON,
+) -> None:
+    """Print what was said, as transcripts of episodes or as records of one kind."""
+    from coterie.experiments import transcripts
+    from coterie.experiments.folder import RunFolder
+    from coterie.journal import Journal
+
+    selection = transcripts.Selection(kind, task, society)
+    with Journal.read(RunFolder.find(Path(run)).journal) as journal:
+        if as_json:
+            print(json.dumps(list(islice(transcripts.select(journal, selection), limit)), indent=2))
+            return
+        count = 0
+        for shown in transcripts.show(journal, selection, limit):
+            print(text.for_terminal(shown), end="\n\n")
+            count += 1
+    if not count:
+        print(f"no {kind} fits", file=sys.stderr)
+
+
+@log.command()
+def export(
+    run: str = _RUN,
+    to: Format = typer.Option(Format.JSONL, "--to", help="The format."),
+    out: Path | None = typer.Option(None, "--out", help="Where to write; default: `export` in the run folder."),
+    as_json: bool = _AS_JSON,
+) -> None:
+    """Write the tables turns, verdicts and episodes."""
+    from coterie.experiments import export as tables
+    from coterie.experiments.folder import RunFolder
+    from coterie.journal import Journal
+
+    folder = RunFolder.find(Path(run))
+    with Journal.read(folder.journal) as journal:
+        files = tables.export(journal, to.value, out or folder.path / "export")
+    print(json.dumps([str(file) for file in files], indent=2) if as_json else "\n".join(map(str, files)))

@@ -1,0 +1,31 @@
+"""`coterie resume`: go on with a run that was killed, interrupted or out of budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def resume(
+    run: Path = typer.Argument(..., metavar="RUN", help="A run folder, the start of its name, or `latest`."),
+    path: Path | None = typer.Argument(None, metavar="[FILE]", help="The experiment file, to check that it is the same."),
+    overrides: list[str] = typer.Option(
+        [], "--override", "-o", metavar="PATH=VALUE", help="Change budget, executor or track: budget.tokens=100000."
+    ),
+    executor: str = typer.Option("", "--executor", metavar="KIND", help="Short for -o executor.kind=KIND."),
+    display: str = typer.Option("auto", "--display", metavar="HOW", help="auto, rich, plain or none."),
+) -> None:
+    """Go on with a run where its journal ends."""
+    from coterie.config.load import load
+    from coterie.experiments.api import start
+    from coterie.experiments.attempt import finish, load_resolved
+    from coterie.experiments.display import make_display
+    from coterie.experiments.folder import RunFolder
+
+    if executor:
+        overrides = [*overrides, f"executor.kind={executor}"]
+    folder = RunFolder.find(run)
+    loaded = load(path, overrides) if path else load_resolved(folder, overrides)
+    ending = start(loaded, folder, make_display(display))
+    raise typer.Exit(finish(folder, ending))

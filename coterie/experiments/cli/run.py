@@ -1,0 +1,28 @@
+"""`coterie run`: from an experiment file to a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def run(
+    path: Path = typer.Argument(..., metavar="FILE", help="The experiment file."),
+    overrides: list[str] = typer.Option([], "--override", "-o", metavar="PATH=VALUE", help="Set a field: seed=3."),
+    executor: str = typer.Option("", "--executor", metavar="KIND", help="Short for -o executor.kind=KIND."),
+    runs: Path = typer.Option(Path("runs"), "--runs", metavar="DIR", help="Where the run folder is made."),
+    display: str = typer.Option("auto", "--display", metavar="HOW", help="auto, rich, plain or none."),
+) -> None:
+    """Run an experiment file, and report."""
+    from coterie.config.load import load
+    from coterie.experiments.api import start
+    from coterie.experiments.attempt import finish, prepare
+    from coterie.experiments.display import make_display
+
+    if executor:
+        overrides = [*overrides, f"executor.kind={executor}"]
+    loaded = load(path, overrides)
+    folder = prepare(loaded, runs, source=path)
+    ending = start(loaded, folder, make_display(display))
+    raise typer.Exit(finish(folder, ending))

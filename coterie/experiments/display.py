@@ -1,0 +1,175 @@
+"""What a person sees of a run while it goes: a live display on a terminal, lines elsewhere. All of it on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from coterie import text
+from coterie.errors import CoterieError
+from coterie.experiments.display_plain import (
+    MAX_SOCIETIES,
+    PlainDisplay,
+    duration,
+    failure_line,
+    rounds,
+    short,
+    spending,
+)
+from coterie.experiments.tally import SocietyView, Standing, Tally, View
+from coterie.orchestration.supervisor import Observer
+
+Mode = Literal["auto", "rich", "plain", "none"]
+_REFRESHES = 4
+_BAR_WIDTH = 24
+
+
+class Display(Observer, Protocol):
+    """An observer that shows what it is told, between `with display:` and the end of that block."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def say(self, message: str) -> None:
+        """Show a line on what happens now, such as an engine's start. The text may come from anywhere."""
+        ...
+
+    def begin(self, standing: Standing) -> None:
+        """The run's work begins from this standing; until then there is no progress to show."""
+        ...
+
+
+def make_display(mode: str = "auto", console: Console | None = None) -> Display:
+    """A display on stderr.
+
+    Args:
+        mode: `rich`, `plain`, `none`, or `auto`: rich on a terminal, plain where stdout or stderr is none and in CI.
+        console: Where to show it instead.
+
+    Raises:
+        ValueError: an unknown mode.
+    """
+    console = console or Console(stderr=True)
+    if mode == "auto":
+        mode = "rich" if console.is_terminal and sys.stdout.isatty() and not os.environ.get("CI") else "plain"
+    if mode == "rich":
+        return RichDisplay(console)
+    if mode == "plain":
+        return PlainDisplay(console.file)
+    if mode == "none":
+        return NoDisplay()
+    raise ValueError(f"there is no display {mode!r}; known: auto, rich, plain, none")
+
+
+class NoDisplay(Tally):
+    """Shows nothing."""
+
+    def __enter__(self) -> NoDisplay:
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def say(self, message: str) -> None:
+        """Drop a line."""
+
+
+class RichDisplay(Tally):
+    """One live picture at the bottom of the terminal, with what was said above it."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self._console = console
+        self._status, self._has_begun = "", False
+        self._spinner = Spinner("dots")
+        self._live = Live(
+            console=console, get_renderable=self.render, refresh_per_second=_REFRESHES, vertical_overflow="crop"
+        )
+
+    def __enter__(self) -> RichDisplay:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._status = ""
+        self._live.stop()
+
+    def say(self, message: str) -> None:
+        """Show a line above the picture, and its first line beside the spinner until progress begins."""
+        shown = text.for_terminal(message)
+        self._status = shown.partition("\n")[0]
+        self._console.print(Text(shown), highlight=False)
+
+    def begin(self, standing: Standing) -> None:
+        """Show progress from here."""
+        super().begin(standing)
+        self._has_begun, self._status = True, ""
+
+    def on_failure(self, error: CoterieError) -> None:
+        """Count a failure, and show the first few."""
+        super().on_failure(error)
+        if line := failure_line(error, self.view().failures):
+            self._console.print(Text(text.for_terminal(line), style="yellow"), highlight=False)
+
+    def render(self) -> RenderableType:
+        """The picture now."""
+        if not self._has_begun:
+            self._spinner.update(text=Text(self._status))
+            return self._spinner if self._status else Text("")
+        view = self.view()
+        return Group(_table(view), _totals(view))
+
+
+def _table(view: View) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for justify in ("left", "left", "right", "right", "right"):
+        table.add_column(justify=justify, no_wrap=True)
+    table.add_row(*(Text(head, style="dim") for head in ("society", "", "done", "right", "round")))
+    for society in view.societies[:MAX_SOCIETIES]:
+        table.add_row(*_row(society))
+    if (more := len(view.societies) - MAX_SOCIETIES) > 0:
+        table.add_row(Text(f"and {more} more", style="dim"))
+    table.add_row(Text("all", style="bold"), _bar(view.done, view.total), f"{view.done}/{view.total}", "", "")
+    return table
+
+
+def _row(society: SocietyView) -> tuple[RenderableType, ...]:
+    accuracy = "" if society.accuracy is None else f"{society.accuracy:.0%} ({society.correct}/{society.done})"
+    return (
+        Text(text.for_terminal(society.label, 40)),
+        _bar(society.done, society.total),
+        f"{society.done}/{society.total}",
+        accuracy,
+        rounds(society),
+    )
+
+
+def _bar(done: int, total: int) -> ProgressBar:
+    return ProgressBar(total=max(total, 1), completed=done, width=_BAR_WIDTH)
+
+
+def _totals(view: View) -> Text:
+    left = f", {duration(view.left)} left" if view.left else ""
+    speed = f"{view.episodes_per_second:.2g} episodes/s, " if view.episodes_per_second else ""
+    parts = [
+        f"{speed}{duration(view.elapsed)} gone{left}",
+        f"{view.turns} turns",
+        f"tokens {short(view.prompt_tokens)} in {short(view.tokens)} out",
+        f"{view.rate:.0f} tokens/s",
+        spending(view),
+        f"{view.failures} failures" if view.failures else "",
+    ]
+    return Text(" | ".join(filter(None, parts)))

@@ -1,0 +1,125 @@
+"""A journal's facts as tables for other programs: JSON lines, or Parquet."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from coterie.journal import Fact, Journal
+
+Format = Literal["jsonl", "parquet"]
+Row = dict[str, Any]
+_BATCH = 2000
+
+
+def export(journal: Journal, form: Format, folder: Path) -> list[Path]:
+    """Write the tables `turns`, `verdicts` and `episodes` into `folder`, replacing what is there; returns the files.
+
+    Texts are as the models wrote them; lone surrogates, which Parquet cannot hold, become `?` there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_write(form, folder / f"{name}.{form}", name, _rows(journal, name)) for name in _TABLES]
+
+
+def _rows(journal: Journal, table: str) -> Iterator[Row]:
+    kind, row = _TABLES[table]
+    return map(row, journal.facts(kind))
+
+
+def _turn_row(fact: Fact) -> Row:
+    turn = fact.payload
+    is_chat = bool(turn["prompt"]) and isinstance(turn["prompt"][0], dict)
+    ids = turn["prompt_ids"] if is_chat or turn["prompt_ids"] is not None else turn["prompt"]
+    fields = ("policy", "policy_version", "text", "answer", "finish", "num_prompt_tokens", "num_tokens", "num_dropped")
+    return {
+        "key": fact.key, **turn["place"], **{name: turn[name] for name in fields},
+        "messages": turn["prompt"] if is_chat else None, "prompt_ids": ids, "token_ids": turn["token_ids"],
+    }  # fmt: skip
+
+
+def _verdict_row(fact: Fact) -> Row:
+    verdict = fact.payload
+    return {"turn": fact.key.removeprefix("verdict/"), "answer": verdict["answer"], "correct": verdict["correct"]}
+
+
+def _episode_row(fact: Fact) -> Row:
+    episode = fact.payload
+    rounds = [
+        {"round": number, "agent": agent, "turn": turn}
+        for number, moment in enumerate(episode["rounds"])
+        for agent, turn in moment.items()
+    ]
+    fields = ("society", "task", "answer", "correct", "decision", "edges", "turns")
+    # What protocols put into `extra` has no common form, so it stays text.
+    extra = json.dumps(episode["extra"], sort_keys=True)
+    return {"key": fact.key, **{name: episode[name] for name in fields}, "rounds": rounds, "extra": extra}
+
+
+_TABLES: dict[str, tuple[str, Callable[[Fact], Row]]] = {
+    "turns": ("turn", _turn_row),
+    "verdicts": ("verdict", _verdict_row),
+    "episodes": ("episode", _episode_row),
+}
+
+
+def _write(form: Format, path: Path, table: str, rows: Iterator[Row]) -> Path:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if form == "jsonl":
+            _write_jsonl(scratch, rows)
+        else:
+            _write_parquet(scratch, table, rows)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return path
+
+
+def _write_jsonl(path: Path, rows: Iterable[Row]) -> None:
+    with path.open("w", encoding="ascii") as out:
+        for row in rows:
+            out.write(json.dumps(row) + "\n")
+
+
+def _write_parquet(path: Path, table: str, rows: Iterator[Row]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema(table)
+    with pq.ParquetWriter(path, schema) as out:
+        while batch := list(islice(rows, _BATCH)):
+            out.write_table(pa.Table.from_pylist([_encodable(row) for row in batch], schema=schema))
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {name: _encodable(item) for name, item in value.items()}
+    if isinstance(value, list) and value and not isinstance(value[0], int):
+        return [_encodable(item) for item in value]
+    return value
+
+
+def _schema(table: str) -> Any:
+    import pyarrow as pa
+
+    text, number, ids = pa.string(), pa.int64(), pa.list_(pa.int32())
+    if table == "verdicts":
+        return pa.schema({"turn": text, "answer": text, "correct": pa.bool_()})
+    if table == "episodes":
+        return pa.schema({
+            "key": text, "society": text, "task": text, "answer": text, "correct": pa.bool_(), "decision": text,
+            "edges": pa.list_(pa.struct({"round": number, "source": text, "target": text})), "turns": pa.list_(text),
+            "rounds": pa.list_(pa.struct({"round": number, "agent": text, "turn": text})), "extra": text,
+        })  # fmt: skip
+    return pa.schema({
+        "key": text, "task": text, "round": number, "seat": text, "repeat": number, "purpose": text, "policy": text,
+        "policy_version": number, "text": text, "answer": text, "finish": text, "num_prompt_tokens": number,
+        "num_tokens": number, "num_dropped": number, "messages": pa.list_(pa.struct({"role": text, "content": text})),
+        "prompt_ids": ids, "token_ids": ids,
+    })  # fmt: skip

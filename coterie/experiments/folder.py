@@ -1,0 +1,90 @@
+"""The run folder: what lies where.
+
+<name>-<time>-<id>/
+  config.yaml      the experiment file as given        resolved.json   every field, defaults filled in
+  journal.sqlite   the truth                           STATUS.json     a glance, rewritten as the run goes
+  logs/attempt_N.log                                   report/         derived, can be made again at any time
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from coterie.errors import ResumeError
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths of one run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, parent: Path, name: str) -> RunFolder:
+        """A fresh folder, private to its owner."""
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        path = parent / f"{name}-{stamp}-{secrets.token_hex(2)}"
+        path.mkdir(parents=True, mode=0o700)
+        folder = cls(path.resolve())
+        folder.logs.mkdir()
+        return folder
+
+    @classmethod
+    def find(cls, given: Path) -> RunFolder:
+        """The run at this path; `latest` or a prefix of a run's name is looked up under `runs/`.
+
+        Raises:
+            ResumeError: no run there, or the prefix fits several.
+        """
+        if (given / "journal.sqlite").is_file():
+            return cls(given.resolve())
+        runs = sorted(Path("runs").glob("*/journal.sqlite"), key=lambda p: p.stat().st_mtime)
+        fitting = runs[-1:] if str(given) == "latest" else [p for p in runs if p.parent.name.startswith(str(given))]
+        if len(fitting) == 1:
+            return cls(fitting[0].parent.resolve())
+        names = ", ".join(p.parent.name for p in (fitting or runs)[-5:]) or "none yet"
+        why = "fits several runs" if fitting else "is no run"
+        raise ResumeError(
+            f"{str(given)!r} {why}", where=str(Path("runs").resolve()), remedy=f"name a run folder: {names}"
+        )
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.sqlite"
+
+    @property
+    def resolved(self) -> Path:
+        return self.path / "resolved.json"
+
+    @property
+    def source(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "STATUS.json"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's content so that a reader, or a crash, sees the old or the new, never a half."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text, "utf-8")
+    scratch.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

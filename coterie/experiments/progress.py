@@ -1,0 +1,128 @@
+"""How far runs are, read from their folders at any moment, also while they go."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from coterie.errors import CoterieError
+from coterie.experiments.folder import RunFolder
+from coterie.experiments.tally import Standing
+from coterie.journal import Journal
+
+_GOING = ("starting", "running")
+
+
+def read_state(folder: RunFolder) -> tuple[str, str]:
+    """A run's status and its reason.
+
+    `starting`, `running`, `finished`, `stopped` or `failed` as STATUS.json has it; `killed` if that says the run goes
+    on but nobody holds its journal.
+    """
+    try:
+        written = json.loads(folder.status.read_text("utf-8"))
+        status, reason = str(written["status"]), str(written.get("reason", ""))
+    except (OSError, ValueError, KeyError, TypeError):
+        status, reason = "starting", ""
+    if _is_held(folder.journal):
+        return (status if status in _GOING else "running"), ""
+    return ("killed", "") if status in _GOING else (status, reason)
+
+
+def _is_held(journal: Path) -> bool:
+    """Whether a process writes the journal: the kernel drops its lock with it, however it dies."""
+    try:
+        lock = os.open(journal.with_suffix(".lock"), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def list_runs(parent: Path) -> Iterator[dict[str, Any]]:
+    """One row per run below `parent`, the newest first; a run that cannot be read has the status `unreadable`."""
+    for path in sorted(parent.glob("*/journal.sqlite"), key=lambda p: p.stat().st_mtime, reverse=True):
+        folder = RunFolder(path.parent.resolve())
+        try:
+            yield _row(folder)
+        except CoterieError as error:
+            yield {"run": folder.path.name, "path": str(folder.path), "status": "unreadable", "reason": error.what}
+
+
+def _row(folder: RunFolder) -> dict[str, Any]:
+    status, reason = read_state(folder)
+    with Journal.read(folder.journal) as journal:
+        run = journal.get("run") or {}
+        started = [note.time for note in journal.notes("attempt")]
+        return {
+            "run": folder.path.name, "path": str(folder.path), "status": status, "reason": reason,
+            "done": journal.count("episode"), "total": run.get("tasks", 0) * len(run.get("societies", ())),
+            "turns": journal.count("turn"), "attempts": len(started),
+            "started": _moment(started[0]) if started else None,
+        }  # fmt: skip
+
+
+def read_progress(folder: RunFolder) -> dict[str, Any]:
+    """All that `coterie status RUN` shows, JSON-able; times are ISO 8601 in UTC.
+
+    Raises:
+        JournalError: there is no journal, or one of another version.
+    """
+    status, reason = read_state(folder)
+    with Journal.read(folder.journal) as journal:
+        standing, run = Standing.read(journal), journal.get("run") or {}
+        baselines = {s["label"] for s in run.get("societies", ()) if s["is_baseline"]}
+        failures = Counter(note.payload["code"] for note in journal.notes("failure"))
+        attempts = _attempts(journal, status)
+        limits = next((n.payload.get("budget") or {} for n in reversed(list(journal.notes("attempt")))), {})
+    return {
+        "run": folder.path.name, "path": str(folder.path), "status": status, "reason": reason,
+        "societies": [_society(standing, label, label in baselines) for label in standing.agents],
+        "turns": standing.turns, "prompt_tokens": standing.prompt_tokens, "generated_tokens": standing.tokens,
+        "unparsed_rate": standing.unparsed / standing.answers if standing.answers else None,
+        "budget": {
+            "tokens": {"used": standing.prompt_tokens + standing.tokens, "limit": limits.get("tokens")},
+            "calls": {"used": standing.turns, "limit": limits.get("calls")},
+        },
+        "attempts": attempts,
+        "failures": {"count": failures.total(), "by_code": dict(sorted(failures.items()))},
+    }  # fmt: skip
+
+
+def _society(standing: Standing, label: str, is_baseline: bool) -> dict[str, Any]:
+    done = standing.done.get(label, {})
+    correct = sum(done.values())
+    return {
+        "society": label, "is_baseline": is_baseline, "done": len(done), "total": standing.num_tasks,
+        "correct": correct, "accuracy": correct / len(done) if done else None,
+    }  # fmt: skip
+
+
+def _attempts(journal: Journal, status: str) -> list[dict[str, Any]]:
+    ends = {note.key: note.payload for note in journal.notes("attempt-end")}
+    rows = []
+    for note in journal.notes("attempt"):
+        end = ends.get(note.key, {})
+        rows.append({
+            "number": int(note.key), "started": _moment(note.time), "status": end.get("status", "killed"),
+            "reason": end.get("reason", ""), "seconds": end.get("seconds"),
+            "executor": note.payload.get("executor", {}).get("kind"),
+        })  # fmt: skip
+    if rows and rows[-1]["seconds"] is None and status in _GOING:
+        rows[-1]["status"] = status
+    return rows
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

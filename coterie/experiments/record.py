@@ -1,0 +1,92 @@
+"""A run as its journal tells it, in memory: societies, tasks, episodes, turns, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from coterie.agents.seats import Agent
+from coterie.journal import Journal
+from coterie.orchestration import records
+from coterie.types import Outcome, Turn, Verdict
+
+_NO_VERDICT = Verdict(None, correct=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One society of a run: its name and who sits in it."""
+
+    label: str
+    is_baseline: bool
+    agents: tuple[Agent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One task worked by one society, to its end."""
+
+    society: str
+    task: str
+    outcome: Outcome
+    is_correct: bool
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All facts of a run, complete or not.
+
+    `episodes[label][task]` holds finished episodes only. Everything is in logical order, so that numbers made from it are
+    the same for equal facts.
+    """
+
+    facts: Mapping[str, Any]
+    digest: str
+    turns: Mapping[str, Turn]
+    verdicts: Mapping[str, Verdict]
+    episodes: Mapping[str, Mapping[str, Episode]] = field(default_factory=dict)
+
+    @cached_property
+    def societies(self) -> tuple[Member, ...]:
+        """In the order of the config, the baselines last."""
+        return tuple(
+            Member(s["label"], s["is_baseline"], tuple(Agent(**agent) for agent in s["agents"]))
+            for s in self.facts.get("societies", ())
+        )
+
+    @cached_property
+    def complete_tasks(self) -> tuple[str, ...]:
+        """Tasks that every society has finished."""
+        finished = [self.episodes[s.label].keys() for s in self.societies]
+        return tuple(sorted(set.intersection(*map(set, finished)))) if finished else ()
+
+    def turns_of(self, episode: Episode) -> list[Turn]:
+        """Every turn the episode asked for, in logical order."""
+        found = [self.turns[key] for key in episode.outcome.turns if key in self.turns]
+        return sorted(found, key=lambda turn: (turn.place, turn.key))
+
+    def verdict(self, key: str) -> Verdict:
+        """The verdict on a turn; a turn that none was given on counts as unparsed."""
+        return self.verdicts.get(key, _NO_VERDICT)
+
+    def rounds(self, episode: Episode) -> list[dict[str, Verdict]]:
+        """For each round, the verdict on each agent's turn."""
+        return [{agent: self.verdict(key) for agent, key in turns.items()} for turns in episode.outcome.rounds]
+
+
+def read_record(journal: Journal) -> RunRecord:
+    """Read all facts of an open journal."""
+    facts = journal.get("run") or {}
+    episodes: dict[str, dict[str, Episode]] = {s["label"]: {} for s in facts.get("societies", ())}
+    for fact in journal.facts("episode"):
+        found = _episode(fact.payload)
+        episodes.setdefault(found.society, {})[found.task] = found
+    verdicts = {f.key.removeprefix("verdict/"): Verdict(**f.payload) for f in journal.facts("verdict")}
+    turns = {f.key: records.read_turn(f.key, f.payload) for f in journal.facts("turn")}
+    return RunRecord(facts, journal.digest(), turns, verdicts, episodes)
+
+
+def _episode(payload: dict[str, Any]) -> Episode:
+    return Episode(payload["society"], payload["task"], records.read_outcome(payload), payload["correct"])

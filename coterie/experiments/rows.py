@@ -1,0 +1,73 @@
+"""A run as flat rows, one dict each: for notebooks, DataFrames and trackers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coterie.experiments.costs import turn_costs
+from coterie.experiments.record import read_record
+from coterie.experiments.societies import cost_row
+from coterie.journal import Journal
+
+Rows = list[dict[str, Any]]
+
+
+def turn_rows(journal: Journal) -> Rows:
+    """One row per turn, in logical order: its place, what was said, and how it was judged. `text` is untrusted."""
+    record = read_record(journal)
+    rows = []
+    for turn in sorted(record.turns.values(), key=lambda t: (t.place, t.key)):
+        verdict, place = record.verdicts.get(turn.key), turn.place
+        rows.append({
+            "key": turn.key, "task": place.task, "round": place.round, "agent": place.seat, "repeat": place.repeat,
+            "purpose": place.purpose, "policy": turn.policy, "policy_version": turn.policy_version, "text": turn.text,
+            "answer": turn.answer, "is_correct": None if verdict is None else verdict.correct, "finish": turn.finish,
+            "prompt_tokens": turn.num_prompt_tokens, "generated_tokens": turn.num_tokens,
+            "dropped_tokens": turn.num_dropped,
+        })  # fmt: skip
+    return rows
+
+
+def episode_rows(journal: Journal) -> Rows:
+    """One row per society and task: its answer, right or wrong, how it was decided, and what it cost."""
+    record = read_record(journal)
+    rows = []
+    for member in record.societies:
+        for task, episode in sorted(record.episodes[member.label].items()):
+            costs = turn_costs(record.turns_of(episode)).values()
+            tokens = {name: sum(cost_row(cost)[name] for cost in costs) for name in _COST_NAMES}
+            rows.append({
+                "society": member.label, "is_baseline": member.is_baseline, "task": task,
+                "answer": episode.outcome.answer, "is_correct": episode.is_correct, "decision": episode.outcome.decision,
+                "rounds": len(episode.outcome.rounds), **tokens,
+            })  # fmt: skip
+    return rows
+
+
+_COST_NAMES = ("calls", "prompt_tokens", "non_cached_prompt_tokens", "generated_tokens", "tokens")
+_PLAIN = ("no_answer", "oracle", "oracle_gap", "turns", "unparsed_turns", "cut_replies", "dropped_tokens")
+
+
+def metric_rows(summary: dict[str, Any]) -> Rows:
+    """One row per society and metric: `society`, `metric`, `value`, `low`, `high` (None without an interval), `tasks`."""
+    rows: Rows = []
+    for society in summary["facts"]["societies"]:
+        label, tasks = society["label"], society["tasks"]
+        rows.append(_row(label, "accuracy", society["accuracy"], tasks, society["interval"]))
+        rows += [_row(label, name, society[name], tasks) for name in _PLAIN]
+        for moment in society["rounds"]:
+            for name in ("agent_accuracy", "distinct_answers", "unparsed_rate"):
+                rows.append(_row(label, f"round_{moment['round']}/{name}", moment[name], moment["tasks"]))
+        for name, value in (society["cost"]["per_task"] or {}).items():
+            rows.append(_row(label, f"{name}_per_task", value, tasks))
+    for found in summary["facts"]["comparisons"]:
+        metric = f"difference_to_{found['baseline']}" + ("_at_equal_tokens" if found["matched"] != "as asked" else "")
+        rows.append(_row(found["society"], metric, found["difference"], found["tasks"], found["interval"]))
+    return rows
+
+
+def _row(
+    society: str, metric: str, value: float | None, tasks: int, interval: list[float] | None = None
+) -> dict[str, Any]:
+    low, high = interval or (None, None)
+    return {"society": society, "metric": metric, "value": value, "low": low, "high": high, "tasks": tasks}

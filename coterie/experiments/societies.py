@@ -1,0 +1,179 @@
+"""What one society of a run did: accuracy, rounds, opinions, cost. Every number is made from the facts alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from coterie.experiments import opinions
+from coterie.experiments.costs import Cost, episode_cost, money
+from coterie.experiments.record import Episode, Member, RunRecord
+from coterie.experiments.statistics import wilson
+from coterie.types import Verdict
+
+Row = dict[str, Any]
+STATES = ("right", "wrong", "unparsed")
+
+
+def society_facts(record: RunRecord, member: Member) -> Row:
+    """All metrics of one society over the tasks it has finished; see docs/metrics.md for each formula."""
+    episodes = [record.episodes[member.label][task] for task in sorted(record.episodes[member.label])]
+    correct = sum(e.is_correct for e in episodes)
+    share = wilson(correct, len(episodes))
+    oracle = sum(_any_right_at_last(record, e) for e in episodes)
+    turns = [turn for e in episodes for turn in record.turns_of(e)]
+    return {
+        "label": member.label,
+        "is_baseline": member.is_baseline,
+        "agents": [{"name": a.name, "policy": a.policy, "persona": a.persona} for a in member.agents],
+        "tasks": len(episodes),
+        "correct": correct,
+        "accuracy": share.value,
+        "interval": [share.low, share.high],
+        "no_answer": sum(e.outcome.answer is None for e in episodes),
+        "oracle": oracle / len(episodes) if episodes else None,
+        "oracle_gap": (oracle - correct) / len(episodes) if episodes else None,
+        "turns": len(turns),
+        "unparsed_turns": sum(turn.answer is None and turn.place.purpose == "answer" for turn in turns),
+        "cut_replies": sum(turn.finish == "length" for turn in turns),
+        "dropped_tokens": sum(turn.num_dropped for turn in turns),
+        "rounds": _rounds(record, episodes),
+        **_opinions(record, member, episodes),
+        "cost": _cost(record, episodes),
+    }
+
+
+def state(verdict: Verdict) -> str:
+    """`right`, `wrong` or `unparsed`."""
+    return "unparsed" if not verdict.is_parsed else "right" if verdict.correct else "wrong"
+
+
+def correct_answers(record: RunRecord, episode: Episode) -> set[str]:
+    """Those answers of an episode's turns that were judged right."""
+    verdicts = (record.verdict(key) for turns in episode.outcome.rounds for key in turns.values())
+    return {v.answer for v in verdicts if v.correct and v.answer is not None}
+
+
+def answers_of(record: RunRecord, episode: Episode) -> list[dict[str, str | None]]:
+    """For each round, each agent's parsed answer."""
+    return [{agent: v.answer for agent, v in verdicts.items()} for verdicts in record.rounds(episode)]
+
+
+def _any_right_at_last(record: RunRecord, episode: Episode) -> bool:
+    rounds = record.rounds(episode)
+    return bool(rounds) and any(verdict.correct for verdict in rounds[-1].values())
+
+
+def _rounds(record: RunRecord, episodes: Sequence[Episode]) -> list[Row]:
+    played = [(e, record.rounds(e)) for e in episodes]
+    rows = []
+    for number in range(max((len(rounds) for _, rounds in played), default=0)):
+        here = [(e, rounds) for e, rounds in played if len(rounds) > number]
+        rows.append(_round(number, here))
+    return rows
+
+
+def _round(number: int, played: Sequence[tuple[Episode, list[dict[str, Verdict]]]]) -> Row:
+    states = Counter(state(v) for _, rounds in played for v in rounds[number].values())
+    distinct = [
+        len({v.answer for v in rounds[number].values() if v.is_parsed}) for _, rounds in played
+    ]  # fmt: skip
+    return {
+        "round": number,
+        "tasks": len(played),
+        "agent_accuracy": states["right"] / states.total(),
+        "distinct_answers": sum(distinct) / len(distinct),
+        "unparsed_rate": states["unparsed"] / states.total(),
+        "states": {name: states[name] for name in STATES},
+        "flow": _flow(rounds[number - 1 : number + 1] for _, rounds in played) if number else [],
+        "agents": _agents(rounds[number] for _, rounds in played),
+        "edges": _edges(number, (e for e, _ in played)),
+    }
+
+
+def _flow(steps: Iterable[Sequence[dict[str, Verdict]]]) -> list[Row]:
+    """How many agents went from which state to which."""
+    moves = Counter(
+        (state(before[agent]), state(verdict))
+        for step in steps
+        for before, after in pairwise(step)
+        for agent, verdict in after.items()
+        if agent in before
+    )
+    return [{"from": a, "to": b, "count": moves[a, b]} for a in STATES for b in STATES if moves[a, b]]
+
+
+def _agents(rounds: Iterable[dict[str, Verdict]]) -> list[Row]:
+    """Per agent (the samples of self-consistency count as one agent) how often it was in which state."""
+    counts: dict[str, Counter[str]] = {}
+    for verdicts in rounds:
+        for agent, verdict in verdicts.items():
+            counts.setdefault(agent.partition("#")[0], Counter())[state(verdict)] += 1
+    return [{"name": name, **{s: counts[name][s] for s in STATES}} for name in sorted(counts)]
+
+
+def _edges(number: int, episodes: Iterable[Episode]) -> list[Row]:
+    """Who read whom in this round, and in how many tasks."""
+    counts = Counter((e.source, e.target) for ep in episodes for e in ep.outcome.edges if e.round == number)
+    return [{"source": s, "target": t, "tasks": counts[s, t]} for s, t in sorted(counts)]
+
+
+def _opinions(record: RunRecord, member: Member, episodes: Sequence[Episode]) -> Row:
+    several = [e for e in episodes if len(e.outcome.rounds) > 1]
+    names = [agent.name for agent in member.agents]
+    matrices = {kind: np.zeros((len(names), len(names))) for kind in ("total", "beneficial", "harmful")}
+    trajectories: Counter[str] = Counter()
+    for episode in several:
+        rounds, right = answers_of(record, episode), correct_answers(record, episode)
+        influence = opinions.measure_influence(rounds, episode.outcome.edges, right.__contains__)
+        place = np.ix_(*[[names.index(agent) for agent in influence.agents]] * 2)
+        for kind, matrix in matrices.items():
+            matrix[place] += getattr(influence, kind)
+        trajectories.update(opinions.classify_trajectories(rounds, right.__contains__).values())
+    return {
+        "conformity": {
+            "peers": _conformity(record, several, counts_self=False),
+            "peers_and_self": _conformity(record, several, counts_self=True),
+        },
+        "persuasion": {"agents": names, **{kind: matrix.tolist() for kind, matrix in matrices.items()}},
+        "trajectories": {name: trajectories[name] for name in opinions.TRAJECTORIES},
+    }
+
+
+def _conformity(record: RunRecord, episodes: Sequence[Episode], *, counts_self: bool) -> Row:
+    total, exposed = Counter[str](), 0
+    for episode in episodes:
+        right = correct_answers(record, episode)
+        for found in opinions.measure_conformity(
+            answers_of(record, episode), episode.outcome.edges, right.__contains__, counts_self=counts_self
+        ):
+            exposed += found.exposed
+            total.update(found.conforming)
+    counts = {kind: total[kind] for kind in opinions.TRANSITIONS}
+    return {"exposed": exposed, "conforming": sum(counts.values()), **counts,
+            "is_beneficial": counts["FT"] + counts["TT"] > counts["TF"] + counts["FF"]}  # fmt: skip
+
+
+def _cost(record: RunRecord, episodes: Sequence[Episode]) -> Row:
+    costs = [episode_cost(record.turns_of(e)) for e in episodes]
+    total = sum(costs, Cost())
+    turns = [turn for e in episodes for turn in record.turns_of(e)]
+    return {
+        "total": cost_row(total),
+        "per_task": {name: value / len(episodes) for name, value in cost_row(total).items()} if episodes else None,
+        "money": money(turns, record.facts["config"]["policies"]),
+    }
+
+
+def cost_row(cost: Cost) -> dict[str, int]:
+    return {
+        "calls": cost.calls,
+        "prompt_tokens": cost.prompt,
+        "non_cached_prompt_tokens": cost.fresh,
+        "generated_tokens": cost.generated,
+        "tokens": cost.total,
+    }

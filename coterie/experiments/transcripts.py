@@ -1,0 +1,128 @@
+"""What was said in a run, for people: episodes as transcripts, other records as they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from coterie.errors import JournalError
+from coterie.journal import Fact, Journal, Note
+
+_INDENT = "    "
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which records: `task` and `society` are exact names or empty for all; `kind` is that of facts or notes."""
+
+    kind: str = "episode"
+    task: str = ""
+    society: str = ""
+
+
+def select(journal: Journal, selection: Selection) -> Iterator[dict[str, Any]]:
+    """The selected records as `key`, `kind`, `payload`, and `time` if they are notes; facts by key, notes by time.
+
+    Raises:
+        JournalError: the journal has no such kind.
+    """
+    belongs = _belongs_to(journal, selection)
+    found: Iterator[Fact | Note] = (
+        journal.facts(selection.kind) if journal.count(selection.kind) else journal.notes(selection.kind)
+    )
+    seen = False
+    for record in found:
+        seen = True
+        if belongs(record.key, record.payload):
+            row = {"key": record.key, "kind": record.kind, "payload": record.payload}
+            yield row | ({"time": record.time} if isinstance(record, Note) else {})
+    if not seen and selection.kind not in ("episode", "turn", "verdict"):
+        raise JournalError(
+            f"the journal has no records of the kind {selection.kind!r}",
+            where=str(journal.path), remedy=f"it has: {', '.join(kinds(journal))}",
+        )  # fmt: skip
+
+
+def kinds(journal: Journal) -> list[str]:
+    """The kinds of records in a journal, facts before notes."""
+    facts = dict.fromkeys(fact.kind for fact in journal.facts())
+    return list(dict.fromkeys([*facts, *(note.kind for note in journal.notes())]))
+
+
+def _belongs_to(journal: Journal, selection: Selection) -> Callable[[str, Any], bool]:
+    turns: set[str] | None = None
+    if selection.society and selection.kind != "episode":
+        mine = [f.payload for f in journal.facts("episode") if f.payload["society"] == selection.society]
+        turns = {key for episode in mine for key in episode["turns"]}
+
+    def belongs(key: str, payload: Any) -> bool:
+        if selection.kind == "episode":
+            return selection.task in ("", payload["task"]) and selection.society in ("", payload["society"])
+        turn = key.removeprefix("verdict/")
+        if selection.task and not turn.startswith(f"turn/{selection.task}/"):
+            return False
+        return turns is None or turn in turns
+
+    return belongs
+
+
+def show(journal: Journal, selection: Selection, limit: int) -> Iterator[str]:
+    """At most `limit` selected records as texts for reading. Not cleaned: that is for whoever shows them."""
+    records = select(journal, selection)
+    for record in islice(records, limit):
+        if record["kind"] == "episode":
+            yield "\n".join(transcript(journal, record["payload"]))
+        elif record["kind"] == "turn":
+            yield "\n".join(_turn(record["payload"], _verdict(journal, record["key"])))
+        else:
+            yield f"{record['key'] or record['kind']}\n{_INDENT}{json.dumps(record['payload'], ensure_ascii=False)}"
+    if more := sum(1 for _ in records):
+        yield f"({more} more; show them with --limit {limit + more})"
+
+
+def transcript(journal: Journal, episode: dict[str, Any]) -> Iterator[str]:
+    """An episode line by line: who said what in each round, and what came of it."""
+    yield f"=== {episode['task']}, society {episode['society']}"
+    keys = [key for moment in episode["rounds"] for key in moment.values()]
+    first = journal.get(keys[0]) if keys else None
+    if first is not None:
+        yield from _quote("question", _question(first["prompt"]))
+    for number, moment in enumerate(episode["rounds"]):
+        yield f"--- round {number}"
+        for key in moment.values():
+            turn = journal.get(key)
+            yield from _turn(turn, _verdict(journal, key)) if turn else [f"{key} is missing"]
+    mark = "right" if episode["correct"] else "wrong"
+    answer = "no answer" if episode["answer"] is None else f"answer {episode['answer']}"
+    yield f"--- {answer}, {mark} ({episode['decision']})"
+
+
+def _question(prompt: list[Any]) -> str:
+    said = [m["content"] for m in prompt if isinstance(m, dict) and m["role"] == "user"]
+    return said[0] if said else f"{len(prompt)} token ids"
+
+
+def _verdict(journal: Journal, key: str) -> str:
+    verdict = journal.get(f"verdict/{key}")
+    if verdict is None:
+        return "not judged"
+    if verdict["answer"] is None:
+        return "unparsed"
+    return f"{verdict['answer']}, {'right' if verdict['correct'] else 'wrong'}"
+
+
+def _turn(turn: dict[str, Any], verdict: str) -> Iterator[str]:
+    place = turn["place"]
+    repeat = f", sample {place['repeat']}" if place["repeat"] else ""
+    cut = ", cut at the limit" if turn["finish"] == "length" else ""
+    yield from _quote(f"{place['seat']} ({place['task']}, round {place['round']}{repeat})", turn["text"])
+    yield f"{_INDENT}[{verdict}; {turn['num_prompt_tokens']} tokens in, {turn['num_tokens']} out{cut}]"
+
+
+def _quote(head: str, body: str) -> Iterator[str]:
+    yield f"{head}:"
+    # Indented, so that no reply can pass for a line of ours.
+    yield from (f"{_INDENT}| {line}" for line in body.splitlines() or [""])

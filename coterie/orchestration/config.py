@@ -1,0 +1,41 @@
+"""Configs of the executors. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from coterie.config.base import KindConfig
+
+
+class ExecutorConfig(KindConfig):
+    """What every executor has. None of it changes a fact of a run, only when and where the work is done."""
+
+    episodes: int = Field(512, ge=1)
+    """How many episodes are open at once in each worker."""
+    deadline: float = Field(600.0, gt=0)
+    """Seconds an engine may take for one call before it counts as hung."""
+    attempts: int = Field(3, ge=1)
+    """How often a call is tried before the run fails."""
+
+
+class LocalConfig(ExecutorConfig):
+    """Everything in this process."""
+
+    kind: Literal["local"] = "local"
+
+
+class RayConfig(ExecutorConfig):
+    """Episodes in Ray agent workers, engines as actors; the driver keeps the journal."""
+
+    kind: Literal["ray"] = "ray"
+    address: str = "local"
+    """`local` starts a private cluster on this machine; `auto` or HOST:PORT joins one (token authentication required)."""
+    workers: int = Field(2, ge=1)
+    replicas: int = Field(1, ge=1)
+    """Engine actors for each policy's engine."""
+    worker_cpus: float = Field(0.0, ge=0)
+    engine_cpus: float = Field(0.0, ge=0)
+    """CPUs that Ray reserves for each actor; 0 reserves none."""
+    engine_gpus: float = Field(0.0, ge=0)

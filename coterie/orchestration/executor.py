@@ -1,0 +1,56 @@
+"""What an executor is: workers to run episodes and engines to answer them, here or elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from coterie.orchestration.config import ExecutorConfig
+from coterie.orchestration.pool import EngineInfo, EngineSpec, PolicySpec
+from coterie.orchestration.worker import Job, Performed, Report, TaskLimits
+from coterie.types import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Staff:
+    """What an executor is built from."""
+
+    engines: Mapping[str, EngineSpec]
+    policies: Mapping[str, PolicySpec]
+    limits: TaskLimits
+    imports: tuple[str, ...] = ()
+    """Plugin modules that other processes must import too; paths are absolute."""
+
+
+class WorkerClient(Protocol):
+    """A worker as the supervisor moves it; see `worker.Worker`. Raises WorkerLost when its process died."""
+
+    async def advance(self, jobs: Sequence[Job], turns: Sequence[Turn]) -> Report: ...
+
+    async def perform(self, keys: Sequence[str], replica: int) -> list[Performed]: ...
+
+
+class Executor(Protocol):
+    """Built as `impl(config, staff)`; `start` may raise EnvironmentMissing, `close` is safe to call twice."""
+
+    config: ExecutorConfig
+    workers: Sequence[WorkerClient]
+    engines: Mapping[str, EngineInfo]
+    """By engine id, filled by `start`."""
+
+    async def start(self) -> None: ...
+
+    async def revive(self, worker: int) -> None:
+        """Replace a lost worker by a fresh one at the same index."""
+        ...
+
+    async def restart_engine(self, engine: str, replica: int) -> None:
+        """Bring a failed or hung engine back; called after each EngineError, also when the engine lives."""
+        ...
+
+    async def close(self) -> None: ...
+
+    def describe(self) -> dict[str, Any]:
+        """Facts on where the run ran, for its record; engine id to its description under `engines`."""
+        ...

@@ -1,0 +1,97 @@
+"""Which engine serves which policy, and how the rest of the package reaches it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from coterie import registry
+from coterie.agents.engines.base import Engine
+from coterie.config.base import KindConfig
+from coterie.config.schema import PolicyConfig
+from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Everything needed to build an engine, here or in another process. Policies with equal config share one."""
+
+    id: str
+    config: KindConfig
+    model: str
+    seed: int
+    exact: bool
+
+    def build(self) -> Engine:
+        engine: Engine = registry.impl("engine", self.config.kind)(self.config, self.model, self.seed, self.exact)
+        return engine
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """What a worker needs to know of a policy."""
+
+    name: str
+    engine: str
+    sampling: Sampling
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What the supervisor needs to know of a started engine."""
+
+    max_batch: int
+    is_continuous: bool
+    replicas: int = 1
+
+
+class EngineClient(Protocol):
+    """An engine as a worker calls it, in this process or another."""
+
+    async def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]: ...
+
+    async def generate(
+        self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
+    ) -> list[Sample]: ...
+
+
+class LocalClient:
+    """An engine in this process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    async def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]:
+        return self.engine.encode(prompts, sampling)
+
+    async def generate(
+        self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
+    ) -> list[Sample]:
+        return await self.engine.generate(prompts, sampling, keys)
+
+
+def plan(
+    policies: Mapping[str, PolicyConfig], seed: int, exact: bool
+) -> tuple[dict[str, EngineSpec], dict[str, PolicySpec]]:
+    """Engines by id and policies by name, for the `policies:` section of an experiment."""
+    engines: dict[str, EngineSpec] = {}
+    specs: dict[str, PolicySpec] = {}
+    for name, policy in policies.items():
+        identity = json.dumps([policy.engine.model_dump(mode="json"), policy.model], sort_keys=True)
+        known = next((e for e in engines.values() if _identity(e) == identity), None)
+        spec = known or EngineSpec(f"engine-{len(engines)}", policy.engine, policy.model, seed, exact)
+        engines[spec.id] = spec
+        specs[name] = PolicySpec(name, spec.id, policy.sampling.build())
+    return engines, specs
+
+
+def _identity(spec: EngineSpec) -> str:
+    return json.dumps([spec.config.model_dump(mode="json"), spec.model], sort_keys=True)
+
+
+def describe(engine: Engine) -> tuple[EngineInfo, dict[str, Any]]:
+    """A started engine's numbers for the supervisor, and its facts for the record."""
+    return EngineInfo(engine.max_batch, engine.is_continuous), engine.describe()

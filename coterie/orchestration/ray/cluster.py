@@ -1,0 +1,133 @@
+"""Reaching a Ray cluster: a private one on this machine, or one that asks for a token."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from coterie.errors import EnvironmentMissing
+
+_OBJECT_STORE_BYTES = 100 * 2**20
+# Asked without a token, in a process of its own because Ray reads its authentication mode once.
+_PROBE = """
+import sys
+from ray._raylet import GcsClient
+GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None, timeout=10)
+"""
+
+
+class Cluster:
+    """A connection to Ray. `connect` once, `close` once."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._folder: Path | None = None
+
+    def connect(self) -> None:
+        """Start a private cluster (`local`) or join the one at `address`.
+
+        Raises:
+            EnvironmentMissing: Ray is missing, the cluster cannot be reached, or it lets in anybody.
+        """
+        settings = self._private() if self.address == "local" else self._shared()
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        try:
+            import ray
+            from ray._raylet import AuthenticationTokenLoader, Config
+        except ImportError as missing:
+            raise EnvironmentMissing("Ray is not installed", remedy="pip install 'ray>=2.54'") from missing
+        # Ray reads mode and token once, when it is imported; this makes it read them again.
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        try:
+            # Ray's own loggers and its workers' output would write over the display; its session folder keeps them.
+            ray.init(
+                log_to_driver=False, logging_level="ERROR", configure_logging=False, namespace=_namespace(), **settings
+            )
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as cause:
+            self.close()
+            raise EnvironmentMissing(
+                f"no Ray cluster: {str(cause).strip().splitlines()[0]}",
+                where=f"executor.address: {self.address}",
+                remedy="check the address and the token (RAY_AUTH_TOKEN_PATH), or use `address: local`",
+            ) from cause
+
+    def close(self) -> None:
+        """Leave the cluster; a private one ends with it."""
+        if (ray := sys.modules.get("ray")) is not None:
+            ray.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+                os.environ.pop(name, None)
+            self._folder = None
+
+    def _private(self) -> dict[str, Any]:
+        # A short path: Ray puts Unix sockets below it, whose names may have 107 bytes. mkdtemp makes it private.
+        self._folder = Path(tempfile.mkdtemp(prefix="coterie-ray-"))
+        token = self._folder / "token"
+        token.touch(0o600)
+        token.write_text(secrets.token_hex(32))
+        os.environ.pop("RAY_ADDRESS", None)
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token))
+        return {
+            "include_dashboard": False,
+            "_temp_dir": str(self._folder / "ray"),
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "num_cpus": max(os.cpu_count() or 1, 1),
+        }
+
+    def _shared(self) -> dict[str, Any]:
+        where = f"executor.address: {self.address}"
+        has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+        if not has_token and not Path("~/.ray/auth_token").expanduser().is_file():
+            raise EnvironmentMissing(
+                "there is no token for the cluster", where=where,
+                remedy="set RAY_AUTH_TOKEN_PATH to the file with the token that the cluster was started with",
+            )  # fmt: skip
+        address = _find(self.address, where)
+        if _is_open(address):
+            raise EnvironmentMissing(
+                "the cluster lets in anybody: whoever reaches it can run code on it", where=where,
+                remedy="start it with RAY_AUTH_MODE=token and a token, see docs/cluster.md",
+            )  # fmt: skip
+        os.environ["RAY_AUTH_MODE"] = "token"
+        return {"address": address}
+
+
+def _namespace() -> str:
+    return f"coterie-{secrets.token_hex(4)}"
+
+
+def _find(address: str, where: str) -> str:
+    if address != "auto":
+        return address
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        found = canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        found = None
+    if not found:
+        raise EnvironmentMissing(
+            "no running Ray cluster was found on this machine", where=where,
+            remedy="start one with `ray start`, give HOST:PORT, or use `address: local`",
+        )  # fmt: skip
+    return str(found)
+
+
+def _is_open(address: str) -> bool:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    environment |= {"RAY_AUTH_MODE": "disabled", "HOME": tempfile.gettempdir()}
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, address], env=environment, capture_output=True, timeout=60, check=False
+    )
+    return done.returncode == 0

@@ -1,0 +1,151 @@
+"""The Ray executor: agent workers and engine replicas as actors in one placement group; the driver keeps the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+import ray.exceptions
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from coterie.errors import EngineError, EnvironmentMissing, WorkerLost
+from coterie.orchestration.config import RayConfig
+from coterie.orchestration.executor import Staff
+from coterie.orchestration.pool import EngineInfo
+from coterie.orchestration.ray.actors import EngineActor, WorkerActor, first_line, unwrapped
+from coterie.orchestration.ray.cluster import Cluster
+from coterie.orchestration.worker import Job, Performed, Report
+from coterie.types import Turn
+
+# A bundle must reserve something for Ray to place it; this much of a CPU stands for "nothing".
+_TRACE = 0.001
+_START_SECONDS = 600.0
+_REVIVE_SECONDS = 180.0
+
+
+class RayWorker:
+    """A worker actor as the supervisor moves it."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    async def advance(self, jobs: Sequence[Job], turns: Sequence[Turn]) -> Report:
+        report: Report = await self._call("advance", jobs, turns)
+        return report
+
+    async def perform(self, keys: Sequence[str], replica: int) -> list[Performed]:
+        performed: list[Performed] = await self._call("perform", keys, replica)
+        return performed
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(self.actor, method).remote(*arguments)
+        except ray.exceptions.RayActorError as dead:
+            raise WorkerLost(f"an agent worker died: {first_line(dead)}") from None
+        except ray.exceptions.RayTaskError as error:
+            raise unwrapped(error) from None
+
+
+class RayExecutor:
+    """Runs the episodes in `workers` actors and each engine in `replicas` actors, spread over the nodes."""
+
+    def __init__(self, config: RayConfig, staff: Staff) -> None:
+        self.config, self.staff = config, staff
+        self.workers: list[RayWorker] = []
+        self.engines: dict[str, EngineInfo] = {}
+        self._cluster = Cluster(config.address)
+        self._actors: dict[str, list[Any]] = {}
+        self._group: PlacementGroup | None = None
+        self._facts: dict[str, Any] = {}
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._cluster.connect)
+        await asyncio.to_thread(self._reserve)
+        first = self.config.workers
+        for name, spec in self.staff.engines.items():
+            places = range(first, first + self.config.replicas)
+            first += self.config.replicas
+            self._actors[name] = [
+                _actor(EngineActor, self._at(place), gpus=self.config.engine_gpus, restarts=-1).remote(
+                    spec, self.staff.imports
+                )
+                for place in places
+            ]
+        for name, actors in self._actors.items():
+            described = await asyncio.gather(*(self._ready(actor, _START_SECONDS) for actor in actors))
+            info, self._facts[name] = described[0]
+            self.engines[name] = EngineInfo(info.max_batch, info.is_continuous, len(actors))
+        self.workers = [self._hire(index) for index in range(self.config.workers)]
+
+    def _reserve(self) -> None:
+        config = self.config
+        worker = {"CPU": config.worker_cpus or _TRACE}
+        engine = {"CPU": config.engine_cpus or _TRACE} | ({"GPU": config.engine_gpus} if config.engine_gpus else {})
+        bundles = [worker] * config.workers + [engine] * (config.replicas * len(self.staff.engines))
+        group = placement_group(bundles, strategy="SPREAD")
+        if not group.wait(timeout_seconds=60):
+            remove_placement_group(group)
+            raise EnvironmentMissing(
+                f"the cluster has no room for {len(bundles)} actors", where=f"free: {ray.available_resources()}",
+                remedy="ask for fewer workers or replicas, or for fewer CPUs and GPUs each",
+            )  # fmt: skip
+        self._group = group
+
+    def _at(self, bundle: int) -> PlacementGroupSchedulingStrategy:
+        return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
+
+    def _hire(self, index: int) -> RayWorker:
+        return RayWorker(_actor(WorkerActor, self._at(index), restarts=0).remote(self.staff, self._actors))
+
+    async def _ready(self, actor: Any, seconds: float) -> tuple[EngineInfo, dict[str, Any]]:
+        """Wait for an engine actor, also through a restart of its process."""
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    described: tuple[EngineInfo, dict[str, Any]] = await actor.ready.remote()
+                    return described
+                except ray.exceptions.ActorUnavailableError:
+                    await asyncio.sleep(0.2)
+                except ray.exceptions.RayTaskError as error:
+                    raise unwrapped(error) from None
+
+    async def revive(self, worker: int) -> None:
+        ray.kill(self.workers[worker].actor)
+        self.workers[worker] = self._hire(worker)
+
+    async def restart_engine(self, engine: str, replica: int) -> None:
+        actor = self._actors[engine][replica]
+        try:
+            async with asyncio.timeout(_REVIVE_SECONDS):
+                await actor.restart.remote()
+        except ray.exceptions.RayActorError:
+            await self._ready(actor, _REVIVE_SECONDS)
+        except TimeoutError:
+            raise EngineError(
+                f"an engine did not come back within {_REVIVE_SECONDS:g} s", where=f"{engine}, replica {replica}",
+                remedy="`coterie resume` goes on from here",
+            ) from None  # fmt: skip
+
+    async def close(self) -> None:
+        if self._group is not None:
+            actors = [w.actor for w in self.workers] + [a for actors in self._actors.values() for a in actors]
+            for actor in actors:
+                ray.kill(actor)
+            remove_placement_group(self._group)
+            self._group = None
+        self.workers, self._actors = [], {}
+        await asyncio.to_thread(self._cluster.close)
+
+    def describe(self) -> dict[str, Any]:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        return {"kind": "ray", "workers": len(self.workers), "nodes": len(nodes), "engines": self._facts}
+
+
+def _actor(cls: type, place: PlacementGroupSchedulingStrategy, *, restarts: int, gpus: float = 0) -> Any:
+    # max_task_retries=0: Ray repeats no call by itself; the supervisor decides what is asked again.
+    return ray.remote(cls).options(
+        num_cpus=_TRACE, num_gpus=gpus, max_restarts=restarts, max_task_retries=0, scheduling_strategy=place
+    )

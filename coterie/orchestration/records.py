@@ -1,0 +1,75 @@
+"""How turns, verdicts and episodes stand in the journal, and how they are read back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from coterie.journal import Fact, Note
+from coterie.orchestration.worker import Job, Performed
+from coterie.types import Edge, Message, Outcome, Place, Turn, Verdict
+
+
+def turn_fact(turn: Turn) -> Fact:
+    """The fact of a turn; everything but its key, which is the fact's key."""
+    payload = dataclasses.asdict(turn)
+    del payload["key"]
+    return Fact(turn.key, "turn", payload)
+
+
+def read_turn(key: str, payload: dict[str, Any]) -> Turn:
+    prompt = payload["prompt"]
+    is_chat = bool(prompt) and isinstance(prompt[0], dict)
+    return Turn(
+        **{
+            **payload,
+            "key": key,
+            "place": Place(**payload["place"]),
+            "prompt": tuple(Message(**m) for m in prompt) if is_chat else tuple(prompt),
+            "prompt_ids": _ids(payload["prompt_ids"]),
+            "token_ids": _ids(payload["token_ids"]),
+        }
+    )
+
+
+def _ids(value: list[int] | None) -> tuple[int, ...] | None:
+    return None if value is None else tuple(value)
+
+
+def sample_note(done: Performed, host: str, replica: int) -> Note:
+    """The telemetry of a turn: what may differ between two executions of the same run."""
+    return Note(
+        "sample",
+        done.turn.key,
+        {
+            "seconds": round(done.seconds, 4),
+            "cached_tokens": done.sample.num_cached_tokens,
+            "logprobs": [round(x, 5) for x in done.sample.logprobs] if done.sample.logprobs else None,
+            "host": host,
+            "replica": replica,
+        },
+    )
+
+
+def verdict_fact(turn: Turn, verdict: Verdict) -> Fact:
+    return Fact(f"verdict/{turn.key}", "verdict", dataclasses.asdict(verdict))
+
+
+def episode_fact(job: Job, outcome: Outcome, verdict: Verdict) -> Fact:
+    payload = dataclasses.asdict(outcome) | {
+        "society": job.society,
+        "task": job.task.id,
+        "correct": verdict.correct,
+    }
+    return Fact(job.key, "episode", payload)
+
+
+def read_outcome(payload: dict[str, Any]) -> Outcome:
+    return Outcome(
+        payload["answer"],
+        tuple(payload["rounds"]),
+        tuple(Edge(**edge) for edge in payload["edges"]),
+        payload["decision"],
+        payload["extra"],
+        tuple(payload["turns"]),
+    )

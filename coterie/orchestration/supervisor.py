@@ -1,0 +1,296 @@
+"""The supervisor: moves the workers, commits every turn before anybody uses it, and keeps the budget.
+
+What is dispatched when is the dispatcher's matter (`statistical` and `exact` differ only there). Here stands the loop: let
+workers advance, plan calls, run them, commit, hand the committed turns back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from coterie.errors import CoterieError, EngineError, EngineTimeout, WorkerLost
+from coterie.journal import Fact, Journal, Note
+from coterie.orchestration import records
+from coterie.orchestration.budget import RunBudget
+from coterie.orchestration.dispatch import Call, Continuous, Dispatcher, Loads, Supersteps, Wanted, Wave
+from coterie.orchestration.executor import Executor
+from coterie.orchestration.pool import PolicySpec
+from coterie.orchestration.worker import Job, Performed, Report
+from coterie.types import Grader, Outcome, Turn, Verdict
+
+
+class Observer(Protocol):
+    """Told what happened, after it was committed."""
+
+    def on_turn(self, turn: Turn, verdict: Verdict | None) -> None: ...
+
+    def on_episode(self, job: Job, outcome: Outcome, verdict: Verdict) -> None: ...
+
+    def on_failure(self, error: CoterieError) -> None: ...
+
+
+class Quiet:
+    """An observer that does nothing."""
+
+    def on_turn(self, turn: Turn, verdict: Verdict | None) -> None: ...
+
+    def on_episode(self, job: Job, outcome: Outcome, verdict: Verdict) -> None: ...
+
+    def on_failure(self, error: CoterieError) -> None: ...
+
+
+@dataclass(slots=True)
+class _Desk:
+    """The supervisor's side of one worker: what waits to be handed in, and what the worker has in hand."""
+
+    jobs: list[Job] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    open_jobs: dict[str, Job] = field(default_factory=dict)
+    is_advancing: bool = False
+    lives: int = 0
+
+
+class Supervisor:
+    """Runs jobs to their end, or until it is stopped. One use.
+
+    Args:
+        journal: Open for writing.
+        executor: Started.
+        policies: By name; they tell the engine of each request.
+        grader: Judges answers; its verdicts are journalled and shown to no protocol.
+        budget: With what earlier attempts spent.
+        exact: Run in supersteps, see `dispatch`.
+        observer: Told of every commit.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        executor: Executor,
+        policies: dict[str, PolicySpec],
+        grader: Grader,
+        budget: RunBudget,
+        *,
+        exact: bool,
+        observer: Observer,
+    ) -> None:
+        self._journal, self._executor, self._policies = journal, executor, policies
+        self._grader, self._budget, self._observer = grader, budget, observer
+        self._dispatcher: Dispatcher = Supersteps(journal) if exact else Continuous()
+        self._desks = [_Desk() for _ in executor.workers]
+        self._queue: deque[tuple[int, Job]] = deque()
+        self._wanted: dict[str, Wanted] = {}
+        self._ready: set[str] = set()
+        self._loads = Loads(executor.engines)
+        self._repairs: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self._woken = asyncio.Event()
+        self.stopped = ""
+        """Why no further call is made; empty while the run goes on, and after a run that was worked to its end."""
+
+    def stop(self, reason: str) -> None:
+        """Make no further call; what is in flight is finished and committed."""
+        self.stopped = self.stopped or reason
+        self._woken.set()
+
+    async def run(self, jobs: Sequence[Job]) -> None:
+        """Work the jobs in their order; returns when all are done, or when `stopped` says why not.
+
+        Raises:
+            CoterieError: an engine, worker or protocol failed for good. Everything committed is kept.
+        """
+        order = {task: i for i, task in enumerate(dict.fromkeys(job.task.id for job in jobs))}
+        self._queue.extend((order[job.task.id] % len(self._desks), job) for job in jobs)
+        try:
+            while True:
+                self._open_jobs()
+                self._start_advances()
+                self._start_waves()
+                if not self._running:
+                    break
+                await self._woken.wait()
+                self._woken.clear()
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+        if self._failure is not None:
+            raise self._failure
+
+    def _spawn(self, step: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(step)
+        self._running.add(task)
+        task.add_done_callback(self._on_step_done)
+
+    def _on_step_done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._woken.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = self._failure or error
+            self.stop(str(error))
+
+    # Moving the workers.
+
+    def _open_jobs(self) -> None:
+        room = self._executor.config.episodes - sum(len(desk.open_jobs) for desk in self._desks)
+        while self._queue and room > 0 and not self.stopped:
+            worker, job = self._queue.popleft()
+            self._desks[worker].jobs.append(job)
+            self._desks[worker].open_jobs[job.key] = job
+            room -= 1
+
+    def _start_advances(self) -> None:
+        for worker, desk in enumerate(self._desks):
+            if not desk.is_advancing and (desk.jobs or desk.turns):
+                desk.is_advancing = True
+                jobs, turns, desk.jobs, desk.turns = desk.jobs, desk.turns, [], []
+                self._spawn(self._advance(worker, jobs, turns))
+
+    async def _advance(self, worker: int, jobs: list[Job], turns: list[Turn]) -> None:
+        desk = self._desks[worker]
+        life = desk.lives
+        try:
+            report = await self._executor.workers[worker].advance(jobs, turns)
+        except WorkerLost as lost:
+            await self._replace(worker, life, lost)
+        else:
+            if desk.lives == life:
+                self._take(worker, report)
+        desk.is_advancing = False
+
+    def _take(self, worker: int, report: Report) -> None:
+        desk = self._desks[worker]
+        finished = []
+        for key, outcome in report.outcomes.items():
+            job = desk.open_jobs.pop(key)
+            finished.append((job, outcome, self._grader.grade(job.task.id, outcome.answer)))
+        self._journal.commit([records.episode_fact(*episode) for episode in finished])
+        for episode in finished:
+            self._observer.on_episode(*episode)
+        for request in report.requests:
+            payload = self._journal.get(request.key)
+            if payload is not None:
+                desk.turns.append(records.read_turn(request.key, payload))
+            elif request.key in self._wanted:
+                self._wanted[request.key].workers.append(worker)
+            else:
+                self._wanted[request.key] = Wanted(request, self._policies[request.policy].engine, [worker])
+                self._ready.add(request.key)
+
+    async def _replace(self, worker: int, life: int, lost: WorkerLost) -> None:
+        """Put a fresh worker in place of a lost one, once for each loss, and give it the unfinished jobs."""
+        desk = self._desks[worker]
+        if desk.lives != life:
+            return
+        desk.lives += 1
+        self._report_failure(lost, f"worker-{worker}")
+        for key, wanted in list(self._wanted.items()):
+            wanted.workers = [w for w in wanted.workers if w != worker]
+            if not wanted.workers and key in self._ready:
+                del self._wanted[key]
+                self._ready.discard(key)
+        await self._executor.revive(worker)
+        desk.turns, desk.jobs = [], list(desk.open_jobs.values())
+
+    # Calling the engines.
+
+    def _start_waves(self) -> None:
+        if self.stopped or not self._ready:
+            return
+        is_idle = not self._running and not any(desk.jobs or desk.turns for desk in self._desks)
+        ready = sorted((self._wanted[key] for key in self._ready), key=lambda w: (w.request.place, w.request.key))
+        waves, reason = self._dispatcher.plan(ready, self._loads, self._budget, is_idle)
+        if reason:
+            self.stop(reason)
+        for wave in waves:
+            self._ready.difference_update(wanted.request.key for call in wave for wanted in call.wanted)
+            self._spawn(self._run_wave(wave))
+
+    async def _run_wave(self, wave: Wave) -> None:
+        results = await asyncio.gather(*map(self._perform, wave), return_exceptions=True)
+        for call in wave:
+            self._loads.add(call, -1)
+            for wanted in call.wanted:
+                self._budget.release(wanted.request.cost)
+        errors = [error for error in results if isinstance(error, BaseException)]
+        if errors:
+            self._put_back(wave, errors)
+        else:
+            self._commit([(done, call.replica) for call, part in zip(wave, results, strict=True) for done in part])  # type: ignore[union-attr]
+
+    async def _perform(self, call: Call) -> list[Performed]:
+        life = self._desks[call.worker].lives
+        repair = self._repairs.get((call.engine, call.replica))
+        keys = [wanted.request.key for wanted in call.wanted]
+        deadline = self._executor.config.deadline
+        try:
+            async with asyncio.timeout(deadline):
+                return await self._executor.workers[call.worker].perform(keys, call.replica)
+        except WorkerLost as lost:
+            await self._replace(call.worker, life, lost)
+            raise
+        except TimeoutError as late:
+            error: EngineError = EngineTimeout(
+                f"an engine did not answer {len(keys)} prompts within {deadline:g} s", where=call.engine,
+                remedy="raise executor.deadline if the engine is only slow",
+            )  # fmt: skip
+            await self._repair(call, repair, error)
+            raise error from late
+        except EngineError as error:
+            await self._repair(call, repair, error)
+            raise
+
+    async def _repair(self, call: Call, last: asyncio.Task[None] | None, error: EngineError) -> None:
+        """Restart the call's replica, once for all the calls that its failure took along."""
+        self._report_failure(error, call.wanted[0].request.key)
+        replica = call.engine, call.replica
+        if self._repairs.get(replica) is last:
+            self._repairs[replica] = asyncio.ensure_future(self._executor.restart_engine(*replica))
+        await self._repairs[replica]
+
+    def _put_back(self, wave: Wave, errors: list[BaseException]) -> None:
+        named = [error for error in errors if isinstance(error, EngineError | WorkerLost)]
+        if len(named) < len(errors):
+            raise next(error for error in errors if error not in named)
+        for call in wave:
+            for wanted in call.wanted:
+                wanted.attempts += 1
+                if wanted.attempts >= self._executor.config.attempts:
+                    raise EngineError(
+                        f"gave up after {wanted.attempts} attempts: {named[0].args[0]}",
+                        where=wanted.request.key,
+                        remedy=named[0].remedy or "mend the cause; `coterie resume` goes on from here",
+                    )
+                if wanted.workers:
+                    self._ready.add(wanted.request.key)
+                else:
+                    self._wanted.pop(wanted.request.key, None)
+
+    def _commit(self, results: list[tuple[Performed, int]]) -> None:
+        facts, notes, judged = list[Fact](), list[Note](), []
+        for done, replica in results:
+            turn = done.turn
+            verdict = self._grader.grade(turn.place.task, turn.answer) if turn.place.purpose == "answer" else None
+            facts.append(records.turn_fact(turn))
+            if verdict is not None:
+                facts.append(records.verdict_fact(turn, verdict))
+            notes.append(records.sample_note(done, platform.node(), replica))
+            judged.append((turn, verdict))
+        self._journal.commit(facts, notes)
+        for turn, verdict in judged:
+            self._budget.spend(turn.num_prompt_tokens + turn.num_tokens)
+            for worker in self._wanted.pop(turn.key).workers:
+                self._desks[worker].turns.append(turn)
+            self._observer.on_turn(turn, verdict)
+
+    def _report_failure(self, error: CoterieError, key: str) -> None:
+        self._journal.commit(
+            notes=[Note("failure", key, {"code": error.code, "what": error.what, "where": error.where})]
+        )
+        self._observer.on_failure(error)

@@ -1,0 +1,170 @@
+"""The nouns that every package shares: prompts, samples, tasks, turns, verdicts, outcomes.
+
+Plain frozen dataclasses, free of heavy imports, so that any layer may use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message; `content` is plain text."""
+
+    role: Role
+    content: str
+
+
+Messages = tuple[Message, ...]
+TokenIds = tuple[int, ...]
+Prompt = Messages | TokenIds
+"""What an engine is given: chat messages (it applies its own template once), or token ids (used as they are)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an engine draws tokens. `top_k=0` and `top_p=1.0` are off; `temperature=0` is greedy."""
+
+    temperature: float = 0.7
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    """If not empty, the reply is one of these strings (constrained decoding; capability `choices`)."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where a turn stands in an experiment. Sorting by it is the *logical order* of a run.
+
+    It names no strategy and no executor, so equal questions asked at equal places are one turn.
+    """
+
+    task: str
+    round: int
+    seat: str
+    repeat: int = 0
+    purpose: str = "answer"
+
+    def __str__(self) -> str:
+        return f"{self.task}/{self.round:03d}/{self.seat}/{self.repeat:03d}/{self.purpose}"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt ready for its engine: `prompt` as given to `Engine.generate`, `length` tokens long (for engines without
+    the capability `tokens`, an upper bound). `dropped` tokens were cut to fit the context."""
+
+    prompt: Prompt
+    length: int
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What an engine returns for one prompt.
+
+    `token_ids`, `prompt_ids` and `logprobs` (nats, temperature 1, one per sampled token) are there for engines with the
+    capabilities `tokens` and `logprobs`, else None. `finish` is `stop` or `length`.
+    """
+
+    text: str
+    finish: Literal["stop", "length"]
+    num_prompt_tokens: int
+    num_tokens: int
+    prompt_ids: TokenIds | None = None
+    token_ids: TokenIds | None = None
+    logprobs: tuple[float, ...] | None = None
+    num_cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One question of a benchmark as agents see it. The gold answer is not here: it never leaves the grader."""
+
+    id: str
+    question: str
+    answer_type: str = "number"
+    """How answers are read from replies: a kind that `envs.answers.parse` knows (`number`, `choice`, `text`)."""
+    choices: tuple[str, ...] = ()
+    example: str = ""
+    """One solved example in the answer format the benchmark wants, for prompts; never this task's own solution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One agent's one utterance, as journalled. `answer` is what was parsed from `text`; None is *unparsed*."""
+
+    key: str
+    place: Place
+    policy: str
+    policy_version: int
+    prompt: Prompt
+    text: str
+    answer: str | None
+    finish: str
+    num_prompt_tokens: int
+    num_tokens: int
+    num_dropped: int = 0
+    prompt_ids: TokenIds | None = None
+    token_ids: TokenIds | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's typed answer on one reply. An unparsed reply is never correct and agrees with nothing."""
+
+    answer: str | None
+    correct: bool
+
+    @property
+    def is_parsed(self) -> bool:
+        return self.answer is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """In round `round`, `target` read what `source` had said."""
+
+    round: int
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a protocol coroutine returns: the society's answer and how it came about.
+
+    `rounds[r][agent]` is the key of the agent's turn in round r. `answer` None means: no answer (unparsed, or a tie
+    that the decision rule leaves open); `decision` says which rule spoke and how.
+    """
+
+    answer: str | None
+    rounds: tuple[Mapping[str, str], ...]
+    edges: tuple[Edge, ...] = ()
+    decision: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    turns: tuple[str, ...] = ()
+    """Keys of all turns the episode asked for, also those in no round; filled in by the worker, not by protocols."""
+
+
+class Grader(Protocol):
+    """Turns replies into verdicts. The only holder of gold answers."""
+
+    def grade(self, task_id: str, answer: str | None) -> Verdict:
+        """Judge a parsed answer. Raises KeyError for an unknown task."""
+        ...
+
+
+class Embedder(Protocol):
+    """Maps texts to vectors."""
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        """float32 array [len(texts), dim], rows of unit length."""
+        ...

@@ -1,0 +1,204 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from coterie.config.load import json_schema, load, loads
+from coterie.config.problems import InvalidConfig
+from coterie.config.schema import ExperimentConfig
+from coterie.errors import ConfigError
+from coterie.experiments.cli.init import example
+
+LAYOUT = """\
+society.yaml:3:59 policies.base.sampling.temperature  expected a number, got "hot"
+society.yaml:5:7  seats[0].cuont  unknown key
+        did you mean "count"?            (known: count, name, persona, policy)
+2 errors, nothing was started."""
+
+
+def write(folder: Path, text: str, name: str = "society.yaml") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    return path
+
+
+def refuse(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(path, overrides)
+    return str(caught.value)
+
+
+def test_errors_are_laid_out_in_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, """\
+name: layout
+policies:
+  base: {engine: scripted, sampling: {temperature:        hot}}
+seats:
+    - cuont: 2
+      name: calm
+      policy: base
+protocol: machinesom
+benchmark: {kind: reasoning_gym, task: chain_sum}
+""")  # fmt: skip
+    assert refuse(Path("society.yaml")) == LAYOUT
+
+
+def test_the_example_is_valid_and_fits_a_screen(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, example()))
+    assert [seat.name for seat in loaded.config.seats] == ["calm", "bold"]
+    assert len(example().splitlines()) <= 32
+    assert list(loaded.source_files) == [str(tmp_path / "society.yaml")]
+
+
+def test_what_was_resolved_loads_again_to_the_same(tmp_path: Path) -> None:
+    config = load(write(tmp_path, example()), ["executor=ray", "track=[tensorboard]", "name=again"]).config
+    assert loads(json.loads(config.model_dump_json())).config == config
+    assert loads(config).config == config
+
+
+def test_mistakes_in_a_mapping_are_placed_in_the_config() -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        loads({"name": "x", "seed": "3"}, ["sed=1"])
+    lines = str(caught.value).splitlines()
+    assert 'config    seed  expected a whole number, got "3"' in lines
+    assert "-o sed=1  sed  unknown key" in [line.replace("-o sed=1 sed", "-o sed=1  sed") for line in lines]
+
+
+def test_problems_survive_the_way_between_processes() -> None:
+    import copy
+
+    with pytest.raises(InvalidConfig) as caught:
+        loads({"name": "x"})
+    assert str(copy.copy(caught.value)) == str(caught.value)
+
+
+def test_a_single_policy_may_stand_alone(tmp_path: Path) -> None:
+    text = example().replace("policy: base, ", "")
+    text = text.replace("policies:   ", "policy:").replace("  base:\n    engine", "    engine")
+    assert load(write(tmp_path, text)).config.policies["default"].model == "smollm2-135m"
+    assert "society.yaml:8:12 policy.engine  unknown engine" in refuse(tmp_path / "society.yaml", "policy.engine=vlm").replace(
+        "-o policy.engine=vlm ", "society.yaml:8:12 "
+    )
+
+
+def test_a_society_of_the_paper_is_named_by_its_number(tmp_path: Path) -> None:
+    config = load(write(tmp_path, example()), ["seats=S2"]).config
+    assert [(seat.persona, seat.count, seat.policy) for seat in config.seats] == [
+        ("overconfident", 2, "base"), ("easy_going", 1, "base"),
+    ]  # fmt: skip
+
+
+def test_yaml_is_read_by_the_rules_of_1_2(tmp_path: Path) -> None:
+    text = example().replace("name: three-minds", "name: no").replace("seed: 7", "seed: 0o17")
+    config = load(write(tmp_path, text)).config
+    assert (config.name, config.seed) == ("no", 15)
+
+
+def test_an_alias_stands_for_its_anchor(tmp_path: Path) -> None:
+    text = example().replace("base:\n", "base: &base\n").replace("seats:", "  other: *base\nseats:", 1)
+    assert load(write(tmp_path, text)).config.policies["other"].sampling.max_tokens == 64
+
+
+# extends
+
+
+def test_a_file_is_laid_on_what_it_extends_over_several_levels(tmp_path: Path) -> None:
+    write(tmp_path, example(), "shared/base.yaml")
+    write(tmp_path, "extends: base.yaml\nseed: 8\npolicies: {base: {sampling: {max_tokens: 8}}}\n", "shared/middle.yaml")
+    path = write(tmp_path, "extends: shared/middle.yaml\nbaselines: [single]\nname: top\n")
+    loaded = load(path)
+    sampling = loaded.config.policies["base"].sampling
+    assert (loaded.config.name, loaded.config.seed) == ("top", 8)
+    assert (sampling.max_tokens, sampling.temperature) == (8, 0.7)
+    assert [baseline.kind for baseline in loaded.config.baselines] == ["single"]
+    assert len(loaded.source_files) == 3
+
+
+def test_each_error_points_into_the_file_it_came_from(tmp_path: Path) -> None:
+    write(tmp_path, example().replace("temperature: 0.7", "temperature: warm"), "base.yaml")
+    message = refuse(write(tmp_path, "extends: base.yaml\nseed: x\n"))
+    assert "base.yaml:10:30 policies.base.sampling.temperature" in message.replace("  ", " ")
+    assert "society.yaml:2:7" in message and "2 errors" in message
+
+
+def test_a_part_of_another_kind_replaces_the_extended_one(tmp_path: Path) -> None:
+    write(tmp_path, example(), "base.yaml")
+    config = load(write(tmp_path, "extends: base.yaml\nbenchmark: {kind: gsm8k, limit: 3}\n")).config
+    assert config.benchmark.kind == "gsm8k"
+
+
+def test_fields_may_be_laid_on_a_part_named_in_short(tmp_path: Path) -> None:
+    write(tmp_path, example(), "base.yaml")
+    config = load(write(tmp_path, "extends: base.yaml\npolicies: {base: {engine: {dtype: float32}}}\n")).config
+    assert config.policies["base"].engine.model_dump()["dtype"] == "float32"
+
+
+# -o
+
+
+def test_overrides_set_fields_items_sections_and_parts(tmp_path: Path) -> None:
+    overrides = ["seats.0.count=3", "seats[1].name=loud", "budget.calls=9", "policies.base.engine.dtype=float32",
+                 "executor.deadline=1e1", "benchmark={kind: gsm8k}", "protocol.strategy=[reflect]", "name='7'"]  # fmt: skip
+    config = load(write(tmp_path, example()), overrides).config
+    assert [(seat.name, seat.count) for seat in config.seats] == [("calm", 3), ("loud", 1)]
+    assert (config.budget.calls, config.budget.tokens, config.name) == (9, 400_000, "7")
+    assert config.policies["base"].engine.model_dump()["dtype"] == "float32"
+    assert config.executor.model_dump()["deadline"] == 10
+    assert config.benchmark.kind == "gsm8k"
+
+
+def test_an_override_reaches_names_with_dots(tmp_path: Path) -> None:
+    text = example().replace("  base:\n", "  qwen2.5:\n").replace("policy: base", "policy: qwen2.5")
+    assert load(write(tmp_path, text), ["policies.qwen2.5.model=x"]).config.policies["qwen2.5"].model == "x"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    {
+        "seats.0.cuont=3": 'did you mean "count"?',
+        "seats.7.count=3": "the list has 2 items",
+        "seats.calm.count=3": "there is no such item",
+        "sed=3": 'did you mean "seed"?',
+        "polcies.base.model=x": 'did you mean "policies"?',
+        "policies.bsae.model=x": 'did you mean "base"?',
+        "name.first=x": "has no fields to set",
+        "seed": "expected path=value",
+        "=3": "expected path=value",
+        "a..b=3": "expected path=value",
+        "seed=[": "not valid YAML",
+        "seed=!!int 3": "tags are refused",
+        "seed=a: b": "quote text that holds a colon",
+        "seed=${env:COTERIE_NOT_SET}": "is not set",
+        "track=[wandbb]": 'did you mean "wandb"?',
+    }.items(),
+)
+def test_a_wrong_override_is_the_place_of_its_error(override: str, words: str, tmp_path: Path) -> None:
+    message = refuse(write(tmp_path, example()), override)
+    assert message.startswith(f"-o {override} "), message
+    assert words in message
+    assert message.endswith("1 error, nothing was started.")
+
+
+# JSON Schema
+
+
+def test_the_schema_accepts_the_example_and_refuses_what_the_loader_refuses() -> None:
+    from jsonschema import Draft202012Validator
+    from ruamel.yaml import YAML
+
+    schema = json_schema()
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    data = YAML(typ="safe").load(example())
+    assert list(validator.iter_errors(data)) == []
+    for spoilt in ({"sed": 3}, {"protocol": "nobody"}, {"seats": "S9"}, {"seats": [{"name": "a", "cuont": 1}]}, {"seed": "x"}):
+        assert list(validator.iter_errors(data | spoilt)), spoilt
+
+
+def test_the_schema_describes_every_field() -> None:
+    schema = json_schema()
+    assert set(ExperimentConfig.model_fields) <= set(schema["properties"])
+    bare = [name for name, field in schema["properties"].items() if not field.get("description") and "$ref" not in field]
+    assert bare == []

@@ -1,0 +1,67 @@
+import traceback
+from pathlib import Path
+
+import pytest
+
+from coterie.config.load import load
+from coterie.config.references import check_secrets, redact, resolve_secret
+from coterie.errors import ConfigError, EnvironmentMissing
+from coterie.experiments.cli.init import example
+
+SECRET = "canary/'\"\\-9f3a"
+
+
+def write(folder: Path, *changes: tuple[str, str]) -> Path:
+    text = example()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / "society.yaml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_a_variable_is_replaced_and_an_unquoted_one_read_as_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COTERIE_SEED", "11")
+    changes = ("seed: 7", "seed: ${env:COTERIE_SEED}"), ("three-minds", '"run-${env:COTERIE_SEED}-${env:COTERIE_NO:-x}"')
+    config = load(write(tmp_path, *changes)).config
+    assert (config.seed, config.name) == (11, "run-11-x")
+
+
+def test_a_quoted_variable_stays_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COTERIE_SEED", "11")
+    with pytest.raises(ConfigError, match='expected a whole number, got "11"'):
+        load(write(tmp_path, ("seed: 7", "seed: '${env:COTERIE_SEED}'")))
+
+
+def test_a_secret_stays_a_reference_in_everything_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COTERIE_KEY", SECRET)
+    loaded = load(write(tmp_path, ("engine: auto ", "engine: {kind: openai, api_key: '${secret:COTERIE_KEY}'}")))
+    key = loaded.config.policies["base"].engine.model_dump()["api_key"]
+    assert key == "${secret:COTERIE_KEY}"
+    assert SECRET not in loaded.config.model_dump_json()
+    assert resolve_secret(key) == SECRET
+
+
+def test_a_secret_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "COTERIE_FILED").write_text("from-a-file\n")
+    monkeypatch.setenv("COTERIE_SECRETS", str(tmp_path))
+    assert resolve_secret("Bearer ${secret:COTERIE_FILED}") == "Bearer from-a-file"
+
+
+def test_all_missing_secrets_are_named_at_once() -> None:
+    with pytest.raises(EnvironmentMissing, match="COTERIE_NO_A, COTERIE_NO_B") as caught:
+        check_secrets({"x": ["${secret:COTERIE_NO_B}", {"y": "${secret:COTERIE_NO_A}"}], "z": 3})
+    assert caught.value.exit_code == 3
+
+
+def test_a_resolved_secret_is_hidden_also_where_it_was_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COTERIE_KEY", SECRET)
+    key = resolve_secret("${secret:COTERIE_KEY}")
+    try:
+        raise ValueError({"key": key}, key)
+    except ValueError:
+        shown = redact(traceback.format_exc() + f"{key!r} https://x/?k={key}")
+    assert "9f3a" not in shown and "***" in shown

@@ -1,0 +1,166 @@
+"""Reading answers out of replies."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coterie.envs.answers import ANSWER_TYPES, canonical, is_number, parse
+
+NUMBERS = {
+    "The answer is 12.": "12",
+    "12.0": "12",
+    "012": "12",
+    "x = -3": "-3",
+    "5 - 3 = 2": "2",
+    "Answer: $1,234.50": "1234.5",
+    "1e3": "1000",
+    "2.5e-3": "0.0025",
+    r"so \boxed{\frac{3}{4}}": "0.75",
+    r"$-\dfrac{1}{3}$": "-1/3",
+    "50%": "50",
+    "\u22127": "-7",
+    "6/4": "1.5",
+    "1/3": "1/3",
+    "2 1/2 cups": "2.5",
+    "Answer: 8 + 4 = 12": "12",
+    "12 apples, the answer is 7 and not 3": "7",
+    "The final answer to this is: 9": "9",
+    "Answer: 1. Then again, Answer: 2": "2",
+    "The answer is clear. I have 4": "4",
+    "1,2": "2",
+    "1{,}234": "1234",
+    "**Answer:** 14": "14",
+    "Answer:\n 12": "12",
+    "#### 18": "18",
+    "-$5": "-5",
+    "$-5": "-5",
+    "range 3-5": "5",
+    "Answer: -0": "0",
+    ".5": "0.5",
+    "You have 3 apples (of 12)": "12",
+}
+UNPARSED = ("", "no idea", "1/0", "9" * 5000, "1e999999", "R2D2", "\\boxed{", "Answer:")
+
+
+@pytest.mark.parametrize(("reply", "answer"), NUMBERS.items())
+def test_a_number_is_read_in_canonical_form(reply: str, answer: str) -> None:
+    assert parse(reply, "number") == answer
+
+
+@pytest.mark.parametrize("reply", UNPARSED)
+def test_a_reply_without_a_number_is_unparsed(reply: str) -> None:
+    assert parse(reply, "number") is None
+
+
+def test_an_invented_further_question_is_not_read() -> None:
+    assert parse("3 - 5 = -2\nQ: 4 + 4 =\nA: Answer: 8", "number") == "-2"
+
+
+CHOICES = ("dog", "red", "dark red")
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("The answer is (B)", "B"),
+        ("Answer: A because it barks", "A"),
+        ("b", "B"),
+        ("(A) is wrong, so (C)", "C"),
+        ("I think it is red", "B"),
+        ("Answer: dark red", "C"),
+        (r"\boxed{\text{C}}", "C"),
+        ("Answer: C) dark red", "C"),
+        ("Answer: (b)", "B"),
+        ("Answer: A or B", None),
+        ("Answer: A, B", None),
+        ("Answer: D", None),
+        ("the credit is due", None),
+        ("", None),
+    ],
+)
+def test_a_choice_is_read_as_its_letter(reply: str, answer: str | None) -> None:
+    assert parse(reply, "choice", CHOICES) == answer
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("Answer: Yes.", "yes"),
+        ("Yes", "yes"),
+        ("thinking\nabout it", None),
+        ("Answer: no\nAnswer: 'Yes  Sir'", "yes sir"),
+        ("Answer:\n1 2  3\n4 5 6\n\nDone", "1 2 3\n4 5 6"),
+        ("Answer: ", None),
+    ],
+)
+def test_a_text_is_folded_and_trimmed(reply: str, answer: str | None) -> None:
+    assert parse(reply, "text") == answer
+
+
+def test_exact_keeps_upper_and_lower_case() -> None:
+    assert parse("Answer: R U'", "exact") == "R U'"
+    assert parse("Answer: Hart, find", "exact") == "Hart, find"
+
+
+def test_an_unknown_answer_type_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown answer type"):
+        parse("1", "colour")
+
+
+@given(st.text(), st.sampled_from(ANSWER_TYPES), st.lists(st.text(), max_size=4))
+def test_no_text_makes_it_raise(text: str, answer_type: str, choices: list[str]) -> None:
+    assert parse(text, answer_type, choices) != ""
+
+
+@given(st.text(alphabet="0123456789.,/-+eE%$\\{}()= answeris:\nAbfrcox#", max_size=300), st.sampled_from(ANSWER_TYPES))
+def test_no_arrangement_of_answer_marks_makes_it_raise(text: str, answer_type: str) -> None:
+    parse(text, answer_type, ("a", "1", "an ox"))
+
+
+@given(st.fractions(max_denominator=10**6))
+def test_equal_numbers_are_equal_strings_and_reading_is_idempotent(value: object) -> None:
+    once = parse(f"Answer: {value}", "number")
+    assert once is not None
+    assert parse(once, "number") == once
+
+
+@given(st.integers(-(10**30), 10**30))
+def test_an_integer_is_read_back_however_it_is_written(value: int) -> None:
+    for written in (f"{value}", f"{value:,}", f"{value}.00", f"the answer is {value}", f"\\boxed{{{value}}}"):
+        assert parse(written, "number") == str(value)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_float_is_read_back_exactly(value: float) -> None:
+    read = parse(repr(value), "number")
+    assert read is not None
+    if "/" not in read:
+        assert float(read) == value
+
+
+HOSTILE = (
+    "9", "1,", "answer:", "answer is\n", "answer a b c d e f g ", "(A", "\\boxed{", " ", "\nQ", "1.1", "{", "-",
+    "\\frac{1", "\n \t", "a ", "1 ", "1/", "\\frac{1}{", "A or ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_a_megabyte_of_hostile_text_is_read_at_once(unit: str) -> None:
+    text = unit * (1_000_000 // len(unit))
+    for answer_type in ANSWER_TYPES:
+        start = time.process_time()
+        parse(text, answer_type, ("a", "1", "a a"))
+        assert time.process_time() - start < 0.2
+
+
+def test_gold_answers_take_the_form_of_parsed_ones() -> None:
+    assert canonical("1,234.0", "number") == parse("it is 1234", "number")
+    assert canonical("Yes", "text") == parse("Answer: yes.", "text")
+    assert canonical("red", "choice", CHOICES) == "B"
+
+
+def test_a_plain_number_is_told_from_text_with_a_number_in_it() -> None:
+    assert all(map(is_number, ("1", "-2.5", "3/4", "9e-18")))
+    assert not any(map(is_number, ("1 2", "5 days", "", "$\\dfrac{1}{2}$", "0x1f")))

@@ -1,0 +1,107 @@
+"""Runs made by hand, through the functions that real runs write their journals with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from coterie.agents.seats import Agent
+from coterie.experiments.folder import RunFolder
+from coterie.journal import Fact, Journal, Note
+from coterie.orchestration import records
+from coterie.orchestration.pool import PolicySpec
+from coterie.orchestration.protocols.config import MachineSomConfig, SingleConfig
+from coterie.orchestration.worker import Job, Performed, turn_key
+from coterie.types import Edge, Message, Outcome, Place, Sample, Sampling, Task, Turn, Verdict
+
+POLICY = PolicySpec("default", "engine-0", Sampling())
+PAIR = (Agent("calm", "default", "You listen."), Agent("bold", "default"))
+SOLO = (Agent("solo", "default"),)
+SOCIETIES = {"debate": PAIR, "single": SOLO}
+
+
+@dataclass(frozen=True)
+class Event:
+    """A finished episode with its turns and their verdicts."""
+
+    job: Job
+    turns: tuple[Turn, ...]
+    verdicts: tuple[Verdict, ...]
+    outcome: Outcome
+    verdict: Verdict
+
+
+def make_turn(agent: Agent, task: Task, round: int, answer: str | None, text: str | None = None) -> Turn:
+    place = Place(task.id, round, agent.name)
+    prompt = (*agent.preamble(), Message("user", f"{task.question} (round {round})"))
+    said = text if text is not None else f"The answer is {answer}."
+    return Turn(turn_key(place, POLICY, prompt), place, "default", 0, prompt, said, answer, "stop", 10, 4,
+                token_ids=(1, 2, 3, 4))  # fmt: skip
+
+
+def make_event(society: str, number: int, *, is_right: bool, text: str | None = None) -> Event:
+    """Two rounds of two agents in `debate`, one turn in `single`; a wrong answer is an unparsed one."""
+    task = Task(f"sum-{number:04d}", f"What is {number} + 1?")
+    agents, rounds = SOCIETIES[society], 2 if society == "debate" else 1
+    answer = str(number + 1) if is_right else None
+    table = [{a.name: make_turn(a, task, r, answer, text) for a in agents} for r in range(rounds)]
+    turns = tuple(turn for row in table for turn in row.values())
+    verdict = Verdict(answer, is_right)
+    protocol = MachineSomConfig(strategy=("debate",)) if society == "debate" else SingleConfig()
+    outcome = Outcome(
+        answer, tuple({name: t.key for name, t in row.items()} for row in table),
+        tuple(Edge(1, a.name, b.name) for a in agents for b in agents if rounds > 1 and a is not b),
+        "majority", {}, tuple(t.key for t in turns),
+    )  # fmt: skip
+    return Event(Job(society, task, agents, protocol), turns, (verdict,) * len(turns), outcome, verdict)
+
+
+def write_event(journal: Journal, event: Event) -> None:
+    for turn, verdict in zip(event.turns, event.verdicts, strict=True):
+        done = Performed(turn, Sample(turn.text, "stop", 10, 4), 0.5)
+        facts = [records.turn_fact(turn), records.verdict_fact(turn, verdict)]
+        journal.commit(facts, [records.sample_note(done, "host", 0)])
+    journal.commit([records.episode_fact(event.job, event.outcome, event.verdict)])
+
+
+def run_fact(num_tasks: int) -> Fact:
+    societies = [
+        {"label": label, "is_baseline": label == "single", "agents": [dataclasses.asdict(a) for a in agents]}
+        for label, agents in SOCIETIES.items()
+    ]
+    return Fact("run", "run", {"config": {"name": "trial", "seed": 0}, "tasks": num_tasks, "societies": societies})
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    """Four tasks worked by both societies: `debate` has 3 of 4 right, `single` 1 of 4."""
+    rights = {"debate": (True, True, True, False), "single": (True, False, False, False)}
+    return [make_event(s, i, is_right=right[i]) for i in range(4) for s, right in rights.items()]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, events: list[Event]) -> Iterator[Callable[..., RunFolder]]:
+    """Makes a run folder below `runs/` of a folder of its own: `make_run(name, finished_episodes, status)`."""
+
+    def make(name: str = "trial", episodes: int = 8, status: str = "finished", text: str | None = None) -> RunFolder:
+        folder = RunFolder.create(tmp_path / "runs", name)
+        attempt = {"number": 1, "budget": {"tokens": 1000, "calls": None}, "executor": {"kind": "local"}}
+        with Journal.create(folder.journal) as journal:
+            journal.commit([run_fact(4)], [Note("attempt", "1", attempt)])
+            for event in events[:episodes]:
+                write_event(journal, event)
+            if text is not None:
+                write_event(journal, make_event("single", 9, is_right=True, text=text))
+            if status != "running":
+                ending = {"number": 1, "status": status, "reason": "", "seconds": 2.5}
+                journal.commit(notes=[Note("attempt-end", "1", ending)])
+        state = {"status": status, "reason": "", "attempt": 1}
+        folder.status.write_text(json.dumps(state))
+        return folder
+
+    yield make

@@ -1,0 +1,148 @@
+"""How opinions moved in a society."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coterie.experiments.opinions import (
+    TRAJECTORIES,
+    classify_trajectories,
+    classify_trajectory,
+    count_distinct,
+    count_transitions,
+    count_unparsed,
+    measure_conformity,
+    measure_influence,
+)
+from coterie.types import Edge
+
+Row = Sequence[str | None]
+
+
+def rounds_of(*rows: Row) -> list[dict[str, str | None]]:
+    return [dict(zip("xyz", row, strict=False)) for row in rows]
+
+
+def debate(*numbers: int, agents: str = "xyz") -> list[Edge]:
+    return [Edge(r, a, b) for r in numbers for a, b in product(agents, repeat=2) if a != b]
+
+
+def is_right(answer: str) -> bool:
+    return answer == "1"
+
+
+def test_unparsed_replies_are_no_answer_and_counted_apart() -> None:
+    rounds = rounds_of(["1", None, None], ["1", "2", "2"])
+    assert count_distinct(rounds) == [1, 2]
+    assert count_unparsed(rounds) == [2, 0]
+
+
+def test_transitions_type_every_step_by_correctness() -> None:
+    assert count_transitions(rounds_of(["1", "2", None], ["2", "1", None]), is_right) == [
+        {"TT": 0, "FT": 1, "TF": 1, "FF": 1}
+    ]
+
+
+def test_an_agent_conforms_to_the_answer_its_peers_agree_on() -> None:
+    (found,) = measure_conformity(rounds_of(["2", "1", "1"], ["1", "1", "3"]), debate(1), is_right)
+    assert (found.round, found.exposed) == (1, 1)
+    assert found.conforming == {"TT": 0, "FT": 1, "TF": 0, "FF": 0}
+    assert found.is_beneficial
+
+
+def test_with_itself_counted_an_agent_may_conform_to_its_own_majority() -> None:
+    rounds = rounds_of(["2", "1", "1"], ["1", "1", "3"])
+    (found,) = measure_conformity(rounds, debate(1), is_right, counts_self=True)
+    assert found.exposed == 3
+    assert found.conforming == {"TT": 1, "FT": 1, "TF": 0, "FF": 0}
+
+
+@pytest.mark.parametrize("counts_self", [False, True])
+def test_where_all_differ_nothing_is_conforming(counts_self: bool) -> None:
+    (found,) = measure_conformity(
+        rounds_of(["1", "2", "3"], ["1", "1", "1"]), debate(1), is_right, counts_self=counts_self
+    )
+    assert (found.exposed, sum(found.conforming.values())) == (0, 0)
+
+
+def test_two_unparsed_peers_are_no_majority() -> None:
+    (found,) = measure_conformity(rounds_of(["1", None, None], [None, None, None]), debate(1), is_right)
+    assert found.exposed == 0
+
+
+def test_one_of_a_pair_can_conform_to_the_other() -> None:
+    (found,) = measure_conformity(rounds_of(["1", "2"], ["2", "2"]), debate(1, agents="xy"), is_right)
+    assert (found.exposed, found.conforming["TF"]) == (2, 1)
+
+
+def test_a_reflection_round_shows_no_conformity() -> None:
+    rounds = rounds_of(["1", "1", "2"], ["1", "1", "1"], ["1", "1", "1"])
+    assert [c.round for c in measure_conformity(rounds, debate(2), is_right)] == [2]
+
+
+def test_an_agent_that_read_nobody_is_not_exposed() -> None:
+    edges = [Edge(1, "x", "y")]
+    (found,) = measure_conformity(rounds_of(["1", "2", "1"], ["1", "1", "1"]), edges, is_right, counts_self=False)
+    assert (found.exposed, found.conforming["FT"]) == (1, 1)
+
+
+def test_a_change_of_mind_is_shared_by_the_peers_who_held_the_answer() -> None:
+    found = measure_influence(rounds_of(["2", "1", "1"], ["1", "1", "1"]), debate(1), is_right)
+    assert found.total.tolist() == [[0, 0, 0], [0.5, 0, 0], [0.5, 0, 0]]
+    assert found.beneficial.sum() == 1
+    assert found.harmful.sum() == 0
+
+
+def test_a_right_answer_given_up_for_a_peers_wrong_one_is_harm() -> None:
+    found = measure_influence(rounds_of(["1", "2", "3"], ["2", "2", "2"]), debate(1), is_right)
+    assert found.harmful[1, 0] == 1
+    assert found.total[1, 2] == 1
+    assert found.beneficial[1, 2] == found.harmful[1, 2] == 0
+
+
+def test_nobody_is_changed_by_a_peer_that_was_not_read() -> None:
+    assert measure_influence(rounds_of(["2", "1", "1"], ["1", "1", "1"]), [], is_right).total.sum() == 0
+
+
+def test_a_new_answer_that_no_peer_held_has_no_source() -> None:
+    assert measure_influence(rounds_of(["2", "3", "4"], ["1", "3", None]), debate(1), is_right).total.sum() == 0
+
+
+@given(st.lists(st.lists(st.sampled_from(["1", "2", "3", None]), min_size=3, max_size=3), min_size=1, max_size=5))
+def test_influence_is_bounded_by_the_changes_of_mind(rows: list[list[str | None]]) -> None:
+    rounds = rounds_of(*rows)
+    found = measure_influence(rounds, debate(*range(1, len(rows))), is_right)
+    changes = sum(b[a] != x for b, c in zip(rounds, rounds[1:], strict=False) for a, x in c.items() if x is not None)
+    assert found.total.sum() <= changes + 1e-9
+    assert (found.beneficial + found.harmful <= found.total + 1e-9).all()
+    assert found.total.trace() == 0
+
+
+CLASSES = {
+    "corrected": ("0111", "0011", "0001"),
+    "spoiled": ("1000", "1100", "1110"),
+    "wavering": ("1010", "1001", "0110", "0101"),
+    "always_wrong": ("0000",),
+    "always_right": ("1111",),
+    "excursion": ("0100", "0010", "1011", "1101"),
+}
+
+
+@pytest.mark.parametrize(("name", "path"), [(n, p) for n, paths in CLASSES.items() for p in paths])
+def test_four_round_trajectories_have_their_published_classes(name: str, path: str) -> None:
+    assert classify_trajectory([bit == "1" for bit in path]) == name
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=8))
+def test_every_path_has_a_class(path: list[bool]) -> None:
+    assert classify_trajectory(path) in TRAJECTORIES
+
+
+def test_an_unparsed_reply_is_wrong_on_the_path() -> None:
+    assert classify_trajectories(rounds_of([None, "1"], ["1", "1"]), is_right) == {
+        "x": "corrected",
+        "y": "always_right",
+    }
