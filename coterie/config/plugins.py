@@ -122,7 +122,8 @@ def _check(origin: str, shown: str) -> None:
 def _broken(shown: str, cause: BaseException, source: str) -> PluginError:
     """The cause, with the line of the plugin that raised it."""
     if isinstance(cause, PluginError):
-        return PluginError(cause.what, where=shown, remedy=cause.remedy)
+        what = f"{cause.what} ({cause.where})" if cause.where else cause.what
+        return PluginError(what, where=shown, remedy=cause.remedy)
     lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == source]
     line = getattr(cause, "lineno", None) or (lines[-1] if lines else None)
     where = f"{shown}:{line}" if line else shown

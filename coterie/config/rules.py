@@ -77,8 +77,8 @@ def _agents(seat: Mapping[str, Any]) -> list[str]:
     name, count = seat.get("name"), seat.get("count", 1)
     if not isinstance(name, str):
         return []
-    is_group = isinstance(count, int) and 1 < count <= 1000
-    return [name, *(f"{name}-{number}" for number in range(1, count + 1) if is_group)]
+    size = count if isinstance(count, int) and 1 < count <= 1000 else 0
+    return [name, *(f"{name}-{number}" for number in range(1, size + 1))]
 
 
 def _exact_without_clock(config: ExperimentConfig) -> Iterator[Mismatch]:

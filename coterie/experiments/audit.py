@@ -79,10 +79,12 @@ def _check_episode(key: str, episode: dict[str, Any], turns: dict[str, Any], run
             yield f"{key!r} refers to {turn!r}, which is no turn"
         elif turns[turn]["place"]["task"] != episode["task"]:
             yield f"{key!r} refers to {turn!r}, which is of another task"
+        elif turns[turn]["place"]["seat"] not in agents[episode["society"]]:
+            yield f"{key!r} refers to {turn!r}, whose agent is not of its society"
     speakers = {name for moment in episode["rounds"] for name in moment}
-    readers = {edge[end] for edge in episode["edges"] for end in ("source", "target")}
-    for name in sorted((speakers | readers) - agents[episode["society"]]):
-        yield f"{key!r} names the agent {name!r}, who is not of its society"
+    ends = {edge[end] for edge in episode["edges"] for end in ("source", "target")}
+    for name in sorted(ends - speakers - agents[episode["society"]]):
+        yield f"{key!r} has an edge of {name!r}, who is not of its society"
 
 
 def _check_status(folder: RunFolder, digest: str) -> Iterator[str]:

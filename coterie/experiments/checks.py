@@ -89,7 +89,7 @@ def _problem(need: Requirement) -> str:
     found = _version(need.name)
     if not found:
         return f"{need.name} is missing"
-    fits = need.specifier.contains(Version(found).public, prereleases=True)
+    fits = need.specifier.contains(found, prereleases=True)
     return "" if fits else f"{need.name} {found} is not {need.specifier}"
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from coterie.experiments.transcripts import spoken
 from coterie.journal import Fact, Journal
 
 Format = Literal["jsonl", "parquet"]
@@ -50,8 +51,8 @@ def _episode_row(fact: Fact) -> Row:
     episode = fact.payload
     rounds = [
         {"round": number, "agent": agent, "turn": turn}
-        for number, moment in enumerate(episode["rounds"])
-        for agent, turn in moment.items()
+        for number, said in spoken(episode)
+        for agent, turn in said
     ]
     fields = ("society", "task", "answer", "correct", "decision", "edges", "turns")
     # What protocols put into `extra` has no common form, so it stays text.

@@ -33,7 +33,7 @@ def summarize(journal: Journal) -> dict[str, Any]:
         "facts": summarize_facts(record),
         "telemetry": read_telemetry(journal, record),
     }
-    tidied: dict[str, Any] = _tidy(summary)
+    tidied: dict[str, Any] = tidy(summary)
     return tidied
 
 
@@ -108,12 +108,12 @@ def _sharing(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _tidy(value: Any) -> Any:
+def tidy(value: Any) -> Any:
     """JSON has no NaN; and digits beyond the tenth differ between machines."""
     if isinstance(value, dict):
-        return {key: _tidy(inner) for key, inner in value.items()}
+        return {key: tidy(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_tidy(inner) for inner in value]
+        return [tidy(inner) for inner in value]
     if isinstance(value, float):
         return round(value, _DIGITS) if math.isfinite(value) else None
     return value

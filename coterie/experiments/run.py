@@ -30,6 +30,7 @@ from coterie.experiments.trackers import Trackers
 from coterie.journal import Fact, Journal, Note
 from coterie.orchestration.budget import RunBudget
 from coterie.orchestration.executor import Executor, Staff
+from coterie.orchestration.judging import Judge
 from coterie.orchestration.pool import plan
 from coterie.orchestration.protocols.config import ProtocolConfig
 from coterie.orchestration.supervisor import Observer, Supervisor
@@ -204,9 +205,13 @@ class _Attempt:
         for fact in self.journal.facts("turn"):
             budget.spend(fact.payload["num_prompt_tokens"] + fact.payload["num_tokens"])
         return Supervisor(
-            self.journal, executor, self.policies, self.benchmark.grader(), budget,
+            self.journal, executor, self.policies, self._judge(), budget,
             exact=self.config.determinism == "exact", observer=self.observer,
         )  # fmt: skip
+
+    def _judge(self) -> Judge:
+        rewards = {c.kind: registry.impl("reward", c.kind)(c) for c in self.config.rewards}
+        return Judge(self.benchmark.grader(), rewards, self.journal)
 
     @contextlib.contextmanager
     def _stops(self, supervisor: Supervisor) -> Iterator[None]:

@@ -83,16 +83,23 @@ def show(journal: Journal, selection: Selection, limit: int) -> Iterator[str]:
         yield f"({more} more; show them with --limit {limit + more})"
 
 
+def spoken(episode: dict[str, Any]) -> Iterator[tuple[int, list[tuple[str, str]]]]:
+    """Each round's number with its agents and the keys of their turns, in the order they were asked."""
+    # JSON objects in a journal are sorted by name, so the order of a round's agents stands only in `turns`.
+    order = {key: position for position, key in enumerate(episode["turns"])}
+    for number, moment in enumerate(episode["rounds"]):
+        yield number, sorted(moment.items(), key=lambda said: order.get(said[1], len(order)))
+
+
 def transcript(journal: Journal, episode: dict[str, Any]) -> Iterator[str]:
     """An episode line by line: who said what in each round, and what came of it."""
     yield f"=== {episode['task']}, society {episode['society']}"
-    keys = [key for moment in episode["rounds"] for key in moment.values()]
-    first = journal.get(keys[0]) if keys else None
+    first = journal.get(episode["turns"][0]) if episode["turns"] else None
     if first is not None:
         yield from _quote("question", _question(first["prompt"]))
-    for number, moment in enumerate(episode["rounds"]):
+    for number, said in spoken(episode):
         yield f"--- round {number}"
-        for key in moment.values():
+        for _, key in said:
             turn = journal.get(key)
             yield from _turn(turn, _verdict(journal, key)) if turn else [f"{key} is missing"]
     mark = "right" if episode["correct"] else "wrong"

@@ -19,9 +19,10 @@ from coterie.orchestration import records
 from coterie.orchestration.budget import RunBudget
 from coterie.orchestration.dispatch import Call, Continuous, Dispatcher, Loads, Supersteps, Wanted, Wave
 from coterie.orchestration.executor import Executor
+from coterie.orchestration.judging import Judge
 from coterie.orchestration.pool import PolicySpec
 from coterie.orchestration.worker import Job, Performed, Report
-from coterie.types import Grader, Outcome, Turn, Verdict
+from coterie.types import Outcome, Turn, Verdict
 
 
 class Observer(Protocol):
@@ -62,7 +63,7 @@ class Supervisor:
         journal: Open for writing.
         executor: Started.
         policies: By name; they tell the engine of each request.
-        grader: Judges answers; its verdicts are journalled and shown to no protocol.
+        judge: Gives verdicts and rewards.
         budget: With what earlier attempts spent.
         exact: Run in supersteps, see `dispatch`.
         observer: Told of every commit.
@@ -73,14 +74,14 @@ class Supervisor:
         journal: Journal,
         executor: Executor,
         policies: dict[str, PolicySpec],
-        grader: Grader,
+        judge: Judge,
         budget: RunBudget,
         *,
         exact: bool,
         observer: Observer,
     ) -> None:
         self._journal, self._executor, self._policies = journal, executor, policies
-        self._grader, self._budget, self._observer = grader, budget, observer
+        self._judge, self._budget, self._observer = judge, budget, observer
         self._dispatcher: Dispatcher = Supersteps(journal) if exact else Continuous()
         self._desks = [_Desk() for _ in executor.workers]
         self._queue: deque[tuple[int, Job]] = deque()
@@ -166,11 +167,14 @@ class Supervisor:
 
     def _take(self, worker: int, report: Report) -> None:
         desk = self._desks[worker]
-        finished = []
+        finished, facts = [], list[Fact]()
         for key, outcome in report.outcomes.items():
             job = desk.open_jobs.pop(key)
-            finished.append((job, outcome, self._grader.grade(job.task.id, outcome.answer)))
-        self._journal.commit([records.episode_fact(*episode) for episode in finished])
+            verdict, new = self._judge.judge_episode(job, outcome)
+            finished.append((job, outcome, verdict))
+            facts += new
+        if facts:
+            self._journal.commit(facts)
         for episode in finished:
             self._observer.on_episode(*episode)
         for request in report.requests:
@@ -276,7 +280,7 @@ class Supervisor:
         facts, notes, judged = list[Fact](), list[Note](), []
         for done, replica in results:
             turn = done.turn
-            verdict = self._grader.grade(turn.place.task, turn.answer) if turn.place.purpose == "answer" else None
+            verdict = self._judge.judge_turn(turn)
             facts.append(records.turn_fact(turn))
             if verdict is not None:
                 facts.append(records.verdict_fact(turn, verdict))

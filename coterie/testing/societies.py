@@ -16,6 +16,7 @@ from coterie.journal import Journal
 from coterie.orchestration.budget import RunBudget
 from coterie.orchestration.config import LocalConfig
 from coterie.orchestration.executor import Executor, Staff
+from coterie.orchestration.judging import Judge
 from coterie.orchestration.local import LocalExecutor
 from coterie.orchestration.pool import plan
 from coterie.orchestration.protocols.config import ProtocolConfig
@@ -69,7 +70,11 @@ def play(
 
 
 def staff(
-    engine: Mapping[str, Any] | None = None, *, seed: int = 0, exact: bool = True, limits: TaskLimits = TaskLimits()  # noqa: B008
+    engine: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
+    exact: bool = True,
+    limits: TaskLimits = TaskLimits(),  # noqa: B008
 ) -> Staff:
     """One policy `base` on the scripted engine."""
     PolicyConfig.model_rebuild(force=True)
@@ -93,8 +98,9 @@ async def _work(
         for fact in journal.facts("turn"):
             budget.spend(fact.payload["num_prompt_tokens"] + fact.payload["num_tokens"])
         owed = [job for job in jobs if journal.get(job.key) is None]
+        judge = Judge(bench.grader(), {}, journal)
         supervisor = Supervisor(
-            journal, host, dict(crew.policies), bench.grader(), budget, exact=exact, observer=observer or Quiet()
+            journal, host, dict(crew.policies), judge, budget, exact=exact, observer=observer or Quiet()
         )
         await supervisor.run(owed)
     finally:
@@ -130,7 +136,9 @@ def _check_outcomes(journal: Journal, agents: set[str]) -> None:
         said = set()
         for turns in episode["rounds"]:
             for name, key in turns.items():
-                assert name.partition("#")[0] in agents, f"{fact.key} names the agent {name!r}, who is not in the society"
+                assert name.partition("#")[0] in agents, (
+                    f"{fact.key} names the agent {name!r}, who is not in the society"
+                )
                 turn = journal.get(key)
                 assert turn is not None, f"{fact.key} names the turn {key!r}, which was never taken"
                 said.add(turn["answer"])

@@ -62,8 +62,8 @@ def test_mistakes_in_a_mapping_are_placed_in_the_config() -> None:
     with pytest.raises(InvalidConfig) as caught:
         loads({"name": "x", "seed": "3"}, ["sed=1"])
     lines = str(caught.value).splitlines()
-    assert 'config    seed  expected a whole number, got "3"' in lines
-    assert "-o sed=1  sed  unknown key" in [line.replace("-o sed=1 sed", "-o sed=1  sed") for line in lines]
+    assert "-o sed=1 sed  unknown key" in lines
+    assert 'config   seed  expected a whole number, got "3"' in lines
 
 
 def test_problems_survive_the_way_between_processes() -> None:
@@ -78,9 +78,7 @@ def test_a_single_policy_may_stand_alone(tmp_path: Path) -> None:
     text = example().replace("policy: base, ", "")
     text = text.replace("policies:   ", "policy:").replace("  base:\n    engine", "    engine")
     assert load(write(tmp_path, text)).config.policies["default"].model == "smollm2-135m"
-    assert "society.yaml:8:12 policy.engine  unknown engine" in refuse(tmp_path / "society.yaml", "policy.engine=vlm").replace(
-        "-o policy.engine=vlm ", "society.yaml:8:12 "
-    )
+    assert '-o policy.engine=vlm policy.engine  unknown engine "vlm"' in refuse(tmp_path / "society.yaml", "policy.engine=vlm")
 
 
 def test_a_society_of_the_paper_is_named_by_its_number(tmp_path: Path) -> None:
@@ -119,7 +117,7 @@ def test_a_file_is_laid_on_what_it_extends_over_several_levels(tmp_path: Path) -
 def test_each_error_points_into_the_file_it_came_from(tmp_path: Path) -> None:
     write(tmp_path, example().replace("temperature: 0.7", "temperature: warm"), "base.yaml")
     message = refuse(write(tmp_path, "extends: base.yaml\nseed: x\n"))
-    assert "base.yaml:10:30 policies.base.sampling.temperature" in message.replace("  ", " ")
+    assert "base.yaml:11:29 policies.base.sampling.temperature  expected a number" in message
     assert "society.yaml:2:7" in message and "2 errors" in message
 
 

@@ -35,7 +35,7 @@ def attempt(path: Path) -> None:
     assert time.process_time() - start < 1
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(cuts, min_size=1, max_size=4))
 def test_a_mutated_file_loads_or_is_refused(tmp_path: Path, edits: list[tuple[int, int, str]]) -> None:
     path = tmp_path / "society.yaml"
@@ -43,7 +43,7 @@ def test_a_mutated_file_loads_or_is_refused(tmp_path: Path, edits: list[tuple[in
     attempt(path)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200))
 def test_any_bytes_load_or_are_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "society.yaml"
@@ -51,7 +51,7 @@ def test_any_bytes_load_or_are_refused(tmp_path: Path, data: bytes) -> None:
     attempt(path)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=3000, deadline=None)
 @given(st.dictionaries(st.sampled_from(["name", "policies", "seats", "protocol", "budget", "track", "policy", "x"]), values))
 def test_any_mapping_loads_or_is_refused(data: dict[str, object]) -> None:
     try:
@@ -63,7 +63,7 @@ def test_any_mapping_loads_or_is_refused(data: dict[str, object]) -> None:
 paths = st.sampled_from(["seed", "seats.0.count", "policies.base.engine", "protocol.strategy", "budget", "seats", "x.y.z"])
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.tuples(paths, st.sampled_from(WORDS) | st.text(max_size=10)).map("=".join) | st.text(max_size=20))
 def test_any_override_is_applied_or_refused(tmp_path: Path, override: str) -> None:
     path = tmp_path / "society.yaml"

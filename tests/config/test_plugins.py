@@ -27,6 +27,12 @@ registry.register("protocol", "{kind}", config=f"{{__name__}}:{name}Config", imp
 """
 
 
+@pytest.fixture(autouse=True)
+def registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.entries("protocol")
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+
 def write(folder: Path, plugin: str, text: str, imports: str = "mine.py") -> Path:
     (folder / "mine.py").write_text(textwrap.dedent(plugin))
     path = folder / "society.yaml"
@@ -89,7 +95,7 @@ def test_a_broken_plugin_is_named_with_its_cause(plugin: str, words: str, tmp_pa
     with pytest.raises(PluginError) as caught:
         load(write(tmp_path, plugin, example()))
     message = str(caught.value)
-    assert words in message and "mine.py" in message and "society.yaml:30:11" in message, message
+    assert words in message and "mine.py" in message and "society.yaml:31:11" in message, message
     assert caught.value.exit_code == 2
 
 

@@ -211,5 +211,6 @@ def test_an_unknown_display_is_refused() -> None:
 
 
 def test_counts_and_times_are_short() -> None:
-    assert [short(n) for n in (0, 950, 9999, 12_345, 999_400, 4_560_000)] == ["0", "950", "9999", "12.3k", "999k", "4.56M"]
+    shown = [short(n) for n in (0, 950, 9999, 12_345, 999_400, 4_560_000)]
+    assert shown == ["0", "950", "9999", "12.3k", "999k", "4.56M"]
     assert [duration(s) for s in (0.4, 62, 3723)] == ["0:00", "1:02", "1:02:03"]

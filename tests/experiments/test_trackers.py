@@ -230,6 +230,7 @@ def test_mlflow_keeps_a_database_in_the_run_folder_and_continues_its_run(tmp_pat
         tracker.finish({"status": "finished"})
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("coterie").experiment_id])
-    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "accuracy/debate_")] == [(5, 0.5), (9, 0.9)]
+    history = client.get_metric_history(run.info.run_id, "accuracy/debate_")
+    assert [(m.step, m.value) for m in history] == [(5, 0.5), (9, 0.9)]
     assert run.data.params["seats.0.name"] == "calm"
     assert (run.info.status, run.info.run_name) == ("FINISHED", "trial")

@@ -19,6 +19,8 @@ class LocalModelConfig(KindConfig):
     """The longest prompt plus reply, in tokens (never more than the model's own limit)."""
     max_batch: int = Field(64, ge=1)
     """The largest number of prompts in one batch."""
+    stall: float = Field(300.0, gt=0)
+    """Seconds without one finished step after which the engine counts as hung."""
 
 
 class VllmConfig(LocalModelConfig):
@@ -32,8 +34,6 @@ class VllmConfig(LocalModelConfig):
     tensor_parallel: int = Field(1, ge=1)
     eager: bool = True
     """Skip graph capture and compilation: starts sooner, runs a little slower on a GPU."""
-    stall: float = Field(300.0, gt=0)
-    """Seconds without one finished step after which the engine counts as hung."""
 
 
 class TransformersConfig(LocalModelConfig):
@@ -41,6 +41,7 @@ class TransformersConfig(LocalModelConfig):
 
     kind: Literal["transformers"] = "transformers"
     device: str = "auto"
+    """`cuda`, `mps`, `cpu`, or any other device of torch; `auto` takes the first of these there is."""
     max_batch: int = Field(32, ge=1)
 
 
@@ -56,10 +57,13 @@ class OpenAIConfig(KindConfig):
     kind: Literal["openai"] = "openai"
     base_url: str = ""
     """Empty: the client's default (OPENAI_BASE_URL, else OpenAI)."""
-    api_key: str = ""
+    api_key: str = Field("", repr=False)
     """Write `${secret:NAME}`; empty: OPENAI_API_KEY."""
     concurrency: int = Field(32, ge=1)
     timeout: float = Field(120.0, gt=0)
     """Seconds for one request."""
     retries: int = Field(5, ge=0)
+    """Further tries after a rate limit, a server error, a lost connection or a timeout."""
     context: int = Field(8192, ge=32)
+    """The longest prompt plus reply. Without the server's tokenizer a prompt counts one token per byte, its upper
+    bound."""

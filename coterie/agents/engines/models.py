@@ -37,7 +37,9 @@ def resolve(model: str) -> str:
     if path.is_dir():
         return str(path.resolve())
     if model.startswith(("/", "./", "../", "~")) or path.exists():
-        raise EnvironmentMissing(f"there is no model folder {model}", remedy="name a folder with config.json and weights")
+        raise EnvironmentMissing(
+            f"there is no model folder {model}", remedy="name a folder with config.json and weights"
+        )
     return model
 
 
@@ -62,6 +64,20 @@ def missing(model: str, cause: Exception) -> EnvironmentMissing:
     return EnvironmentMissing(f"cannot load the model {model}: {first[:300]}", remedy=_OFFLINE_REMEDY)
 
 
+def cpu_dtype(wanted: str) -> str:
+    """The dtype to compute in on this CPU: `auto` is the model's own where bfloat16 has instructions, else float32.
+
+    A CPU without them emulates bfloat16 several times slower than it computes float32.
+    """
+    if wanted != "auto":
+        return wanted
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "float32"
+    return "auto" if any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16 ")) else "float32"
+
+
 def cache_folder() -> Path:
     """The folder for what can be made again."""
     return Path(os.environ.get("COTERIE_CACHE") or "~/.cache/coterie").expanduser()
@@ -77,6 +93,14 @@ def smollm2_135m() -> str:
     if not (target / _RECORD).is_file():
         _build_once(source, target)
     return str(target)
+
+
+def quiet_transformers() -> None:
+    """No progress bars and no advice from transformers on the terminal, in this process."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def _packaged(distribution: str, suffix: str) -> Path:
@@ -116,6 +140,7 @@ def _convert(source: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    quiet_transformers()
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
     # The weights are plain numbers now; what is left of the quantiser would make every loader look for it.

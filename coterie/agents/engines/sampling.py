@@ -134,7 +134,9 @@ def _largest(probs: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
     ordered, ids = probs.topk(few, dim=-1)
     edge = ordered[:, -1:]
     # Enough if top_k or top_p ends before the edge, and no tie crosses it.
-    ends = (_limits(rows, vocabulary) <= few) | (ordered.sum(-1, keepdim=True, dtype=torch.float64) > rows.top_p[:, None])
+    ends = (_limits(rows, vocabulary) <= few) | (
+        ordered.sum(-1, keepdim=True, dtype=torch.float64) > rows.top_p[:, None]
+    )
     if bool(ends.all()) and bool(((probs >= edge).sum(-1, keepdim=True) == few).all()):
         ids, by_id = ids.sort(dim=-1)
         ordered, order = ordered.gather(1, by_id).sort(dim=-1, descending=True, stable=True)

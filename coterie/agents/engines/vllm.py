@@ -44,11 +44,17 @@ class VllmEngine:
 
     def __init__(self, config: VllmConfig, model: str, seed: int, exact: bool) -> None:
         self.config, self.model, self.seed, self.exact = config, model, seed, exact
-        self.max_batch, self.is_continuous = config.max_batch, not exact
+        self.max_batch = config.max_batch
+        self.why = ""
+        """Set by `auto`: why this engine was chosen."""
         self._folder = ""
         self._dtype = ""
         self._tokenizer: ChatTokenizer | None = None
         self._loop: StepLoop | None = None
+
+    @property
+    def is_continuous(self) -> bool:
+        return not self.exact
 
     async def start(self) -> None:
         if self._loop is not None:
@@ -68,7 +74,7 @@ class VllmEngine:
     async def _start_loop(self) -> None:
         from coterie.agents.engines.vllm_loop import StepLoop
 
-        loop = StepLoop(self._build, alone=self.exact)
+        loop = StepLoop(self._build)
         await loop.start()
         self._loop = loop
 
@@ -88,7 +94,7 @@ class VllmEngine:
         from vllm.platforms import current_platform
 
         config, on_cpu = self.config, current_platform.is_cpu()
-        self._dtype = _fast_dtype() if config.dtype == "auto" and on_cpu else config.dtype
+        self._dtype = models.cpu_dtype(config.dtype) if on_cpu else config.dtype
         memory: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
         if on_cpu:
             _check_memory(config.memory)
@@ -102,7 +108,7 @@ class VllmEngine:
             "enforce_eager": config.eager,
             "tensor_parallel_size": config.tensor_parallel,
             "enable_prefix_caching": True,
-            "logits_processors": [_PROCESSOR] if self.exact else None,
+            "logits_processors": [_PROCESSOR],
             "async_scheduling": False if self.exact else None,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
@@ -125,8 +131,8 @@ class VllmEngine:
             raise EngineError("the engine was closed", where="VllmEngine", remedy="await start() first")
         ids = [cast(TokenIds, p.prompt) for p in prompts]
         params = [self._params(sampling, key) for key in keys]
-        outputs = await self._loop.generate(ids, params, self.config.stall)
-        return [_sample(output, tokenizer) for output in outputs]
+        outputs = await self._loop.generate(ids, params, self.config.stall, alone=self.exact)
+        return [_sample(output, tokenizer, bool(sampling.stop)) for output in outputs]
 
     def _params(self, sampling: Sampling, key: Place) -> SamplingParams:
         from vllm import SamplingParams
@@ -167,6 +173,7 @@ class VllmEngine:
             "context": self._tokenizer.context if self._tokenizer else self.config.context,
             "max_batch": self.max_batch,
             "sampling": "counted" if self.exact else "seeded engine",
+            **({"auto": self.why} if self.why else {}),
         }
 
 
@@ -180,7 +187,7 @@ def version() -> str:
     return ""
 
 
-def _sample(output: RequestOutput, tokenizer: ChatTokenizer) -> Sample:
+def _sample(output: RequestOutput, tokenizer: ChatTokenizer, is_decoded: bool) -> Sample:
     reply = output.outputs[0]
     if reply.finish_reason not in ("stop", "length") or reply.logprobs is None:
         raise EngineError(f"vLLM ended a request with {reply.finish_reason!r}", remedy="ask again")
@@ -188,7 +195,7 @@ def _sample(output: RequestOutput, tokenizer: ChatTokenizer) -> Sample:
     prompt = tuple(output.prompt_token_ids or ())
     logprobs: list[float] = reply.logprobs.logprobs  # type: ignore[union-attr]  # flat_logprobs was asked for
     return Sample(
-        text=reply.text or tokenizer.decode(ids) if reply.stop_reason is None else reply.text,
+        text=reply.text if is_decoded else tokenizer.decode(ids),
         finish=cast(Any, reply.finish_reason),
         num_prompt_tokens=len(prompt),
         num_tokens=len(ids),
@@ -197,13 +204,6 @@ def _sample(output: RequestOutput, tokenizer: ChatTokenizer) -> Sample:
         logprobs=tuple(logprobs),
         num_cached_tokens=output.num_cached_tokens or 0,
     )
-
-
-def _fast_dtype() -> str:
-    # Without bfloat16 instructions a CPU emulates them, several times slower than float32.
-    with open("/proc/cpuinfo") as info:
-        flags = info.read()
-    return "auto" if any(f in flags for f in ("avx512_bf16", "amx_bf16", " bf16")) else "float32"
 
 
 def _check_memory(gibibytes: float) -> None:

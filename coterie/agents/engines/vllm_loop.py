@@ -27,6 +27,7 @@ _CLOSE_SECONDS = 30.0
 class _Call:
     prompts: Sequence[TokenIds]
     params: Sequence[SamplingParams]
+    alone: bool
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[list[RequestOutput]]
     outputs: dict[int, RequestOutput] = field(default_factory=dict)
@@ -52,19 +53,17 @@ class StepLoop:
 
     Args:
         build: Makes the engine; called in the thread.
-        alone: One call at a time, all its requests before the first step, on an empty prefix cache. Else calls join the
-            running batch.
     """
 
-    def __init__(self, build: Callable[[], LLMEngine], alone: bool) -> None:
-        self._build, self._alone = build, alone
+    def __init__(self, build: Callable[[], LLMEngine]) -> None:
+        self._build = build
         self._inbox: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._open: dict[str, tuple[_Call, int]] = {}
         self._waiting: list[_Call] = []
         self._names = itertools.count()
         self._beat = time.monotonic()
         self._dead: Exception | None = None
-        self._closing = False
+        self._closing = self._runs_alone = False
         self._thread: threading.Thread | None = None
 
     async def start(self) -> None:
@@ -76,9 +75,16 @@ class StepLoop:
         await ready
 
     async def generate(
-        self, prompts: Sequence[TokenIds], params: Sequence[SamplingParams], stall: float
+        self, prompts: Sequence[TokenIds], params: Sequence[SamplingParams], stall: float, alone: bool
     ) -> list[RequestOutput]:
         """Outputs in the order of `prompts`. A cancelled caller takes its requests out of the engine.
+
+        Args:
+            prompts: Token ids.
+            params: One per prompt.
+            stall: Seconds without a finished step after which the engine counts as hung.
+            alone: Run as one batch by itself, all requests before the first step, on an empty prefix cache. Else the
+                requests join the running batch.
 
         Raises:
             EngineTimeout: no step was finished for `stall` seconds.
@@ -86,8 +92,10 @@ class StepLoop:
         """
         if self._dead is not None or self._thread is None or self._closing:
             raise _died(self._dead)
+        if not prompts:
+            return []
         loop = asyncio.get_running_loop()
-        call = _Call(prompts, params, loop, loop.create_future())
+        call = _Call(prompts, params, alone, loop, loop.create_future())
         self._beat = time.monotonic()
         self._inbox.put(call)
         try:
@@ -132,7 +140,7 @@ class StepLoop:
                 return
             self._waiting.append(call)
         self._drop_cancelled(engine)
-        while self._waiting and not (self._alone and self._open):
+        while self._waiting and not (self._open and (self._waiting[0].alone or self._runs_alone)):
             self._add(engine, self._waiting.pop(0))
 
     def _drop_cancelled(self, engine: LLMEngine) -> None:
@@ -144,7 +152,8 @@ class StepLoop:
                 del self._open[name]
 
     def _add(self, engine: LLMEngine, call: _Call) -> None:
-        if self._alone:
+        self._runs_alone = call.alone
+        if call.alone:
             engine.reset_prefix_cache()
         try:
             for index, (ids, params) in enumerate(zip(call.prompts, call.params, strict=True)):

@@ -10,7 +10,7 @@ from coterie import text
 
 
 def doctor(as_json: bool = typer.Option(False, "--json", help="Print the checks as JSON.")) -> None:
-    """Check what this machine can run; exit code 3 if something needed is missing."""
+    """Check what this machine can run. Exit code 3: something needed is missing."""
     import dataclasses
 
     from coterie.experiments.checks import run_checks

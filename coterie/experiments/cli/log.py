@@ -15,6 +15,7 @@ from coterie import text
 
 log = typer.Typer(help="Check, read and export a run's journal.", no_args_is_help=True, rich_markup_mode=None)
 _RUN: Any = typer.Argument(..., metavar="RUN", help="A run folder, the start of its name, or `latest`.")
+_SHOWN_FAULTS = 20
 _AS_JSON: Any = typer.Option(False, "--json", help="Print it as JSON.")
 
 
@@ -36,8 +37,10 @@ def verify(run: str = _RUN, as_json: bool = _AS_JSON) -> None:
     if as_json:
         print(json.dumps({"run": folder.path.name, "digest": digest, "ok": not faults, "faults": faults}, indent=2))
     elif faults:
-        for fault in faults:
+        for fault in faults[:_SHOWN_FAULTS]:
             print(text.for_terminal(fault), file=sys.stderr)
+        if len(faults) > _SHOWN_FAULTS:
+            print("... all of them: --json", file=sys.stderr)
         print(f"{folder.path.name}: {len(faults)} fault{'s' * (len(faults) > 1)}", file=sys.stderr)
     else:
         print(f"{folder.path.name}: ok, digest {digest}")

@@ -31,6 +31,7 @@ _STYLE = {
 }  # fmt: skip
 _POINTS_PER_INCH = 72
 _WIDTH = 6.6
+_LABEL_GAP = 0.055
 MANY = 3
 """With more societies than this, figures name them by number."""
 
@@ -143,8 +144,9 @@ def curve_plot(summary: dict[str, Any]) -> str:
         axes.plot([tokens[i] for i in shown], [accuracy[i] for i in shown], "o", ms=4, color=_MUTED)
         for i in shown:
             axes.annotate(str(i + 1), (tokens[i], accuracy[i]), (0, 6), textcoords="offset points", ha="center", color=_MUTED, fontsize=8)
-        for name, row in zip(_numbered(rows), rows, strict=True):
-            _mark(axes, name if len(rows) <= MANY else name.split()[0], row)
+        for row in rows:
+            axes.plot([row["cost"]["per_task"]["tokens"]], [row["accuracy"]], "o", ms=7, color=_ACCENT, zorder=3)
+        (_label_few if len(rows) <= MANY else _label_many)(axes, rows)
         axes.set_xscale("log")
         _token_ticks(axes, [*tokens, *(row["cost"]["per_task"]["tokens"] for row in rows)])
         axes.set_xlabel("tokens per task (generated + non-cached prompt), logarithmic")
@@ -154,11 +156,27 @@ def curve_plot(summary: dict[str, Any]) -> str:
     return draw("curve", "Accuracy of self-consistency over its tokens, and the societies at theirs", (_WIDTH, 3.3), paint)
 
 
-def _mark(axes: Axes, name: str, row: dict[str, Any]) -> None:
-    x, y = row["cost"]["per_task"]["tokens"], row["accuracy"]
-    axes.plot([x, x], row["interval"], "-", color=_ACCENT, lw=3, alpha=0.3, solid_capstyle="round")
-    axes.plot([x], [y], "o", ms=7, color=_ACCENT, zorder=3)
-    axes.annotate(name, (x, y), (-9, 0), textcoords="offset points", ha="right", va="center", color=_ACCENT)
+def _label_few(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Names beside the points, and intervals."""
+    for row in rows:
+        x, y = row["cost"]["per_task"]["tokens"], row["accuracy"]
+        axes.plot([x, x], row["interval"], "-", color=_ACCENT, lw=3, alpha=0.3, solid_capstyle="round")
+        name = clean(row["label"])
+        axes.annotate(name, (x, y), (-9, 0), textcoords="offset points", ha="right", va="center", color=_ACCENT)
+
+
+def _label_many(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Numbers in a column at the right, apart from each other, with a line to their points."""
+    order = sorted(range(len(rows)), key=lambda i: rows[i]["accuracy"])
+    heights = [rows[i]["accuracy"] for i in order]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + _LABEL_GAP)
+    excess = max(0.0, heights[-1] - 1)
+    right = max(row["cost"]["per_task"]["tokens"] for row in rows) * 1.13
+    for i, y in zip(order, heights, strict=True):
+        point = rows[i]["cost"]["per_task"]["tokens"], rows[i]["accuracy"]
+        axes.annotate(str(i + 1), point, (right, y - excess), ha="left", va="center", color=_ACCENT, fontsize=8,
+                      arrowprops={"arrowstyle": "-", "color": _ACCENT, "lw": 0.5, "alpha": 0.5})  # fmt: skip
 
 
 def _token_ticks(axes: Axes, values: Sequence[float]) -> None:
@@ -182,7 +200,7 @@ def flow_plot(name: str, society: dict[str, Any]) -> str:
             _bar(axes, moment)
             if moment["round"]:
                 _bands(axes, moment, rounds[moment["round"] - 1])
-        axes.set_xlim(-0.25, len(rounds) - 1 + 0.25)
+        axes.set_xlim(-0.2, len(rounds) - 1 + 0.2)
         axes.set_ylim(-0.01, 1.01)
         axes.set_yticks([])
         axes.set_xticks(range(len(rounds)), [f"round {moment['round']}" for moment in rounds])
@@ -192,7 +210,7 @@ def flow_plot(name: str, society: dict[str, Any]) -> str:
     return draw(f"flow-{name}", f"How opinions moved between rounds in {clean(society['label'])}", (_WIDTH, 2.9), paint)
 
 
-_HALF_BAR = 0.055
+_HALF_BAR = 0.085
 _ORDER = ("wrong", "unparsed", "right")
 
 
@@ -240,7 +258,7 @@ def graph_plot(name: str, society: dict[str, Any], moment: dict[str, Any]) -> st
     names = [a["name"] for a in society["agents"] if a["name"] in agents]
     angles = [math.pi / 2 - 2 * math.pi * i / len(names) for i in range(len(names))]
     places = {n: (math.cos(t), math.sin(t)) if len(names) > 1 else (0.0, 0.0) for n, t in zip(names, angles, strict=True)}
-    radius = min(0.34, 2.2 / max(3, len(names)) * 0.5)
+    radius = min(0.4, 1.3 / max(3, len(names)))
 
     def paint(figure: Figure) -> None:
         axes = figure.add_axes((0, 0, 1, 1))
@@ -249,22 +267,27 @@ def graph_plot(name: str, society: dict[str, Any], moment: dict[str, Any]) -> st
                 _arrow(axes, places[edge["source"]], places[edge["target"]], edge["tasks"] / moment["tasks"], radius)
         for agent in names:
             _node(axes, places[agent], radius, agents[agent])
-        axes.set_xlim(-1.75, 1.75)
-        axes.set_ylim(-1.55, 1.65)
+        axes.set_xlim(-1.6, 1.6)
+        axes.set_ylim(-1.5, 1.75)
         axes.set_aspect("equal")
         axes.axis("off")
 
     title = f"Round {moment['round']} of {clean(society['label'])}: who read whom"
-    return draw(f"graph-{name}-{moment['round']}", title, (2.3, 2.1), paint)
+    return draw(f"graph-{name}-{moment['round']}", title, _GRAPH_SIZE, paint)
+
+
+_GRAPH_SIZE = (2.3, 2.3 * 3.25 / 3.2)
+_GRAPH_SCALE = 2.3 * _POINTS_PER_INCH / 3.2
+"""Points per unit of length in a message graph."""
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], share: float, radius: float) -> None:
     from matplotlib.patches import FancyArrowPatch
 
-    gap = radius * 28
+    gap = radius * _GRAPH_SCALE
     axes.add_patch(
-        FancyArrowPatch(start, end, connectionstyle="arc3,rad=0.16", arrowstyle="-|>", mutation_scale=8, lw=0.5 + share,
-                        color=_MUTED, shrinkA=gap, shrinkB=gap + 2)  # fmt: skip
+        FancyArrowPatch(start, end, connectionstyle="arc3,rad=0.16", arrowstyle="-|>", mutation_scale=11, lw=0.4 + 0.9 * share,
+                        color=_MUTED, shrinkA=gap, shrinkB=gap + 1)  # fmt: skip
     )
 
 

@@ -51,7 +51,7 @@ def headline(summary: dict[str, Any]) -> Headline:
 _SHORT = {
     "yes": "Yes, the group beat one agent",
     "no": "No, the group did not beat one agent",
-    "unclear": "Cannot tell",
+    "unclear": "Cannot tell whether a group beat one agent",
     "open": "Nothing to compare yet",
 }
 
@@ -103,10 +103,11 @@ def _several(compared: list[tuple[dict[str, Any], dict[str, Any]]]) -> Headline:
     better, worse = answers.count("yes"), answers.count("no")
     best, comparison = max(compared, key=lambda pair: pair[1]["difference"])
     answer: Answer = "yes" if better else "no" if worse == len(answers) else "unclear"
-    short = f"{better} of {len(answers)} groups beat one agent"
+    short = f"{better or 'None'} of {len(answers)} groups beat one agent" if answer != "unclear" else _SHORT[answer]
+    parts = {"better": better, "worse": worse, "not told apart from it": len(answers) - better - worse}
+    tally = ", ".join(f"{n} {'was' if n == 1 else 'were'} {what}" for what, n in parts.items() if n)
     sentence = (
-        f"Against one agent, {better} of {len(answers)} groups were better, {worse} worse, and for the other "
-        f"{len(answers) - better - worse} the 95 % interval does not tell. The best, {best['label']}, was right on "
+        f"Of {len(answers)} groups compared with one agent, {tally}. The best, {best['label']}, was right on "
         f"{percent(best['accuracy'])} of {best['tasks']} tasks, {_difference(comparison)}. The intervals are not "
         f"corrected for looking at {len(answers)} groups."
     )
@@ -141,8 +142,8 @@ def signed(value: float | None) -> str:
 
 
 def span(interval: list[float] | None) -> str:
-    """An interval of shares."""
-    return "n/a" if not interval else f"{100 * interval[0]:.0f} to {100 * interval[1]:.0f} %"
+    """An interval of shares, in percent."""
+    return "n/a" if not interval else f"{100 * interval[0]:.0f} to {100 * interval[1]:.0f}"
 
 
 def p_value(p: float | None) -> str:

@@ -1,0 +1,149 @@
+"""A causal language model of transformers: the token loop over a left-padded batch, and the teacher-forced pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from coterie.agents.engines import models, sampling
+from coterie.types import Place, Sample, Sampling, TokenIds
+
+# Logits of one scoring chunk: at most this many float32 numbers (64 MB).
+_CHUNK_NUMBERS = 1 << 24
+_MAX_CHUNK = 512
+
+
+@dataclass
+class _Row:
+    """One prompt of a batch on its way."""
+
+    prompt: TokenIds
+    stream: sampling.UniformStream
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish: Literal["stop", "length"] | None = None
+    text: str | None = None
+
+
+class CausalModel:
+    """Weights on a device, with the ids that end a reply."""
+
+    def __init__(self, model: Any, stop_ids: frozenset[int]) -> None:
+        self._model, self._stop_ids = model, stop_ids
+        self.device, self.dtype = str(model.device), str(model.dtype).removeprefix("torch.")
+
+    @classmethod
+    def load(cls, folder: str, device: str, dtype: str) -> CausalModel:
+        """Load weights. Raises what transformers and torch raise (OSError, ValueError, RuntimeError)."""
+        from transformers import AutoModelForCausalLM
+
+        models.quiet_transformers()
+        place = _pick(device)
+        wanted = models.cpu_dtype(dtype) if place.type == "cpu" else dtype
+        kind = wanted if wanted == "auto" else getattr(torch, wanted)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind).to(place).eval()
+        stops = model.generation_config.eos_token_id
+        stops = model.config.eos_token_id if stops is None else stops
+        return cls(model, frozenset([stops] if isinstance(stops, int) else stops or []))
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[TokenIds],
+        wanted: Sampling,
+        keys: Sequence[Place],
+        seed: int,
+        decode: Callable[[Sequence[int]], str],
+        pad: int,
+        beat: Callable[[], bool],
+    ) -> list[Sample]:
+        """One sample per prompt. `beat` is called before every step and ends the loop by returning True."""
+        rows = [_Row(p, sampling.UniformStream(seed, k)) for p, k in zip(prompts, keys, strict=True)]
+        ids, mask = self._pad_left(prompts, pad)
+        settings = sampling.Rows.build([wanted] * len(rows), self.device)
+        cache: Any = None
+        for position in range(wanted.max_tokens):
+            if beat() or all(row.finish for row in rows):
+                break
+            places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            out = self._model(
+                input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True,
+                logits_to_keep=1,
+            )  # fmt: skip
+            cache, logits = out.past_key_values, out.logits[:, -1]
+            drawn = torch.tensor([row.stream.at(position) for row in rows], dtype=torch.float64, device=self.device)
+            ids = sampling.sample(logits, settings, drawn).unsqueeze(1)
+            self._append(rows, ids, sampling.logprobs_of(logits, ids.squeeze(1)), wanted, decode)
+            mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+        return [_sample(row, decode) for row in rows]
+
+    def _pad_left(self, prompts: Sequence[TokenIds], pad: int) -> tuple[Tensor, Tensor]:
+        width = max(len(p) for p in prompts)
+        ids = [[pad] * (width - len(p)) + list(p) for p in prompts]
+        mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
+        return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
+
+    def _append(
+        self, rows: list[_Row], ids: Tensor, logprobs: Tensor, wanted: Sampling, decode: Callable[[Sequence[int]], str]
+    ) -> None:
+        for row, token, logprob in zip(rows, ids.squeeze(1).tolist(), logprobs.tolist(), strict=True):
+            if row.finish:
+                continue
+            row.ids.append(token)
+            row.logprobs.append(logprob)
+            if token in self._stop_ids:
+                row.finish = "stop"
+            elif wanted.stop:
+                _look_for_stop(row, wanted.stop, decode)
+            if row.finish is None and len(row.ids) == wanted.max_tokens:
+                row.finish = "length"
+
+    @torch.inference_mode()
+    def score(self, ids: TokenIds, signals: Sequence[str]) -> dict[str, Any]:
+        """Signals of tokens 1..T-1 given their prefix, each a float32 array of T-1 values; one chunk of logits at once."""
+        tokens = torch.tensor([ids], device=self.device)
+        chunk = max(1, min(_MAX_CHUNK, _CHUNK_NUMBERS // self._model.get_output_embeddings().weight.shape[0]))
+        parts: dict[str, list[Tensor]] = {signal: [torch.empty(0)] for signal in signals}
+        cache: Any = None
+        for begin in range(0, len(ids) - 1, chunk):
+            piece = tokens[:, begin : min(begin + chunk, len(ids) - 1)]
+            out = self._model(input_ids=piece, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            table = out.logits[0].float().log_softmax(-1)
+            targets = tokens[0, begin + 1 : begin + 1 + piece.shape[1]]
+            if "logprobs" in parts:
+                parts["logprobs"].append(table.gather(1, targets.unsqueeze(1)).squeeze(1).cpu())
+            if "entropy" in parts:
+                parts["entropy"].append(torch.special.entr(table.exp()).sum(-1).cpu())
+        return {signal: torch.cat(values).numpy() for signal, values in parts.items()}
+
+
+def _pick(device: str) -> torch.device:
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _look_for_stop(row: _Row, stops: Sequence[str], decode: Callable[[Sequence[int]], str]) -> None:
+    text = decode(row.ids)
+    found = [at for stop in stops if (at := text.find(stop)) >= 0]
+    if found:
+        row.finish, row.text = "stop", text[: min(found)]
+
+
+def _sample(row: _Row, decode: Callable[[Sequence[int]], str]) -> Sample:
+    return Sample(
+        text=decode(row.ids) if row.text is None else row.text,
+        finish=row.finish or "length",
+        num_prompt_tokens=len(row.prompt),
+        num_tokens=len(row.ids),
+        prompt_ids=row.prompt,
+        token_ids=tuple(row.ids),
+        logprobs=tuple(row.logprobs),
+    )

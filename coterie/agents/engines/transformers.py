@@ -1,0 +1,135 @@
+"""transformers in this process: left-padded batches, one token loop of our own, counted sampling; also a Scorer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from coterie.agents.engines import models
+from coterie.agents.engines.base import Capability
+from coterie.agents.engines.config import TransformersConfig
+from coterie.agents.engines.tokens import ChatTokenizer
+from coterie.errors import EngineError, EngineTimeout, EnvironmentMissing
+from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds
+
+if TYPE_CHECKING:
+    from coterie.agents.engines.decoding import CausalModel
+
+T = TypeVar("T")
+_POLL_SECONDS = 5.0
+
+
+class TransformersEngine:
+    """One model in this process. Calls run one after the other in a thread of their own, so the event loop lives."""
+
+    capabilities: frozenset[Capability] = frozenset({"tokens", "logprobs", "seeded"})
+    is_continuous = False
+
+    def __init__(self, config: TransformersConfig, model: str, seed: int, exact: bool) -> None:
+        self.config, self.model, self.seed, self.exact = config, model, seed, exact
+        self.max_batch = config.max_batch
+        self.why = ""
+        """Set by `auto`: why this engine was chosen."""
+        self._folder = ""
+        self._tokenizer: ChatTokenizer | None = None
+        self._model: CausalModel | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._beat = 0.0
+
+    async def start(self) -> None:
+        await self.close()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="coterie-transformers")
+        self._folder = models.resolve(self.model)
+        self._tokenizer = ChatTokenizer.load(self._folder, self.config.context)
+        self._model = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+
+    def _load(self) -> CausalModel:
+        from coterie.agents.engines.decoding import CausalModel
+
+        try:
+            return CausalModel.load(self._folder, self.config.device, self.config.dtype)
+        except (MemoryError, RuntimeError) as cause:
+            raise EnvironmentMissing(
+                f"the model {self.model} does not fit or does not run here: {str(cause)[:300]}",
+                where=f"device {self.config.device}",
+                remedy="use a smaller model, another `device` or another `dtype`",
+            ) from cause
+        except (OSError, ValueError) as cause:
+            raise models.missing(self.model, cause) from cause
+
+    def _ready(self) -> tuple[CausalModel, ChatTokenizer]:
+        if self._model is None or self._tokenizer is None:
+            raise EngineError("the engine is not running", where="TransformersEngine", remedy="await start() first")
+        return self._model, self._tokenizer
+
+    def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]:
+        return self._ready()[1].encode(prompts, sampling)
+
+    async def generate(
+        self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
+    ) -> list[Sample]:
+        model, tokenizer = self._ready()
+        if sampling.choices:
+            raise EngineError("transformers cannot constrain replies to choices", remedy="use engine: vllm")
+        if not prompts:
+            return []
+        ids = [cast(TokenIds, p.prompt) for p in prompts]
+        stopped = threading.Event()
+
+        def beat() -> bool:
+            self._beat = time.monotonic()
+            return stopped.is_set()
+
+        try:
+            return await self._in_thread(
+                lambda: model.generate(ids, sampling, keys, self.seed, tokenizer.decode, tokenizer.pad_id, beat)
+            )
+        finally:
+            stopped.set()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        self._beat = time.monotonic()
+        done = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        while not (await asyncio.wait([done], timeout=min(_POLL_SECONDS, self.config.stall)))[0]:
+            if time.monotonic() - self._beat > self.config.stall:
+                raise EngineTimeout(
+                    f"the model finished no step in {self.config.stall:.0f} seconds",
+                    remedy="free the machine, or raise the engine's stall",
+                )
+        try:
+            return done.result()
+        except (RuntimeError, MemoryError) as cause:
+            raise EngineError(f"the model failed: {str(cause)[:300]}", remedy="lower max_batch or context") from cause
+
+    def score(self, ids: Sequence[TokenIds], signals: Sequence[str]) -> list[dict[str, Any]]:
+        """As `base.Scorer.score`; blocks."""
+        model, _ = self._ready()
+        unknown = set(signals) - {"logprobs", "entropy"}
+        if unknown:
+            raise EngineError(f"no such signal: {', '.join(sorted(unknown))}", remedy="use logprobs or entropy")
+        return [model.score(sequence, signals) for sequence in ids]
+
+    async def close(self) -> None:
+        thread, self._thread, self._model = self._thread, None, None
+        if thread is not None:
+            await asyncio.to_thread(thread.shutdown, wait=False, cancel_futures=True)
+
+    def describe(self) -> dict[str, Any]:
+        import transformers
+
+        return {
+            "engine": "transformers",
+            "version": f"transformers {transformers.__version__}",
+            "model": self.model,
+            "weights": models.fingerprint(self._folder),
+            "dtype": self._model.dtype if self._model else self.config.dtype,
+            "device": self._model.device if self._model else self.config.device,
+            "context": self._tokenizer.context if self._tokenizer else self.config.context,
+            "max_batch": self.max_batch,
+            "sampling": "counted",
+            **({"auto": self.why} if self.why else {}),
+        }

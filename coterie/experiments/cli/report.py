@@ -1,0 +1,30 @@
+"""`coterie report`: make a run's report anew and show it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+
+def report(
+    run: str = typer.Argument(..., metavar="RUN", help="A run folder, the start of its name, or `latest`."),
+    as_json: bool = typer.Option(False, "--json", help="Print report/summary.json instead."),
+) -> None:
+    """Make report/index.html and report/summary.json anew from the journal, and print the summary; also while it runs."""
+    from coterie.experiments.folder import RunFolder
+    from coterie.experiments.report import write_report
+
+    folder = RunFolder.find(Path(run))
+    page = write_report(folder)
+    found = (page.parent / "summary.json").read_text("utf-8")
+    if as_json:
+        print(found, end="")
+        return
+    from rich.console import Console
+
+    from coterie.experiments.report.terminal import print_summary
+
+    print_summary(json.loads(found), Console())
+    print(f"Report: {page}")

@@ -1,0 +1,154 @@
+"""The summary of a run on one screen of a terminal; plain where the output is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from coterie import text
+from coterie.experiments.report.wording import (
+    bill,
+    duration,
+    focus,
+    headline,
+    number,
+    p_value,
+    percent,
+    progress,
+    signed,
+    span,
+)
+
+_COLORS = {"yes": "green", "no": "yellow", "unclear": "cyan", "open": "cyan"}
+_MOST_PAIRS = 5
+
+
+def print_summary(summary: dict[str, Any], console: Console) -> None:
+    """Show a run's summary: the answer, accuracy against baselines, rounds, who convinced whom, cost and failures."""
+    for part in _parts(summary):
+        console.print(part)
+
+
+def _parts(summary: dict[str, Any]) -> Iterator[RenderableType]:
+    answer = headline(summary)
+    yield Text(answer.short, style=f"bold {_COLORS[answer.answer]}")
+    yield plain(answer.sentence)
+    if partial := progress(summary):
+        yield plain(partial, "yellow")
+    if summary["facts"]["totals"] is None:
+        return
+    yield _accuracy(summary)
+    society = focus(summary)
+    if society is not None and len(society["rounds"]) > 1:
+        yield _rounds(society)
+        yield from _persuasion(society)
+    yield from map(plain, _closing(summary))
+
+
+def _accuracy(summary: dict[str, Any]) -> Table:
+    """One row per society; then the differences to baselines in points, with their p-values."""
+    facts = summary["facts"]
+    found = {(c["society"], c["baseline"], c["matched"]): c for c in facts["comparisons"]}
+    rivals = _rivals(facts["comparisons"])
+    heads = ["right %", "95 %", *(_rival_head(*rival) for rival in rivals), "tokens"]
+    table = make_table("society", heads)
+    for society in sorted(facts["societies"], key=lambda s: bool(s["is_baseline"])):
+        if society["is_baseline"] and table.rows and not table.rows[-1].style:
+            table.add_section()
+        cells = [percent(society["accuracy"]).removesuffix(" %"), span(society["interval"] if society["tasks"] else None)]
+        cells += [_difference(found.get((society["label"], *rival))) for rival in rivals]
+        cost = society["cost"]["per_task"]
+        row = (society["label"], *cells, number(cost["tokens"] if cost else None))
+        table.add_row(*map(plain, row), style="dim" if society["is_baseline"] else "")
+    return table
+
+
+def _rivals(comparisons: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What societies are compared with; self-consistency only at equal tokens where there is such a comparison."""
+    pairs = dict.fromkeys((c["baseline"], c["matched"]) for c in comparisons)
+    return [(b, m) for b, m in pairs if m != "as asked" or (b, "equal tokens") not in pairs]
+
+
+def _rival_head(baseline: str, matched: str) -> str:
+    return f"vs {baseline}" if matched == "as asked" else matched
+
+
+def _difference(comparison: dict[str, Any] | None) -> str:
+    if comparison is None or comparison["difference"] is None:
+        return ""
+    mark = "*" if comparison.get("is_beyond") else ""
+    p = p_value(comparison["p"]).replace("0.", ".").replace(" ", "")
+    return f"{signed(comparison['difference'])}{mark} p{p if p.startswith('<') else '=' + p}"
+
+
+def _rounds(society: dict[str, Any]) -> Table:
+    table = make_table("round", ["agents right", "distinct answers", "unparsed"])
+    for moment in society["rounds"]:
+        cells = (
+            str(moment["round"]), percent(moment["agent_accuracy"]), number(moment["distinct_answers"], 2),
+            percent(moment["unparsed_rate"]),
+        )  # fmt: skip
+        table.add_row(*cells)
+    return table
+
+
+def _persuasion(society: dict[str, Any]) -> Iterator[Text]:
+    """Those who changed most minds, most first."""
+    found = society["persuasion"]
+    pairs = [
+        (found["total"][i][j], found["beneficial"][i][j], found["harmful"][i][j], source, target)
+        for i, source in enumerate(found["agents"])
+        for j, target in enumerate(found["agents"])
+        if found["total"][i][j]
+    ]
+    if not pairs:
+        yield plain(f"Nobody took over another's answer in {society['label']}.")
+        return
+    yield plain(f"Who convinced whom in {society['label']} (changes of mind, to right / to wrong):")
+    for total, good, bad, source, target in sorted(pairs, key=lambda pair: -pair[0])[:_MOST_PAIRS]:
+        yield plain(f"  {source} -> {target}: {number(total, 1)} ({number(good, 1)} / {number(bad, 1)})")
+
+
+def _closing(summary: dict[str, Any]) -> Iterator[str]:
+    facts, telemetry = summary["facts"], summary["telemetry"]
+    if any(c["matched"] != "as asked" for c in facts["comparisons"]):
+        yield "equal tokens: against self_consistency with as many samples as the society's tokens buy"
+    if any(c.get("is_beyond") for c in facts["comparisons"]):
+        yield "* all its samples cost less than this society; raise `samples` of self_consistency for an equal budget"
+    sharing = facts["sharing"]
+    if sharing["shared"]:
+        asked, distinct = number(sharing["asked_per_task"]), number(sharing["distinct_per_task"])
+        yield f"Shared turns: {distinct} distinct per task instead of {asked}"
+    cost, times = facts["totals"]["cost"], telemetry["totals"]
+    money = f", {bill(facts['totals']['money'])}" if facts["totals"]["money"] else ""
+    yield (
+        f"Cost: {number(cost['calls'])} calls, {number(cost['prompt_tokens'])} prompt tokens "
+        f"({number(cost['non_cached_prompt_tokens'])} not cached), {number(cost['generated_tokens'])} generated{money}"
+    )
+    rate = f", {number(times['tokens_per_second'])} tokens/s" if times["tokens_per_second"] else ""
+    yield f"Time: {duration(times['seconds'])} in {times['attempts']} attempt(s){rate}; {_failures(telemetry['failures'])}"
+    yield f"Digest: {facts['digest']}"
+
+
+def _failures(failures: dict[str, Any]) -> str:
+    codes = ", ".join(f"{n} x {code}" for code, n in failures["by_code"].items())
+    return f"failures: {codes}" if codes else "no failures"
+
+
+def make_table(first: str, heads: Iterable[str]) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(box=box.SIMPLE, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="fold")
+    for head in heads:
+        table.add_column(head, justify="right")
+    return table
+
+
+def plain(line: str, style: str = "") -> Text:
+    """A `Text` is never read as rich markup."""
+    return Text(text.for_terminal(line), style=style)
