@@ -7,6 +7,7 @@ does nothing; with another payload it is `E_NONDETERMINISM`.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -73,10 +74,14 @@ class Journal:
         if path.exists():
             raise JournalError(f"{path} exists already", remedy="a run folder is never reused; pick another")
         lock = _hold(path)
+        # Made under another name and moved: a journal is there whole or not at all.
+        draft = path.with_suffix(".new")
+        draft.unlink(missing_ok=True)
         with _translated(path):
-            db = _connect(path)
-            db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        return cls(path, db, lock)
+            with contextlib.closing(sqlite3.connect(draft)) as db:
+                db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            draft.replace(path)
+            return cls(path, _connect(path), lock)
 
     @classmethod
     def open(cls, path: Path) -> Journal:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -181,9 +181,10 @@ def install_tools() -> None:
     wanted = missing([line for line in requirements(LOCK) if name(line) in TOOLS])
     if not wanted:
         return
-    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "-qq", "--retries=1", "--no-deps"]
+    options = ["--disable-pip-version-check", "-qq", "--retries=1", "--no-deps"]
     step(
-        "the installer", [*pip, *wanted],
+        "the installer",
+        [PYTHON, "-m", "pip", "install", *options, *wanted],
         "pip reaches no package index. Check the network and the proxy; a mirror of your own: pip config set "
         "global.index-url URL",
     )
@@ -193,7 +194,7 @@ def install_lock(test: bool) -> None:
     """Exact versions, and nothing that is not named."""
     install_cpu_torch()
     if lock := missing([*requirements(LOCK), *(requirements(LOCK_TEST) if test else [])]):
-        step(f"{len(lock)} packages", uv("install", "--no-deps", "--no-build-isolation", *lock))
+        step(f"{len(lock)} package{'s' * (len(lock) > 1)}", uv("install", "--no-deps", "--no-build-isolation", *lock))
 
 
 def install_bounds(kind: str, test: bool) -> None:
@@ -220,7 +221,8 @@ def install_cpu_torch() -> None:
 
 def first_import() -> str:
     """Shows that the large packages work together, and leaves their compiled bytecode behind."""
-    return "import importlib.util as u, torch, transformers, ray\nif u.find_spec('vllm'): import vllm.v1.engine.core"
+    large = "torch, transformers, ray, reasoning_gym"
+    return f"import importlib.util, {large}\nif importlib.util.find_spec('vllm'): import vllm.v1.engine.core"
 
 
 def install_chromium() -> None:
@@ -258,7 +260,7 @@ def name(requirement: str) -> str:
     return requirement.partition("==")[0]
 
 
-def uv(*arguments: str | Path) -> list[str | Path]:
+def uv(*arguments: str | Path) -> Sequence[str | Path]:
     """A command line for `uv pip`."""
     return [VENV / "bin" / "uv", "pip", *arguments]
 
@@ -282,7 +284,7 @@ def environment() -> dict[str, str]:
     return env
 
 
-def call(command: list[str | Path]) -> int:
+def call(command: Sequence[str | Path]) -> int:
     """Runs a command, with its output in the log."""
     with LOG.open("a") as log:
         log.write("$ " + " ".join(map(str, command))[:300] + "\n")
@@ -290,7 +292,7 @@ def call(command: list[str | Path]) -> int:
         return subprocess.run(command, cwd=ROOT, env=environment(), stdout=log, stderr=log).returncode
 
 
-def step(what: str, command: list[str | Path], remedy: str = "") -> None:
+def step(what: str, command: Sequence[str | Path], remedy: str = "") -> None:
     """Runs a command that must succeed."""
     print(f"setup: {what}", flush=True)
     if call(command):

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from coterie import registry
 from coterie.config.explain import explain
 from coterie.config.overrides import apply
-from coterie.config.plugins import import_installed, import_plugins
+from coterie.config.plugins import import_installed, import_named
 from coterie.config.problems import InvalidConfig, Problem, unknown
 from coterie.config.references import replace_env
 from coterie.config.rules import Mismatch, check, find_mismatches
@@ -26,7 +26,6 @@ from coterie.config.schema import ExperimentConfig, PolicyConfig
 from coterie.config.sources import Sources
 from coterie.config.tree import Mark, Node, from_python
 from coterie.errors import PluginError
-
 
 _built_for: tuple[registry.Entry, ...] = ()
 
@@ -131,10 +130,10 @@ def _import_plugins(root: Node, base: Path) -> dict[str, str]:
     """Import what the file names; what is no list of texts is left for validation to find."""
     imports = dict(root.children()).get("imports", Node([], root.mark))
     named = [item for _, item in imports.children() if isinstance(item.value, str)]
-    hashes = import_plugins((), base)
+    hashes = import_installed()
     for item in named:
         try:
-            hashes |= import_plugins((str(item.value),), base)
+            hashes[str(item.value)] = import_named(str(item.value), base)
         except PluginError as error:
             raise PluginError(error.what, where=f"{item.mark} ({error.where})", remedy=error.remedy) from error
     return hashes

@@ -36,11 +36,12 @@ def import_plugins(imports: Iterable[str], base: Path | str) -> dict[str, str]:
     Raises:
         PluginError: one cannot be found or imported, or registers something unusable.
     """
-    hashes = import_installed()
-    for name in imports:
-        is_file = name.endswith(".py")
-        hashes[name] = _import_file(name, Path(base) / name) if is_file else _import_module(name, name, name)
-    return hashes
+    return import_installed() | {name: import_named(name, base) for name in imports}
+
+
+def import_named(name: str, base: Path | str) -> str:
+    """Import one plugin that an experiment names, and return its hash; see `import_plugins`."""
+    return _import_file(name, Path(base) / name) if name.endswith(".py") else _import_module(name, name, name)
 
 
 def import_installed() -> dict[str, str]:

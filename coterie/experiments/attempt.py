@@ -73,16 +73,20 @@ def _in_thread(work: Callable[[], Ending]) -> Ending:
     return box[0]
 
 
-def finish(folder: RunFolder, ending: Ending) -> int:
-    """Write and print the report, say how to go on; returns the exit code."""
+def finish(folder: RunFolder, ending: Ending, report: bool = True) -> int:
+    """Print the summary, write the report, say how to go on; returns the exit code."""
+    from rich.console import Console
+
     from coterie.experiments.metrics import summarize
     from coterie.experiments.report import write_report
     from coterie.experiments.report.terminal import print_summary
 
-    page = write_report(folder)
     with Journal.read(folder.journal) as journal:
-        print_summary(summarize(journal))
-    print(f"\nreport  {page}\nrun     {folder.path}\ndigest  {ending.digest}")
+        print_summary(summarize(journal), Console())
+    print()
+    if report:
+        print(f"report  {write_report(folder)}")
+    print(f"run     {folder.path}")
     if ending.status != "finished":
         print(f"stopped: {ending.reason}\ngo on with: coterie resume {folder.path}", file=sys.stderr)
     return _EXIT_CODES.get(ending.reason, 0)

@@ -114,11 +114,10 @@ def _num_samples(rounds: Sequence[Any]) -> int:
 def _token_curve(record: RunRecord, tasks: Iterable[str], samples: int) -> NDArray[np.float64]:
     """Mean tokens per task of k = 1..n samples: the prompt is paid once, every reply in full."""
     costs = [episode_cost(record.turns_of(record.episodes[_SAMPLED][task])) for task in tasks]
-    prompt = np.mean([cost.fresh for cost in costs])
+    prompt = float(np.mean([cost.fresh for cost in costs]))
     # A reply without a token still is a call: the curve must rise for a budget to have one place on it.
-    reply = max(np.mean([cost.generated / samples for cost in costs]), 1e-9)
-    tokens: NDArray[np.float64] = prompt + np.arange(1, samples + 1) * reply
-    return tokens
+    reply = max(float(np.mean([cost.generated / samples for cost in costs])), 1e-9)
+    return np.array([prompt + k * reply for k in range(1, samples + 1)])
 
 
 def _curve_row(curve: Curve) -> Row:

@@ -40,9 +40,9 @@ def turn_costs(turns: Iterable[Turn]) -> dict[str, Cost]:
     """The cost of each turn of one episode, by key.
 
     The turns are taken in logical order. A prompt pays for its tokens beyond the longest prefix it shares with what
-    the same policy has read or said earlier in the episode (prompt and reply of one turn, end to end). Where an engine gives
-    no token ids, the shared share is measured on the bytes of the messages and scaled to the prompt's tokens. Nothing here
-    depends on a real cache, on batches or on time.
+    the same policy has read or said earlier in the episode (prompt and reply of one turn, end to end). Where an engine
+    gives no token ids, the shared part is measured on the bytes of the messages and scaled to the prompt's tokens.
+    Nothing here depends on a real cache, on batches or on time.
     """
     caches: dict[str, _PrefixCache] = defaultdict(_PrefixCache)
     costs = {}

@@ -42,9 +42,9 @@ class RunFolder:
         Raises:
             ResumeError: no run there, or the prefix fits several.
         """
-        if (given / "journal.sqlite").is_file():
+        if (given / "resolved.json").is_file():
             return cls(given.resolve())
-        runs = sorted(Path("runs").glob("*/journal.sqlite"), key=lambda p: p.stat().st_mtime)
+        runs = sorted(Path("runs").glob("*/resolved.json"), key=lambda p: p.stat().st_mtime)
         fitting = runs[-1:] if str(given) == "latest" else [p for p in runs if p.parent.name.startswith(str(given))]
         if len(fitting) == 1:
             return cls(fitting[0].parent.resolve())

@@ -1,6 +1,6 @@
 """The summary of a run: every number, recomputed from its journal.
 
-`facts` follow from what was said and judged: a run that was killed and resumed has the same as one that was not disturbed.
+`facts` follow from what was said and judged: a run that was killed and resumed has the same as an undisturbed one.
 `telemetry` is how it went this time.
 """
 
@@ -109,7 +109,7 @@ def _sharing(record: RunRecord) -> dict[str, Any]:
 
 
 def tidy(value: Any) -> Any:
-    """JSON has no NaN; and digits beyond the tenth differ between machines."""
+    """The same without NaN, which JSON lacks, and without the digits in which machines differ."""
     if isinstance(value, dict):
         return {key: tidy(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

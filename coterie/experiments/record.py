@@ -38,8 +38,8 @@ class Episode:
 class RunRecord:
     """All facts of a run, complete or not.
 
-    `episodes[label][task]` holds finished episodes only. Everything is in logical order, so that numbers made from it are
-    the same for equal facts.
+    `episodes[label][task]` holds finished episodes only. Everything is in the order of its keys, so that numbers made
+    from it are the same for equal facts.
     """
 
     facts: Mapping[str, Any]

@@ -38,8 +38,8 @@ def episode_rows(journal: Journal) -> Rows:
             tokens = {name: sum(cost_row(cost)[name] for cost in costs) for name in _COST_NAMES}
             rows.append({
                 "society": member.label, "is_baseline": member.is_baseline, "task": task,
-                "answer": episode.outcome.answer, "is_correct": episode.is_correct, "decision": episode.outcome.decision,
-                "rounds": len(episode.outcome.rounds), **tokens,
+                "answer": episode.outcome.answer, "is_correct": episode.is_correct,
+                "decision": episode.outcome.decision, "rounds": len(episode.outcome.rounds), **tokens,
             })  # fmt: skip
     return rows
 
@@ -49,7 +49,7 @@ _PLAIN = ("no_answer", "oracle", "oracle_gap", "turns", "unparsed_turns", "cut_r
 
 
 def metric_rows(summary: dict[str, Any]) -> Rows:
-    """One row per society and metric: `society`, `metric`, `value`, `low`, `high` (None without an interval), `tasks`."""
+    """One row per society and metric: `society`, `metric`, `value`, `low` and `high` (its interval), `tasks`."""
     rows: Rows = []
     for society in summary["facts"]["societies"]:
         label, tasks = society["label"], society["tasks"]

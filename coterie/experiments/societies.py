@@ -79,9 +79,8 @@ def _rounds(record: RunRecord, episodes: Sequence[Episode]) -> list[Row]:
 
 def _round(number: int, played: Sequence[tuple[Episode, list[dict[str, Verdict]]]]) -> Row:
     states = Counter(state(v) for _, rounds in played for v in rounds[number].values())
-    distinct = [
-        len({v.answer for v in rounds[number].values() if v.is_parsed}) for _, rounds in played
-    ]  # fmt: skip
+    answers = [{agent: v.answer for agent, v in rounds[number].items()} for _, rounds in played]
+    distinct = opinions.count_distinct(answers)
     return {
         "round": number,
         "tasks": len(played),
@@ -170,6 +169,7 @@ def _cost(record: RunRecord, episodes: Sequence[Episode]) -> Row:
 
 
 def cost_row(cost: Cost) -> dict[str, int]:
+    """A cost under the names of the summary."""
     return {
         "calls": cost.calls,
         "prompt_tokens": cost.prompt,

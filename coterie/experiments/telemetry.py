@@ -1,4 +1,4 @@
-"""How a run went: attempts, times, throughput, failures, hosts. Nothing here is a fact; two equal runs may differ in it."""
+"""How a run went: attempts, times, throughput, failures, hosts. Two runs with equal facts may differ in all of it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _busy_seconds(samples: Sequence[Note]) -> float:
     """Seconds from the first call's start to the last commit; start-up of engines is not in it."""
     if not samples:
         return 0.0
-    start = min(note.time - note.payload["seconds"] for note in samples)
+    start: float = min(note.time - note.payload["seconds"] for note in samples)
     return max(note.time for note in samples) - start
 
 

@@ -38,15 +38,19 @@ class ScriptedEngine:
         self._turn: asyncio.Lock | None = None
 
     async def start(self) -> None:
+        """Be ready to answer."""
         self._turn = None if self.is_continuous else asyncio.Lock()
 
     async def close(self) -> None:
+        """Free everything. Safe to call twice."""
         self._turn = None
 
     def describe(self) -> dict[str, Any]:
+        """As `base.Engine.describe`."""
         return {"engine": "scripted", "model": self.model, "config": self.config.model_dump()}
 
     def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]:
+        """As `base.Engine.encode`."""
         room = chat.room_for(sampling, self.config.context)
         return [self._encode(prompt, room) for prompt in prompts]
 
@@ -59,6 +63,7 @@ class ScriptedEngine:
     async def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
     ) -> list[Sample]:
+        """As `base.Engine.generate`."""
         self.num_calls += 1
         async with self._turn or contextlib.nullcontext():
             await asyncio.sleep(self.config.delay)

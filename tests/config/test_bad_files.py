@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table
 """A corpus of wrong experiment files: each is refused in one go, at the right place, without another exception."""
 
 import time

@@ -78,7 +78,8 @@ def test_a_single_policy_may_stand_alone(tmp_path: Path) -> None:
     text = example().replace("policy: base, ", "")
     text = text.replace("policies:   ", "policy:").replace("  base:\n    engine", "    engine")
     assert load(write(tmp_path, text)).config.policies["default"].model == "smollm2-135m"
-    assert '-o policy.engine=vlm policy.engine  unknown engine "vlm"' in refuse(tmp_path / "society.yaml", "policy.engine=vlm")
+    message = refuse(tmp_path / "society.yaml", "policy.engine=vlm")
+    assert message.startswith('-o policy.engine=vlm policy.engine  unknown engine "vlm"')
 
 
 def test_a_society_of_the_paper_is_named_by_its_number(tmp_path: Path) -> None:
@@ -104,7 +105,8 @@ def test_an_alias_stands_for_its_anchor(tmp_path: Path) -> None:
 
 def test_a_file_is_laid_on_what_it_extends_over_several_levels(tmp_path: Path) -> None:
     write(tmp_path, example(), "shared/base.yaml")
-    write(tmp_path, "extends: base.yaml\nseed: 8\npolicies: {base: {sampling: {max_tokens: 8}}}\n", "shared/middle.yaml")
+    middle = "extends: base.yaml\nseed: 8\npolicies: {base: {sampling: {max_tokens: 8}}}\n"
+    write(tmp_path, middle, "shared/middle.yaml")
     path = write(tmp_path, "extends: shared/middle.yaml\nbaselines: [single]\nname: top\n")
     loaded = load(path)
     sampling = loaded.config.policies["base"].sampling
@@ -117,7 +119,7 @@ def test_a_file_is_laid_on_what_it_extends_over_several_levels(tmp_path: Path) -
 def test_each_error_points_into_the_file_it_came_from(tmp_path: Path) -> None:
     write(tmp_path, example().replace("temperature: 0.7", "temperature: warm"), "base.yaml")
     message = refuse(write(tmp_path, "extends: base.yaml\nseed: x\n"))
-    assert "base.yaml:11:29 policies.base.sampling.temperature  expected a number" in message
+    assert "base.yaml:11:29  policies.base.sampling.temperature  expected a number" in message
     assert "society.yaml:2:7" in message and "2 errors" in message
 
 
@@ -137,8 +139,10 @@ def test_fields_may_be_laid_on_a_part_named_in_short(tmp_path: Path) -> None:
 
 
 def test_overrides_set_fields_items_sections_and_parts(tmp_path: Path) -> None:
-    overrides = ["seats.0.count=3", "seats[1].name=loud", "budget.calls=9", "policies.base.engine.dtype=float32",
-                 "executor.deadline=1e1", "benchmark={kind: gsm8k}", "protocol.strategy=[reflect]", "name='7'"]  # fmt: skip
+    overrides = [
+        "seats.0.count=3", "seats[1].name=loud", "budget.calls=9", "policies.base.engine.dtype=float32",
+        "executor.deadline=1e1", "benchmark={kind: gsm8k}", "protocol.strategy=[reflect]", "name='7'",
+    ]  # fmt: skip
     config = load(write(tmp_path, example()), overrides).config
     assert [(seat.name, seat.count) for seat in config.seats] == [("calm", 3), ("loud", 1)]
     assert (config.budget.calls, config.budget.tokens, config.name) == (9, 400_000, "7")
@@ -191,12 +195,13 @@ def test_the_schema_accepts_the_example_and_refuses_what_the_loader_refuses() ->
     validator = Draft202012Validator(schema)
     data = YAML(typ="safe").load(example())
     assert list(validator.iter_errors(data)) == []
-    for spoilt in ({"sed": 3}, {"protocol": "nobody"}, {"seats": "S9"}, {"seats": [{"name": "a", "cuont": 1}]}, {"seed": "x"}):
+    misspelt = {"seats": [{"name": "a", "cuont": 1}]}
+    for spoilt in ({"sed": 3}, {"protocol": "nobody"}, {"seats": "S9"}, misspelt, {"seed": "x"}):
         assert list(validator.iter_errors(data | spoilt)), spoilt
 
 
 def test_the_schema_describes_every_field() -> None:
     schema = json_schema()
     assert set(ExperimentConfig.model_fields) <= set(schema["properties"])
-    bare = [name for name, field in schema["properties"].items() if not field.get("description") and "$ref" not in field]
-    assert bare == []
+    fields = schema["properties"].items()
+    assert [name for name, field in fields if "description" not in field and "$ref" not in field] == []

@@ -11,13 +11,19 @@ from coterie.errors import ConfigError
 from coterie.experiments.cli.init import example
 
 TEXT = example()
-WORDS = ("\t", "!!str ", "&a ", "*a", "- ", "? ", ": ", "{", "}", "[", "]", "|\n", "'", '"', "#", "---\n", "...", "%YAML",
-         "~", "null", "true", ".nan", "1e999", "-1", "0x", "<<: ", "${env:X}", "${", "\x00", "\u2028", "\ufeff",
-         "extends: .\n", "kind: ", "imports: [os]\n", "\n", "  ")  # fmt: skip
+WORDS = (
+    "\t", "!!str ", "&a ", "*a", "- ", "? ", ": ", "{", "}", "[", "]", "|\n", "'", '"', "#", "---\n", "...", "%YAML",
+    "~", "null", "true", ".nan", "1e999", "-1", "0x", "<<: ", "${env:X}", "${", "\x00", "\u2028", "\ufeff",
+    "extends: .\n", "kind: ", "imports: [os]\n", "\n", "  ",
+)  # fmt: skip
+FUZZ = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 cuts = st.tuples(st.integers(0, len(TEXT)), st.integers(0, 40), st.sampled_from(WORDS) | st.text(max_size=8))
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 values = st.recursive(leaves, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=8), v, max_size=3))
+
+sections = st.sampled_from(["name", "policies", "seats", "protocol", "budget", "track", "policy", "x"])
+paths = st.sampled_from(["seed", "seats.0.count", "policies.base.engine", "protocol.strategy", "seats", "x.y"])
 
 
 def mutate(text: str, edits: list[tuple[int, int, str]]) -> str:
@@ -35,7 +41,7 @@ def attempt(path: Path) -> None:
     assert time.process_time() - start < 1
 
 
-@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(FUZZ, max_examples=150)
 @given(st.lists(cuts, min_size=1, max_size=4))
 def test_a_mutated_file_loads_or_is_refused(tmp_path: Path, edits: list[tuple[int, int, str]]) -> None:
     path = tmp_path / "society.yaml"
@@ -43,7 +49,7 @@ def test_a_mutated_file_loads_or_is_refused(tmp_path: Path, edits: list[tuple[in
     attempt(path)
 
 
-@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(FUZZ, max_examples=150)
 @given(st.binary(max_size=200))
 def test_any_bytes_load_or_are_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "society.yaml"
@@ -51,8 +57,8 @@ def test_any_bytes_load_or_are_refused(tmp_path: Path, data: bytes) -> None:
     attempt(path)
 
 
-@settings(max_examples=3000, deadline=None)
-@given(st.dictionaries(st.sampled_from(["name", "policies", "seats", "protocol", "budget", "track", "policy", "x"]), values))
+@settings(FUZZ, max_examples=60)
+@given(st.dictionaries(sections, values))
 def test_any_mapping_loads_or_is_refused(data: dict[str, object]) -> None:
     try:
         loads(data)
@@ -60,10 +66,7 @@ def test_any_mapping_loads_or_is_refused(data: dict[str, object]) -> None:
         assert str(error)
 
 
-paths = st.sampled_from(["seed", "seats.0.count", "policies.base.engine", "protocol.strategy", "budget", "seats", "x.y.z"])
-
-
-@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(FUZZ, max_examples=150)
 @given(st.tuples(paths, st.sampled_from(WORDS) | st.text(max_size=10)).map("=".join) | st.text(max_size=20))
 def test_any_override_is_applied_or_refused(tmp_path: Path, override: str) -> None:
     path = tmp_path / "society.yaml"

@@ -23,8 +23,11 @@ class {name}Config(KindConfig):
 class {name}:
     pass
 
-registry.register("protocol", "{kind}", config=f"{{__name__}}:{name}Config", impl=f"{{__name__}}:{name}", summary="a test")
+own = f"{{__name__}}:{name}"
+registry.register("protocol", "{kind}", config=own + "Config", impl=own, summary="a test")
 """
+
+REGISTER = "from coterie import registry\nregistry.register"
 
 
 @pytest.fixture(autouse=True)
@@ -87,8 +90,8 @@ def test_a_plugin_of_an_extended_file_is_found_beside_that_file(tmp_path: Path) 
         ("def f(:\n", "SyntaxError"),
         ("import nothing_of_this_name\n", "No module named 'nothing_of_this_name'"),
         ("raise SystemExit(3)\n", "SystemExit: 3"),
-        ("from coterie import registry\nregistry.register('sauce', 'x', impl='a:b', summary='')\n", "no kind 'sauce'"),
-        ("from coterie import registry\nregistry.register('engine', 'vllm', impl='a:b', summary='')\n", "registered twice"),
+        (REGISTER + "('sauce', 'x', impl='a:b', summary='')\n", "no kind 'sauce'"),
+        (REGISTER + "('engine', 'vllm', impl='a:b', summary='')\n", "registered twice"),
     ],
 )
 def test_a_broken_plugin_is_named_with_its_cause(plugin: str, words: str, tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ def test_a_variable_is_replaced_and_an_unquoted_one_read_as_yaml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COTERIE_SEED", "11")
-    changes = ("seed: 7", "seed: ${env:COTERIE_SEED}"), ("three-minds", '"run-${env:COTERIE_SEED}-${env:COTERIE_NO:-x}"')
-    config = load(write(tmp_path, *changes)).config
+    name = '"run-${env:COTERIE_SEED}-${env:COTERIE_NO:-x}"'
+    config = load(write(tmp_path, ("seed: 7", "seed: ${env:COTERIE_SEED}"), ("three-minds", name))).config
     assert (config.seed, config.name) == (11, "run-11-x")
 
 

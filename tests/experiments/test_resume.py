@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from coterie import rng
+from coterie.experiments.metrics import summarize
 from coterie.journal import Journal
 
 PLUGIN = Path(__file__).parent.parent / "data" / "mortal.py"
@@ -37,7 +38,7 @@ def coterie(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comple
 
 def start(cwd: Path, *arguments: str, text: str = YAML, **environment: str) -> subprocess.CompletedProcess[str]:
     (cwd / "society.yaml").write_text(text)
-    return coterie("run", "society.yaml", "--display", "none", *arguments, cwd=cwd, **environment)
+    return coterie("run", "society.yaml", "--display", "none", "--no-report", *arguments, cwd=cwd, **environment)
 
 
 def facts(cwd: Path) -> tuple[str, str]:
@@ -45,8 +46,7 @@ def facts(cwd: Path) -> tuple[str, str]:
     (run,) = (cwd / "runs").iterdir()
     with Journal.read(run / "journal.sqlite") as journal:
         assert journal.verify() == []
-        digest = journal.digest()
-    return digest, json.dumps(json.loads((run / "report" / "summary.json").read_text())["facts"])
+        return journal.digest(), json.dumps(summarize(journal)["facts"])
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_killing_the_driver_anywhere_and_resuming_gives_the_same_facts(tmp_path,
     when = f"{int(draws[0] * NUM_CALLS)} {draws[1] * 0.03:.4f}"
     killed = start(tmp_path, MORTAL=when)
     assert killed.returncode == -signal.SIGKILL
-    resumed = coterie("resume", "latest", "--display", "none", cwd=tmp_path)
+    resumed = coterie("resume", "latest", "--no-report", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert facts(tmp_path) == undisturbed
 
@@ -97,7 +97,7 @@ def test_a_run_out_of_budget_is_resumed_with_more(tmp_path, undisturbed):
     assert cut.returncode == 0
     assert "20 of 20 calls" in cut.stderr
     assert facts(tmp_path)[0] != undisturbed[0]
-    more = coterie("resume", "latest", "-o", "budget.calls=1000", cwd=tmp_path)
+    more = coterie("resume", "latest", "--no-report", "-o", "budget.calls=1000", cwd=tmp_path)
     assert more.returncode == 0, more.stderr
     assert facts(tmp_path) == undisturbed
 

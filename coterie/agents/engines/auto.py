@@ -10,7 +10,7 @@ from coterie.agents.engines.transformers import TransformersEngine
 
 
 def build(config: AutoConfig, model: str, seed: int, exact: bool) -> vllm.VllmEngine | TransformersEngine:
-    """vLLM on Linux where it is installed, else transformers. The engine's `describe()` says why.
+    """Choose vLLM on Linux where it is installed, else transformers. The engine's `describe()` says why.
 
     Fields that the config does not set have the defaults of the chosen engine.
     """

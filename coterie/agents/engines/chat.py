@@ -14,8 +14,11 @@ Piece = TypeVar("Piece")
 
 @dataclass(frozen=True)
 class Codec:
-    """How an engine counts: `measure` gives the rendered length of messages, `split` cuts a text into counted pieces and
-    `join` turns pieces back into text."""
+    """How an engine counts.
+
+    `measure` gives the rendered length of messages, `split` cuts a text into counted pieces, and `join` turns pieces
+    back into text.
+    """
 
     measure: Callable[[Messages], int]
     split: Callable[[str], Sequence[Any]]

@@ -104,7 +104,7 @@ class CausalModel:
 
     @torch.inference_mode()
     def score(self, ids: TokenIds, signals: Sequence[str]) -> dict[str, Any]:
-        """Signals of tokens 1..T-1 given their prefix, each a float32 array of T-1 values; one chunk of logits at once."""
+        """Signals of tokens 1..T-1 given their prefix, each a float32 array [T-1]; logits exist one chunk at a time."""
         tokens = torch.tensor([ids], device=self.device)
         chunk = max(1, min(_MAX_CHUNK, _CHUNK_NUMBERS // self._model.get_output_embeddings().weight.shape[0]))
         parts: dict[str, list[Tensor]] = {signal: [torch.empty(0)] for signal in signals}

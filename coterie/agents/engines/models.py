@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from coterie import registry
-from coterie.errors import ConfigError, EnvironmentMissing
+from coterie.errors import EnvironmentMissing
 
 _OFFLINE_REMEDY = (
     "check the name and the network (HF_TOKEN for gated models), or give a local folder; "

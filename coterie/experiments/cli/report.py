@@ -12,7 +12,7 @@ def report(
     run: str = typer.Argument(..., metavar="RUN", help="A run folder, the start of its name, or `latest`."),
     as_json: bool = typer.Option(False, "--json", help="Print report/summary.json instead."),
 ) -> None:
-    """Make report/index.html and report/summary.json anew from the journal, and print the summary; also while it runs."""
+    """Make the report anew from the journal, also while the run goes, and print its summary."""
     from coterie.experiments.folder import RunFolder
     from coterie.experiments.report import write_report
 

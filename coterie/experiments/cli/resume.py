@@ -15,6 +15,7 @@ def resume(
     ),
     executor: str = typer.Option("", "--executor", metavar="KIND", help="Short for -o executor.kind=KIND."),
     display: str = typer.Option("auto", "--display", metavar="HOW", help="auto, rich, plain or none."),
+    report: bool = typer.Option(True, "--report/--no-report", help="Write the HTML report at the end."),
 ) -> None:
     """Go on with a run where its journal ends."""
     from coterie.config.load import load
@@ -28,4 +29,4 @@ def resume(
     folder = RunFolder.find(run)
     loaded = load(path, overrides) if path else load_resolved(folder, overrides)
     ending = start(loaded, folder, make_display(display))
-    raise typer.Exit(finish(folder, ending))
+    raise typer.Exit(finish(folder, ending, report))

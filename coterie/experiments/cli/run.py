@@ -13,6 +13,7 @@ def run(
     executor: str = typer.Option("", "--executor", metavar="KIND", help="Short for -o executor.kind=KIND."),
     runs: Path = typer.Option(Path("runs"), "--runs", metavar="DIR", help="Where the run folder is made."),
     display: str = typer.Option("auto", "--display", metavar="HOW", help="auto, rich, plain or none."),
+    report: bool = typer.Option(True, "--report/--no-report", help="Write the HTML report at the end."),
 ) -> None:
     """Run an experiment file, and report."""
     from coterie.config.load import load
@@ -25,4 +26,4 @@ def run(
     loaded = load(path, overrides)
     folder = prepare(loaded, runs, source=path)
     ending = start(loaded, folder, make_display(display))
-    raise typer.Exit(finish(folder, ending))
+    raise typer.Exit(finish(folder, ending, report))

@@ -13,6 +13,7 @@ from rich.text import Text
 from coterie import text
 from coterie.experiments.report.wording import (
     bill,
+    count,
     duration,
     focus,
     headline,
@@ -60,7 +61,10 @@ def _accuracy(summary: dict[str, Any]) -> Table:
     for society in sorted(facts["societies"], key=lambda s: bool(s["is_baseline"])):
         if society["is_baseline"] and table.rows and not table.rows[-1].style:
             table.add_section()
-        cells = [percent(society["accuracy"]).removesuffix(" %"), span(society["interval"] if society["tasks"] else None)]
+        cells = [
+            percent(society["accuracy"]).removesuffix("\u00a0%"),
+            span(society["interval"] if society["tasks"] else None),
+        ]
         cells += [_difference(found.get((society["label"], *rival))) for rival in rivals]
         cost = society["cost"]["per_task"]
         row = (society["label"], *cells, number(cost["tokens"] if cost else None))
@@ -131,7 +135,8 @@ def _closing(summary: dict[str, Any]) -> Iterator[str]:
         f"({number(cost['non_cached_prompt_tokens'])} not cached), {number(cost['generated_tokens'])} generated{money}"
     )
     rate = f", {number(times['tokens_per_second'])} tokens/s" if times["tokens_per_second"] else ""
-    yield f"Time: {duration(times['seconds'])} in {times['attempts']} attempt(s){rate}; {_failures(telemetry['failures'])}"
+    attempts = count(times["attempts"], "attempt")
+    yield f"Time: {duration(times['seconds'])} in {attempts}{rate}; {_failures(telemetry['failures'])}"
     yield f"Digest: {facts['digest']}"
 
 

@@ -46,7 +46,7 @@ class Transcript:
 def choose_transcripts(record: RunRecord, member: Member) -> list[Transcript]:
     """Up to three episodes: the first with a corrected agent, with a spoiled one, and where nobody moves.
 
-    Of several that fit, those where the society's own answer shows the same come first; then the order of tasks decides.
+    Of several that fit, those where the society's own answer shows the same come first; then the first task.
     """
     chosen: dict[str, Transcript] = {}
     episodes = [e for _, e in sorted(record.episodes[member.label].items()) if e.outcome.rounds]
@@ -73,7 +73,9 @@ def _lay_out(record: RunRecord, member: Member, episode: Episode, title: str) ->
         rounds.append(tuple(_bubble(record, name, *agents.get(name, (0, "")), turn) for name, turn in turns))
     question = next((bubble.request for bubbles in rounds for bubble in bubbles), "")
     outcome = episode.outcome
-    return Transcript(title, episode.task, question, tuple(rounds), outcome.answer, episode.is_correct, outcome.decision)
+    return Transcript(
+        title, episode.task, question, tuple(rounds), outcome.answer, episode.is_correct, outcome.decision
+    )
 
 
 def _bubble(record: RunRecord, name: str, index: int, persona: str, turn: Turn) -> Bubble:

@@ -45,13 +45,15 @@ def headline(summary: dict[str, Any]) -> Headline:
         return _several(compared)
     society, comparison = compared[0]
     answer = verdict(comparison)
-    return Headline(answer, _SHORT[answer], f"{_opening(society, comparison)}, {_difference(comparison)}. {_but(answer, comparison)}".strip())
+    opening = f"The group was right on {percent(society['accuracy'])} of {society['tasks']} tasks"
+    sentence = f"{opening}, {_difference(comparison)}. {_but(answer, comparison)}".strip()
+    return Headline(answer, _SHORT[answer], sentence)
 
 
 _SHORT = {
     "yes": "Yes, the group beat one agent",
     "no": "No, the group did not beat one agent",
-    "unclear": "Cannot tell whether a group beat one agent",
+    "unclear": "Cannot tell whether the group beat one agent",
     "open": "Nothing to compare yet",
 }
 
@@ -68,10 +70,6 @@ def verdict(comparison: dict[str, Any]) -> Answer:
     return "unclear" if comparison.get("is_beyond") else "yes"
 
 
-def _opening(society: dict[str, Any], comparison: dict[str, Any]) -> str:
-    return f"The group was right on {percent(society['accuracy'])} of {society['tasks']} tasks"
-
-
 def _difference(comparison: dict[str, Any]) -> str:
     gap, (low, high) = comparison["difference"], comparison["interval"]
     how = "as many as" if abs(gap) < 5e-4 else f"{points(abs(gap))} {'more' if gap > 0 else 'less'} than"
@@ -83,7 +81,8 @@ def _rival(comparison: dict[str, Any]) -> str:
         return f"the baseline {comparison['baseline']}"
     if comparison["is_beyond"]:
         share = comparison["baseline_tokens"] / comparison["society_tokens"]
-        return f"one agent's vote over {comparison['samples_journalled']} samples, which cost {percent(share)} of the group's tokens"
+        samples = comparison["samples_journalled"]
+        return f"one agent's vote over {samples} samples, which cost {percent(share)} of the group's tokens"
     return "one agent given the same tokens"
 
 
@@ -103,7 +102,11 @@ def _several(compared: list[tuple[dict[str, Any], dict[str, Any]]]) -> Headline:
     better, worse = answers.count("yes"), answers.count("no")
     best, comparison = max(compared, key=lambda pair: pair[1]["difference"])
     answer: Answer = "yes" if better else "no" if worse == len(answers) else "unclear"
-    short = f"{better or 'None'} of {len(answers)} groups beat one agent" if answer != "unclear" else _SHORT[answer]
+    short = (
+        f"{better or 'None'} of {len(answers)} groups beat one agent"
+        if answer != "unclear"
+        else "Cannot tell whether any group beat one agent"
+    )
     parts = {"better": better, "worse": worse, "not told apart from it": len(answers) - better - worse}
     tally = ", ".join(f"{n} {'was' if n == 1 else 'were'} {what}" for what, n in parts.items() if n)
     sentence = (
@@ -128,7 +131,7 @@ def progress(summary: dict[str, Any]) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """A share as a percentage."""
-    return "n/a" if value is None else f"{100 * value:.{digits}f} %"
+    return "n/a" if value is None else f"{100 * value:.{digits}f}\u00a0%"
 
 
 def points(value: float) -> str:
@@ -136,9 +139,9 @@ def points(value: float) -> str:
     return f"{100 * value:.1f} points"
 
 
-def signed(value: float | None) -> str:
+def signed(value: float | None, digits: int = 1) -> str:
     """A difference of shares with its sign, in percentage points."""
-    return "n/a" if value is None else f"{100 * value:+.1f}".replace("-", "\u2212")
+    return "n/a" if value is None else f"{100 * value:+.{digits}f}".replace("-", "\u2212")
 
 
 def span(interval: list[float] | None) -> str:
@@ -147,15 +150,17 @@ def span(interval: list[float] | None) -> str:
 
 
 def p_value(p: float | None) -> str:
+    """A p-value with three digits."""
     return "n/a" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """With thin spaces between thousands."""
-    return "n/a" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}".replace(",", "\u2009")
+    """With narrow no-break spaces between thousands."""
+    return "n/a" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}".replace(",", "\u202f")
 
 
 def count(n: int, noun: str) -> str:
+    """So many of a thing, in the right number."""
     return f"{n} {noun}" + ("" if n == 1 else "s")
 
 
@@ -165,6 +170,7 @@ def bill(amounts: dict[str, float]) -> str:
 
 
 def moment(seconds: float) -> str:
+    """Seconds since the epoch as a date and time."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 

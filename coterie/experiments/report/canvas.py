@@ -1,0 +1,75 @@
+"""Inline SVG made by matplotlib: themed by the page's CSS, the same to the byte each time."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Stand-ins for the page's CSS variables: matplotlib wants colours, the page wants light and dark.
+INK, MUTED, GRID, SURFACE, ACCENT = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05"
+_VARIABLES = {
+    INK: "--ink", MUTED: "--muted", GRID: "--line", SURFACE: "--surface", ACCENT: "--accent",
+    "#0a0b06": "--right", "#0a0b07": "--wrong", "#0a0b08": "--unparsed",
+}  # fmt: skip
+STATE_COLORS = {"right": "#0a0b06", "wrong": "#0a0b07", "unparsed": "#0a0b08"}
+_STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "coterie", "font.family": "DejaVu Sans", "font.size": 9.5,
+    "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": INK, "text.color": INK, "grid.color": GRID,
+    "xtick.major.size": 0, "ytick.major.size": 0, "grid.linewidth": 0.8, "axes.axisbelow": True,
+}  # fmt: skip
+POINTS_PER_INCH = 72
+WIDTH = 6.6
+"""Inches, of a figure as wide as the text."""
+
+
+def draw(name: str, title: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> str:
+    """An inline SVG element.
+
+    Args:
+        name: Unique on the page; prefixes the ids inside.
+        title: What the picture shows, for those who do not see it.
+        size: In inches.
+        paint: Draws on the figure.
+    """
+    with _style():
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size)
+        FigureCanvasSVG(figure)
+        paint(figure)
+        buffer = io.StringIO()
+        empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=empty)
+    return _inline(buffer.getvalue(), name, title, size)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def _inline(svg: str, name: str, title: str, size: tuple[float, float]) -> str:
+    body = svg[svg.index("<svg") :]
+    body = body[body.index(">") + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
+    for color, variable in _VARIABLES.items():
+        body = body.replace(color, f"var({variable})")
+    width, height = (side * POINTS_PER_INCH for side in size)
+    safe = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return (
+        f'<svg role="img" aria-label="{safe}" viewBox="0 0 {width:g} {height:g}" style="max-width:{width * 1.4:.0f}px" '
+        f'xmlns:xlink="http://www.w3.org/1999/xlink">{body.rstrip()}'
+    )

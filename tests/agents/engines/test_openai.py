@@ -1,0 +1,221 @@
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from coterie.agents.engines.config import OpenAIConfig
+from coterie.agents.engines.openai import OpenAIEngine
+from coterie.errors import EngineError, EngineTimeout, EnvironmentMissing
+from coterie.testing.engines import check_engine
+from coterie.types import Message, Place, Sample, Sampling
+
+KEY = "sk-very-secret-key"
+QUESTION = (Message("system", "You are calm."), Message("user", "What is 4 + 3?"))
+SAMPLING = Sampling(max_tokens=12, stop=("\n",))
+
+
+@dataclass
+class Server:
+    """A chat server on loopback. `faults` are served first, one per request: a status, `reset` or `hang`."""
+
+    url: str = ""
+    faults: list[tuple[Any, dict[str, str]]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    busy: int = 0
+    busiest: int = 0
+
+    async def answer(self, request: Request) -> Response:
+        body = await request.json()
+        self.requests.append(body)
+        self.times.append(time.monotonic())
+        if request.headers.get("authorization") != f"Bearer {KEY}":
+            return problem(401, f"Incorrect API key provided: {request.headers.get('authorization')}")
+        if body["model"] != "small":
+            return problem(404, f"The model {body['model']} does not exist")
+        if self.faults:
+            return await self.fail(*self.faults.pop(0))
+        self.busy += 1
+        self.busiest = max(self.busiest, self.busy)
+        await asyncio.sleep(0.02)
+        self.busy -= 1
+        return completion(body)
+
+    async def fail(self, fault: Any, headers: dict[str, str]) -> Response:
+        if fault == "hang":
+            await asyncio.sleep(1.5)
+        if fault == "reset":
+
+            async def broken() -> Any:
+                yield b'{"id":'
+                raise ConnectionResetError
+
+            return StreamingResponse(broken(), headers={"content-length": "1000"})
+        if fault == "nonsense":
+            return Response(b"<html>", media_type="text/html")
+        return problem(500 if isinstance(fault, str) else fault, f"no, {KEY}", headers)
+
+
+def problem(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": {"message": message}}, status, headers)
+
+
+def completion(body: dict[str, Any]) -> Response:
+    words = ["It", "is", "7"]
+    kept = words[: body["max_tokens"]]
+    text = " ".join(kept)
+    for stop in body.get("stop", []):
+        text = text.partition(stop)[0]
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": "stop" if kept == words else "length",
+    }
+    usage = {
+        "prompt_tokens": 9,
+        "completion_tokens": len(kept),
+        "total_tokens": 9 + len(kept),
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
+    fields = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"]}
+    return JSONResponse({**fields, "choices": [choice], "usage": usage})
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+    app = Starlette(routes=[Route("/v1/chat/completions", state.answer, methods=["POST"])])
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off")
+    host = uvicorn.Server(config)
+    thread = threading.Thread(target=host.run)
+    thread.start()
+    while not host.started:
+        time.sleep(0.01)
+    state.url = f"http://127.0.0.1:{host.servers[0].sockets[0].getsockname()[1]}/v1"
+    yield state
+    host.should_exit = True
+    thread.join(10)
+
+
+def build(server: Server, model: str = "small", **fields: Any) -> OpenAIEngine:
+    config = OpenAIConfig(**{"base_url": server.url, "api_key": KEY, "timeout": 10.0, **fields})
+    return OpenAIEngine(config, model, 5, exact=False)
+
+
+def ask(engine: OpenAIEngine, server: Server, faults: list[Any], count: int = 1) -> list[Sample]:
+    async def run() -> list[Sample]:
+        await engine.start()
+        server.faults = [fault if isinstance(fault, tuple) else (fault, {}) for fault in faults]
+        server.times.clear()
+        try:
+            places = [Place(f"t{i}", 0, "a") for i in range(count)]
+            return await engine.generate(engine.encode([QUESTION] * count, SAMPLING), SAMPLING, places)
+        finally:
+            await engine.close()
+
+    return asyncio.run(run())
+
+
+def test_the_client_keeps_the_promises_of_an_engine(server: Server) -> None:
+    asyncio.run(check_engine(build(server)))
+
+
+def test_text_finish_and_usage_are_mapped(server: Server) -> None:
+    sample = ask(build(server), server, [])[0]
+    assert sample == Sample("It is 7", "stop", 9, 3, num_cached_tokens=4)
+    assert server.requests[-1]["messages"][1] == {"role": "user", "content": "What is 4 + 3?"}
+    assert server.requests[-1]["stop"] == ["\n"] and server.requests[-1]["max_tokens"] == 12
+
+
+def test_retry_after_is_honoured(server: Server) -> None:
+    ask(build(server), server, [(429, {"retry-after": "0.8"})])
+    assert 0.75 <= server.times[1] - server.times[0] < 5
+
+
+@pytest.mark.parametrize("fault", [500, 503, "reset", "nonsense"])
+def test_passing_failures_are_tried_again(server: Server, fault: Any) -> None:
+    assert ask(build(server), server, [fault])[0].text == "It is 7"
+
+
+def test_a_hanging_server_is_asked_again_after_the_timeout(server: Server) -> None:
+    assert ask(build(server, timeout=0.4), server, ["hang"])[0].text == "It is 7"
+
+
+def test_a_server_that_always_hangs_is_a_timeout(server: Server) -> None:
+    with pytest.raises(EngineTimeout, match="did not answer in 0.3 seconds"):
+        ask(build(server, timeout=0.3, retries=1), server, ["hang", "hang"])
+
+
+def test_retries_end(server: Server) -> None:
+    with pytest.raises(EngineError, match="answered 500"):
+        ask(build(server, retries=1), server, [500, 500])
+
+
+def test_a_refused_request_is_not_tried_again(server: Server) -> None:
+    with pytest.raises(EngineError, match="answered 400"):
+        ask(build(server), server, [400])
+    assert len(server.times) == 1
+
+
+def test_no_more_requests_than_the_limit_are_in_flight(server: Server) -> None:
+    ask(build(server, concurrency=3), server, [], count=12)
+    assert server.busiest == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "said", "remedy"),
+    [("small", "sk-wrong-secret", "answered 401", "check the key"), ("large", KEY, "answered 404", "'large'")],
+)
+def test_what_is_wrong_at_the_start_is_one_message(server: Server, model, key, said, remedy) -> None:
+    with pytest.raises(EnvironmentMissing, match=said) as caught:
+        asyncio.run(build(server, model, api_key=key).start())
+    assert remedy in caught.value.remedy
+
+
+def test_an_unreachable_server_is_one_message() -> None:
+    config = OpenAIConfig(base_url="http://127.0.0.1:9/v1", api_key=KEY, retries=0)
+    with pytest.raises(EnvironmentMissing, match="cannot be reached") as caught:
+        asyncio.run(OpenAIEngine(config, "small", 0, exact=False).start())
+    assert "127.0.0.1:9" in str(caught.value)
+
+
+def test_a_missing_key_is_one_message(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(EnvironmentMissing, match="no key"):
+        asyncio.run(build(server, api_key="").start())
+
+
+def test_a_secret_is_looked_up_on_use(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT_KEY", KEY)
+    engine = build(server, api_key="${secret:CHAT_KEY}")
+    assert ask(engine, server, [])[0].text == "It is 7"
+    assert KEY not in repr(engine.config) + str(engine.config.model_dump())
+
+
+def test_the_key_appears_nowhere(server: Server) -> None:
+    engine = build(server, retries=0)
+    with pytest.raises(EngineError) as caught:
+        ask(engine, server, [500])
+    cause: BaseException | None = caught.value
+    shown = f"{engine!r} {engine.config!r} {engine.describe()} {caught.value} {caught.value.__cause__}"
+    assert cause is not None and KEY not in shown
+    with pytest.raises(EnvironmentMissing) as wrong:
+        asyncio.run(build(server, api_key="sk-wrong-secret").start())
+    assert "sk-wrong-secret" not in str(wrong.value)
+
+
+def test_prompts_are_cut_by_the_upper_bound_of_their_tokens(server: Server) -> None:
+    engine = build(server, context=200)
+    long = (Message("system", "Be calm."), Message("user", "word " * 100))
+    encoded = engine.encode([long], SAMPLING)[0]
+    assert encoded.length <= 200 - 12 and encoded.dropped > 300
+    assert len(encoded.prompt) == 2

@@ -1,0 +1,103 @@
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from coterie.agents.engines import decoding
+from coterie.agents.engines.config import TransformersConfig
+from coterie.agents.engines.transformers import TransformersEngine
+from coterie.agents.engines.vllm import VllmEngine
+from coterie.errors import EngineError, EngineTimeout, EnvironmentMissing
+from coterie.testing.engines import check_started
+from coterie.types import Message, Place, Sample, Sampling
+
+SAMPLING = Sampling(max_tokens=8)
+QUESTIONS = [
+    (Message("system", "You are calm."), Message("user", "What is 4 + 3?" + " Think." * 5 * i)) for i in range(4)
+]
+PLACES = [Place(f"t{i}", 0, "a") for i in range(4)]
+
+
+@pytest.fixture(scope="module")
+def engine(smollm: str) -> Iterator[TransformersEngine]:
+    engine = TransformersEngine(TransformersConfig(dtype="float32", device="cpu"), smollm, 3, exact=True)
+    asyncio.run(engine.start())
+    yield engine
+    asyncio.run(engine.close())
+
+
+def ask(engine: TransformersEngine | VllmEngine, count: int, sampling: Sampling = SAMPLING) -> list[Sample]:
+    return asyncio.run(engine.generate(engine.encode(QUESTIONS[:count], sampling), sampling, PLACES[:count]))
+
+
+def test_transformers_keeps_the_promises_of_an_engine(engine: TransformersEngine) -> None:
+    asyncio.run(check_started(engine))
+
+
+def test_padding_does_not_change_tokens_in_float32(engine: TransformersEngine) -> None:
+    assert [s.token_ids for s in ask(engine, 4)[:2]] == [s.token_ids for s in ask(engine, 2)]
+
+
+def test_transformers_and_vllm_draw_the_same_tokens_in_float32(
+    engine: TransformersEngine, vllm_engine: VllmEngine
+) -> None:
+    for ours, theirs in zip(ask(engine, 4), ask(vllm_engine, 4), strict=True):
+        assert (ours.token_ids, ours.text, ours.finish) == (theirs.token_ids, theirs.text, theirs.finish)
+        assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-3)
+
+
+def test_scoring_gives_the_logprobs_of_sampling(engine: TransformersEngine) -> None:
+    sample = ask(engine, 1)[0]
+    scored = engine.score([sample.prompt_ids + sample.token_ids], ["logprobs", "entropy"])[0]
+    assert scored["logprobs"][-sample.num_tokens :] == pytest.approx(sample.logprobs, abs=1e-3)
+    assert scored["entropy"].dtype == np.float32
+    assert scored["entropy"].shape == (sample.num_prompt_tokens + sample.num_tokens - 1,)
+    assert (scored["entropy"] >= 0).all()
+
+
+def test_scoring_in_chunks_changes_nothing(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = engine.encode(QUESTIONS[:1], SAMPLING)[0].prompt
+    whole = engine.score([ids], ["logprobs"])[0]["logprobs"]
+    monkeypatch.setattr(decoding, "_MAX_CHUNK", 5)
+    assert engine.score([ids], ["logprobs"])[0]["logprobs"] == pytest.approx(whole, abs=1e-3)
+
+
+def test_an_unknown_signal_is_refused(engine: TransformersEngine) -> None:
+    with pytest.raises(EngineError, match="no such signal: surprise"):
+        engine.score([(1, 2)], ["surprise"])
+
+
+def test_the_event_loop_lives_while_the_model_computes(engine: TransformersEngine) -> None:
+    async def ticks() -> int:
+        task = asyncio.ensure_future(engine.generate(engine.encode(QUESTIONS, SAMPLING), SAMPLING, PLACES))
+        count = 0
+        while not task.done():
+            await asyncio.sleep(0.001)
+            count += 1
+        return count
+
+    assert asyncio.run(ticks()) > 20
+
+
+def test_a_step_that_never_ends_is_a_timeout(engine: TransformersEngine) -> None:
+    patient = engine.config
+    engine.config = patient.model_copy(update={"stall": 1e-3})
+    try:
+        with pytest.raises(EngineTimeout):
+            ask(engine, 1)
+    finally:
+        engine.config = patient
+
+
+def test_a_missing_model_is_one_message() -> None:
+    engine = TransformersEngine(TransformersConfig(), "no-org/no-model", 0, exact=False)
+    with pytest.raises(EnvironmentMissing, match="cannot load the model"):
+        asyncio.run(engine.start())
+
+
+def test_an_impossible_device_is_one_message(smollm: str) -> None:
+    engine = TransformersEngine(TransformersConfig(device="no-such-device"), smollm, 0, exact=False)
+    with pytest.raises(EnvironmentMissing, match="does not run here") as caught:
+        asyncio.run(engine.start())
+    assert "device" in caught.value.remedy

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from coterie import registry
+from coterie.config import schema
+from coterie.config.yaml import parse
+from coterie.experiments.cli.init import example
+
+DOCS = Path(__file__).parents[2] / "docs"
+SECTIONS = ("ExperimentConfig", "PolicyConfig", "SamplingConfig", "PriceConfig", "SeatConfig", "BudgetConfig")
+PARTS = [
+    entry for kind in registry.KINDS for entry in registry.entries(kind) if entry.config and entry.origin == "coterie"
+]
+
+
+def pages() -> str:
+    return "".join((DOCS / name).read_text("utf-8") for name in ("experiment-file.md", "tracking.md"))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_page_names_every_field_of_a_section(section: str) -> None:
+    fields = getattr(schema, section).model_fields
+    assert [name for name in fields if f"`{name}`" not in pages()] == []
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda entry: f"{entry.kind} {entry.name}")
+def test_the_page_names_every_part_and_its_fields(part: registry.Entry) -> None:
+    fields = registry.load(part.config).model_fields
+    assert [name for name in (part.name, *fields) if name != "kind" and f"`{name}`" not in pages()] == []
+
+
+def test_the_page_shows_the_example_as_init_writes_it() -> None:
+    assert example().rstrip() in (DOCS / "experiment-file.md").read_text("utf-8")
+
+
+def test_every_section_of_the_example_has_its_own_heading() -> None:
+    root, _ = parse(example(), "example")
+    headings = [
+        line for line in (DOCS / "experiment-file.md").read_text("utf-8").splitlines() if line.startswith("## ")
+    ]
+    sections = set(dict(root.children())) - {"name", "seed", "determinism"}
+    assert [name for name in sections if not any(f"`{name}`" in heading for heading in headings)] == []
