@@ -1,9 +1,9 @@
 """Coterie runs, trains and measures groups of agents, defined in one YAML file.
 
-    import coterie
+import coterie
 
-    run = coterie.run("examples/society.yaml", seed=3)
-    run.metrics()
+run = coterie.run("examples/society.yaml", seed=3)
+run.metrics()
 """
 
 from __future__ import annotations

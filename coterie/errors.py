@@ -1,7 +1,7 @@
 """Every failure has a name: a code, what happened, where, and what to do.
 
-A `CoterieError` is printed without a traceback and ends the command with its `exit_code`. Anything else that escapes is a
-bug of ours and keeps its traceback.
+A `CoterieError` is printed without a traceback and ends the command with its `exit_code`. Anything else that escapes
+is a bug of ours and keeps its traceback.
 """
 
 from __future__ import annotations

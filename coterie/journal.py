@@ -1,8 +1,8 @@
 """The journal: one append-only SQLite file per run, one writer, facts by key.
 
-Two tables. `facts` make the digest: what was said, judged and decided, under a key built from its logical place. `notes`
-are telemetry outside the digest: times, attempts, hosts, log-probabilities. Writing a fact again with the same payload
-does nothing; with another payload it is `E_NONDETERMINISM`.
+Two tables. `facts` make the digest: what was said, judged and decided, under a key built from its logical place.
+`notes` are telemetry outside the digest: times, attempts, hosts, log-probabilities. Writing a fact again with the same
+payload does nothing; with another payload it is `E_NONDETERMINISM`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse.", "lustre", "gpfs", 
 _TABLES = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, kind TEXT NOT NULL, payload BLOB NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
 CREATE INDEX facts_by_kind ON facts (kind, key);
-CREATE TABLE notes (id INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE notes (
+    id INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, payload BLOB NOT NULL
+);
 CREATE INDEX notes_by_kind ON notes (kind, id);
 """
 
@@ -146,8 +148,8 @@ class Journal:
         """All notes (of one kind), in the order written."""
         where, values = ("WHERE kind = ?", (kind,)) if kind else ("", ())
         for when, kind_, key, body in self._db.execute(
-            f"SELECT time, kind, key, payload FROM notes {where} ORDER BY id",
-            values,  # noqa: S608
+            f"SELECT time, kind, key, payload FROM notes {where} ORDER BY id",  # noqa: S608
+            values,
         ):
             yield Note(kind_, key, json.loads(zlib.decompress(body)), when)
 

@@ -104,6 +104,7 @@ def entries(kind: str) -> list[Entry]:
 
 
 def names(kind: str) -> list[str]:
+    """The names of all registered parts of one kind."""
     return [entry.name for entry in entries(kind)]
 
 

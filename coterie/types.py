@@ -58,8 +58,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt ready for its engine: `prompt` as given to `Engine.generate`, `length` tokens long (for engines without
-    the capability `tokens`, an upper bound). `dropped` tokens were cut to fit the context."""
+    """A prompt ready for its engine.
+
+    `prompt` is what `Engine.generate` is given, `length` tokens long (for engines without the capability `tokens`, an
+    upper bound). `dropped` tokens were cut to fit the context.
+    """
 
     prompt: Prompt
     length: int

@@ -269,8 +269,13 @@ def uv(*arguments: str | Path) -> Sequence[str | Path]:
 def environment() -> dict[str, str]:
     """The person's package sources and cache, for uv, which does not read pip's settings."""
     env = {**os.environ, "VIRTUAL_ENV": str(VENV), "DEBIAN_FRONTEND": "noninteractive"}
-    pip = {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "find-links": "UV_FIND_LINKS",
-           "cert": "SSL_CERT_FILE", "no-cache-dir": "UV_NO_CACHE"}
+    pip = {
+        "index-url": "UV_DEFAULT_INDEX",
+        "extra-index-url": "UV_INDEX",
+        "find-links": "UV_FIND_LINKS",
+        "cert": "SSL_CERT_FILE",
+        "no-cache-dir": "UV_NO_CACHE",
+    }
     listed = subprocess.run([PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
     for line in sorted(listed.splitlines(), reverse=True):  # `global.` before `:env:`, which wins as in pip
         key, _, value = line.partition("=")

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from coterie.text import clean, fence, for_terminal
 
-hostile = st.text(alphabet=st.one_of(st.characters(), st.sampled_from("\x1b\x9b\x07[]0;m<>\u202e\u200b\ud800")), max_size=200)
+hostile = st.text(
+    alphabet=st.one_of(st.characters(), st.sampled_from("\x1b\x9b\x07[]0;m<>\u202e\u200b\ud800")), max_size=200
+)
 
 
 @given(hostile)

@@ -6,7 +6,8 @@ _ENGINES = "coterie.agents.engines"
 register("engine", "vllm", config=f"{_ENGINES}.config:VllmConfig", impl=f"{_ENGINES}.vllm:VllmEngine",
          summary="vLLM in this process: continuous batching, prefix caching (the default where installed)")  # fmt: skip
 register("engine", "transformers", config=f"{_ENGINES}.config:TransformersConfig",
-         impl=f"{_ENGINES}.transformers:TransformersEngine", summary="transformers in this process: any platform")  # fmt: skip
+         impl=f"{_ENGINES}.transformers:TransformersEngine",
+         summary="transformers in this process: any platform")  # fmt: skip
 register("engine", "auto", config=f"{_ENGINES}.config:AutoConfig", impl=f"{_ENGINES}.auto:build",
          summary="vllm where it is installed, else transformers; says which")  # fmt: skip
 register("engine", "openai", config=f"{_ENGINES}.config:OpenAIConfig", impl=f"{_ENGINES}.openai:OpenAIEngine",

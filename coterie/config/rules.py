@@ -37,7 +37,7 @@ def find_mismatches(data: Mapping[str, Any]) -> list[Mismatch]:
 
 def check(config: ExperimentConfig) -> list[Mismatch]:
     """Rules that need the whole config, each a function that yields what breaks it."""
-    return [*_exact_without_clock(config)]
+    return [*_exact_without_clock(config), *_exact_with_seeded_engines(config), *_rewards_once(config)]
 
 
 def _unknown_policies(seats: list[tuple[int, Any]], policies: Any) -> Iterator[Mismatch]:
@@ -84,6 +84,23 @@ def _agents(seat: Mapping[str, Any]) -> list[str]:
 def _exact_without_clock(config: ExperimentConfig) -> Iterator[Mismatch]:
     if config.budget.seconds is not None and config.determinism == "exact":
         yield Mismatch(("budget", "seconds"), "ends a run at some moment, which cannot be exact; use tokens or calls")
+
+
+def _exact_with_seeded_engines(config: ExperimentConfig) -> Iterator[Mismatch]:
+    if config.determinism != "exact":
+        return
+    for name, policy in config.policies.items():
+        if "seeded" not in getattr(policy.engine, "capabilities", frozenset()):
+            message = f"the engine {policy.engine.kind} cannot draw counted tokens, which `determinism: exact` needs"
+            yield Mismatch(("policies", name, "engine"), message)
+
+
+def _rewards_once(config: ExperimentConfig) -> Iterator[Mismatch]:
+    seen: set[str] = set()
+    for index, reward in enumerate(config.rewards):
+        if reward.kind in seen:
+            yield Mismatch(("rewards", index), f'the reward "{reward.kind}" stands here twice')
+        seen.add(reward.kind)
 
 
 def _list(value: Any) -> list[Any]:

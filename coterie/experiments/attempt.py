@@ -1,10 +1,9 @@
-"""Around an attempt: the folder it needs, the config it goes on with, and what is said when it ends."""
+"""Around an attempt: the folder it needs, the config it goes on with, and the event loop it runs in."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,10 +13,6 @@ from coterie.errors import ResumeError
 from coterie.experiments.display import Display
 from coterie.experiments.folder import RunFolder, write_json
 from coterie.experiments.run import Ending, execute
-from coterie.journal import Journal
-
-# An attempt that was interrupted ends the command like a program that Ctrl-C killed; one out of budget did its work.
-_EXIT_CODES = {"interrupted": 130}
 
 
 def prepare(loaded: Loaded, runs: Path, source: Path | None = None) -> RunFolder:
@@ -71,22 +66,3 @@ def _in_thread(work: Callable[[], Ending]) -> Ending:
     if isinstance(box[0], BaseException):
         raise box[0]
     return box[0]
-
-
-def finish(folder: RunFolder, ending: Ending, report: bool = True) -> int:
-    """Print the summary, write the report, say how to go on; returns the exit code."""
-    from rich.console import Console
-
-    from coterie.experiments.metrics import summarize
-    from coterie.experiments.report import write_report
-    from coterie.experiments.report.terminal import print_summary
-
-    with Journal.read(folder.journal) as journal:
-        print_summary(summarize(journal), Console())
-    print()
-    if report:
-        print(f"report  {write_report(folder)}")
-    print(f"run     {folder.path}")
-    if ending.status != "finished":
-        print(f"stopped: {ending.reason}\ngo on with: coterie resume {folder.path}", file=sys.stderr)
-    return _EXIT_CODES.get(ending.reason, 0)

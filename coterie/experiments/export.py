@@ -50,9 +50,7 @@ def _verdict_row(fact: Fact) -> Row:
 def _episode_row(fact: Fact) -> Row:
     episode = fact.payload
     rounds = [
-        {"round": number, "agent": agent, "turn": turn}
-        for number, said in spoken(episode)
-        for agent, turn in said
+        {"round": number, "agent": agent, "turn": turn} for number, said in spoken(episode) for agent, turn in said
     ]
     fields = ("society", "task", "answer", "correct", "decision", "edges", "turns")
     # What protocols put into `extra` has no common form, so it stays text.

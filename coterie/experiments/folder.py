@@ -87,4 +87,5 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Replace a file by a value as indented JSON."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

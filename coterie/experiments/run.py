@@ -19,9 +19,10 @@ from coterie import registry
 from coterie.agents.prompts import template_hashes
 from coterie.agents.seats import Agent, expand
 from coterie.config.load import Loaded
+from coterie.config.references import check_secrets
 from coterie.config.schema import ExperimentConfig
-from coterie.errors import CoterieError, ResumeError
 from coterie.envs.benchmarks.base import Benchmark
+from coterie.errors import CoterieError, ResumeError
 from coterie.experiments import provenance
 from coterie.experiments.display import Display
 from coterie.experiments.folder import RunFolder, write_json
@@ -97,6 +98,7 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
         CoterieError: the attempt failed; what was committed is kept, `coterie resume` goes on.
     """
     config = loaded.config
+    check_secrets(config.model_dump(mode="json"))
     benchmark: Benchmark = registry.impl("benchmark", config.benchmark.kind)(config.benchmark, config.seed, loaded.base)
     facts = facts_of(loaded, benchmark.fingerprint(), len(benchmark.tasks()))
     journal = Journal.open(folder.journal) if folder.journal.exists() else Journal.create(folder.journal)

@@ -31,7 +31,7 @@ class RayConfig(ExecutorConfig):
 
     kind: Literal["ray"] = "ray"
     address: str = "local"
-    """`local` starts a private cluster on this machine; `auto` or HOST:PORT joins one (token authentication required)."""
+    """`local` starts a private cluster on this machine; `auto` or HOST:PORT joins one (which must ask for a token)."""
     workers: int = Field(2, ge=1)
     replicas: int = Field(1, ge=1)
     """Engine actors for each policy's engine."""

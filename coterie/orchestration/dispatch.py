@@ -67,8 +67,8 @@ class Loads:
 class Dispatcher(Protocol):
     """Plans waves from what is ready (sorted in logical order), and reserves their cost.
 
-    `is_idle` says that every worker waits and nothing is in flight. The second value, if not empty, is why the run has to
-    stop.
+    `is_idle` says that every worker waits and nothing is in flight. The second value, if not empty, is why the run
+    has to stop.
     """
 
     def plan(
@@ -101,8 +101,8 @@ class Continuous:
 class Supersteps:
     """`exact`: batches are a function of what was asked, never of time.
 
-    When all is idle, what fits the budget is admitted in logical order and noted in the journal. The admitted requests are
-    answered in batches cut from that order, one wave at a time; a killed run takes up the same batches.
+    When all is idle, what fits the budget is admitted in logical order and noted in the journal. The admitted requests
+    are answered in batches cut from that order, one wave at a time; a killed run takes up the same batches.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -131,7 +131,8 @@ class Supersteps:
         return [tuple(_calls(chosen, loads, one_by_one=False))], ""
 
     def _admit(self, ready: Sequence[Wanted], budget: RunBudget) -> list[Wanted]:
-        admitted, cost = [], 0
+        admitted: list[Wanted] = []
+        cost = 0
         for wanted in ready:
             cost += wanted.request.cost
             if not budget.fits(cost, calls=len(admitted) + 1):

@@ -34,10 +34,16 @@ class WorkerClient(Protocol):
 class Executor(Protocol):
     """Built as `impl(config, staff)`; `start` may raise EnvironmentMissing, `close` is safe to call twice."""
 
-    config: ExecutorConfig
-    workers: Sequence[WorkerClient]
-    engines: Mapping[str, EngineInfo]
-    """By engine id, filled by `start`."""
+    @property
+    def config(self) -> ExecutorConfig: ...
+
+    @property
+    def workers(self) -> Sequence[WorkerClient]: ...
+
+    @property
+    def engines(self) -> Mapping[str, EngineInfo]:
+        """By engine id, filled by `start`."""
+        ...
 
     async def start(self) -> None: ...
 

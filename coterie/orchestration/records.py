@@ -18,6 +18,7 @@ def turn_fact(turn: Turn) -> Fact:
 
 
 def read_turn(key: str, payload: dict[str, Any]) -> Turn:
+    """A turn from its key and payload."""
     prompt = payload["prompt"]
     is_chat = bool(prompt) and isinstance(prompt[0], dict)
     return Turn(
@@ -52,10 +53,12 @@ def sample_note(done: Performed, host: str, replica: int) -> Note:
 
 
 def verdict_fact(turn: Turn, verdict: Verdict) -> Fact:
+    """The fact of a verdict on a turn."""
     return Fact(f"verdict/{turn.key}", "verdict", dataclasses.asdict(verdict))
 
 
 def episode_fact(job: Job, outcome: Outcome, verdict: Verdict) -> Fact:
+    """The fact of a finished episode."""
     payload = dataclasses.asdict(outcome) | {
         "society": job.society,
         "task": job.task.id,
@@ -65,6 +68,7 @@ def episode_fact(job: Job, outcome: Outcome, verdict: Verdict) -> Fact:
 
 
 def read_outcome(payload: dict[str, Any]) -> Outcome:
+    """An outcome from the payload of its episode."""
     return Outcome(
         payload["answer"],
         tuple(payload["rounds"]),

@@ -1,7 +1,7 @@
 """The supervisor: moves the workers, commits every turn before anybody uses it, and keeps the budget.
 
-What is dispatched when is the dispatcher's matter (`statistical` and `exact` differ only there). Here stands the loop: let
-workers advance, plan calls, run them, commit, hand the committed turns back.
+What is dispatched when is the dispatcher's matter (`statistical` and `exact` differ only there). Here stands the loop:
+let workers advance, plan calls, run them, commit, hand the committed turns back.
 """
 
 from __future__ import annotations

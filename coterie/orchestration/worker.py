@@ -20,8 +20,8 @@ from coterie import registry
 from coterie.agents.seats import Agent
 from coterie.envs import answers
 from coterie.errors import CoterieError, EngineError, ProtocolError
-from coterie.orchestration.protocols.config import ProtocolConfig
 from coterie.orchestration.pool import EngineClient, PolicySpec
+from coterie.orchestration.protocols.config import ProtocolConfig
 from coterie.types import EncodedPrompt, Messages, Outcome, Place, Sample, Task, Turn
 
 # A protocol may only await `ask` and gather over it, so a wake-up passes through a few hops of the event loop at most.
@@ -283,7 +283,9 @@ def turn_key(place: Place, policy: PolicySpec, prompt: Messages) -> str:
 def _check(samples: Sequence[Sample], wanted: int, policy: str) -> None:
     """Refuse what is no answer: a wrong number of samples, or samples whose parts do not fit together."""
     if len(samples) != wanted:
-        raise EngineError(f"the engine returned {len(samples)} replies for {wanted} prompts", where=f"policy {policy!r}")
+        raise EngineError(
+            f"the engine returned {len(samples)} replies for {wanted} prompts", where=f"policy {policy!r}"
+        )
     for sample in samples:
         for ids in (sample.token_ids, sample.logprobs):
             if ids is not None and len(ids) != sample.num_tokens:

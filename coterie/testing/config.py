@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from coterie.config.base import Config, KindConfig
+from coterie.agents.engines.config import EngineConfig
+from coterie.config.base import Config
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -33,8 +34,10 @@ class FaultsConfig(Config):
     """A sample claims one token more than it carries."""
 
 
-class ScriptedConfig(KindConfig):
+class ScriptedConfig(EngineConfig):
     """Deterministic replies without a model: every choice is a function of the seed and of the turn's place."""
+
+    capabilities = frozenset({"tokens", "logprobs", "seeded"})
 
     kind: Literal["scripted"] = "scripted"
     mode: Literal["arithmetic", "echo"] = "arithmetic"

@@ -45,10 +45,8 @@ def play(
 ) -> Iterator[Journal]:
     """Work sums with these protocols and the scripted engine; yields the journal.
 
-    Args:
-        engine: Fields of the scripted engine's config.
-        path: A journal to create, or to go on with; a temporary one if None.
-        executor: Instead of a local one; built for the same `staff(...)`.
+    `engine` holds fields of the scripted engine's config; `path` is a journal to create or to go on with, a temporary
+    one if None; `executor` stands in for a local one, built for the same `staff(...)`.
 
     Raises:
         CoterieError: as the supervisor raises it.
@@ -64,7 +62,7 @@ def play(
                 for config in protocol.expand()
             ]
             crew = staff(engine, seed=seed, exact=exact, limits=limits)
-            host = executor or LocalExecutor(LocalConfig(attempts=attempts, deadline=deadline), crew)
+            host: Executor = executor or LocalExecutor(LocalConfig(attempts=attempts, deadline=deadline), crew)
             asyncio.run(_work(journal, host, crew, bench, jobs, budget or RunBudget(), exact, observer))
             yield journal
 
@@ -110,8 +108,8 @@ async def _work(
 def check_protocol(config: ProtocolConfig, *, agents: Sequence[Agent] = AGENTS) -> None:
     """What every protocol owes its users; raises AssertionError with the property that fails.
 
-    Episodes end, also where replies are empty or cut; answers come from replies; the outcome names real turns and agents;
-    the same seed gives the same journal, whatever the batch size.
+    Episodes end, also where replies are empty or cut; answers come from replies; the outcome names real turns and
+    agents; the same seed gives the same journal, whatever the batch size.
     """
     with play(config, agents=agents) as journal:
         digest = journal.digest()

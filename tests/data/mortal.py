@@ -1,7 +1,7 @@
 """A plugin: the scripted engine in a process that dies when it is told to.
 
-MORTAL="<call> <seconds>" kills the process with SIGKILL so many seconds after that call of the engine began; without the
-variable nothing happens.
+MORTAL="<call> <seconds>" kills the process with SIGKILL so many seconds after that call of the engine began; without
+the variable nothing happens.
 """
 
 import os

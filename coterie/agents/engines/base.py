@@ -8,8 +8,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds
 
 Capability = Literal["tokens", "logprobs", "seeded", "choices", "lora", "shared_cache"]
-"""tokens: samples carry token ids. logprobs: and their log-probabilities. seeded: tokens are drawn by counted uniforms,
-so `determinism: exact` holds. choices: constrained decoding. lora: adapters per request. shared_cache: `GroupDecoder`."""
+"""tokens: samples carry token ids. logprobs: and their log-probabilities. seeded: tokens are drawn by counted
+uniforms, so `determinism: exact` holds. choices: constrained decoding. lora: adapters per request. shared_cache:
+`GroupDecoder`.
+"""
 
 
 @runtime_checkable
@@ -61,7 +63,7 @@ class Scorer(Protocol):
     """A teacher-forced pass over given tokens."""
 
     def score(self, ids: Sequence[TokenIds], signals: Sequence[str]) -> list[dict[str, Any]]:
-        """Per sequence of T tokens a dict with the wanted signals, each a float32 array of T-1 values for tokens 1..T-1.
+        """Per sequence of T tokens a dict with the wanted signals, each float32 [T-1] for tokens 1..T-1.
 
         Signals: `logprobs` (nats, of the token given its prefix) and `entropy` (nats, of the distribution it was drawn
         from).

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from coterie.config.base import KindConfig
 
 
-class LocalModelConfig(KindConfig):
+class EngineConfig(KindConfig):
+    """Base of engine configs. It says what the engine will be able to do, so that `validate` needs not start it."""
+
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+    """See `engines.base.Capability`."""
+
+
+class LocalModelConfig(EngineConfig):
     """What engines that load weights themselves have in common."""
+
+    capabilities = frozenset({"tokens", "logprobs", "seeded"})
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto` is the model's own (float32 where a CPU has no bfloat16); `determinism: exact` across executors needs
@@ -51,13 +60,13 @@ class AutoConfig(LocalModelConfig):
     kind: Literal["auto"] = "auto"
 
 
-class OpenAIConfig(KindConfig):
+class OpenAIConfig(EngineConfig):
     """Any server that speaks the OpenAI chat API."""
 
     kind: Literal["openai"] = "openai"
     base_url: str = ""
     """Empty: the client's default (OPENAI_BASE_URL, else OpenAI)."""
-    api_key: str = Field("", repr=False)
+    api_key: str = Field("", repr=False, pattern=r"^(\$\{secret:[A-Za-z_][A-Za-z0-9_]*\})?$")
     """Write `${secret:NAME}`; empty: OPENAI_API_KEY."""
     concurrency: int = Field(32, ge=1)
     timeout: float = Field(120.0, gt=0)

@@ -9,7 +9,9 @@ import typer
 
 def resume(
     run: Path = typer.Argument(..., metavar="RUN", help="A run folder, the start of its name, or `latest`."),
-    path: Path | None = typer.Argument(None, metavar="[FILE]", help="The experiment file, to check that it is the same."),
+    path: Path | None = typer.Argument(
+        None, metavar="[FILE]", help="The experiment file, to check that it is the same."
+    ),
     overrides: list[str] = typer.Option(
         [], "--override", "-o", metavar="PATH=VALUE", help="Change budget, executor or track: budget.tokens=100000."
     ),
@@ -19,8 +21,8 @@ def resume(
 ) -> None:
     """Go on with a run where its journal ends."""
     from coterie.config.load import load
-    from coterie.experiments.api import start
-    from coterie.experiments.attempt import finish, load_resolved
+    from coterie.experiments.attempt import load_resolved, start
+    from coterie.experiments.cli.ending import finish
     from coterie.experiments.display import make_display
     from coterie.experiments.folder import RunFolder
 

@@ -17,8 +17,8 @@ def run(
 ) -> None:
     """Run an experiment file, and report."""
     from coterie.config.load import load
-    from coterie.experiments.api import start
-    from coterie.experiments.attempt import finish, prepare
+    from coterie.experiments.attempt import prepare, start
+    from coterie.experiments.cli.ending import finish
     from coterie.experiments.display import make_display
 
     if executor:

@@ -32,5 +32,5 @@ class SocietyProtocol(Protocol):
 
 def opening(agent: Agent, task: Task) -> Messages:
     """The first prompt: who the agent is, and the question."""
-    text = template("question").fill(question=task.question, example=task.example)
+    text = template("question").fill(question=task.question)
     return (*agent.preamble(), Message("user", text))

@@ -20,7 +20,7 @@ class DecisionConfig(Config):
     tie: Literal["none", "first", "random"] = "none"
     """What a tie gives: no answer, the answer of the earliest agent among the tied, or a counted draw."""
     no_answer: Literal["abstain", "strict"] = "abstain"
-    """`abstain`: agents without a parsed answer do not vote. `strict`: the winner needs more than half of all agents."""
+    """`abstain`: agents without a parsed answer do not vote. `strict`: the winner needs more than half of all."""
 
 
 class ProtocolConfig(KindConfig):
@@ -72,8 +72,11 @@ class SingleConfig(ProtocolConfig):
 
 
 class SelfConsistencyConfig(ProtocolConfig):
-    """One agent answers many times, majority wins (arXiv 2203.11171). The samples are journalled once; reports give the
-    exact expected accuracy of any number of them, and compare at the society's own cost."""
+    """One agent answers many times, majority wins (arXiv 2203.11171).
+
+    The samples are journalled once; reports give the exact expected accuracy of any number of them, and compare at the
+    society's own cost.
+    """
 
     kind: Literal["self_consistency"] = "self_consistency"
     samples: int = Field(16, ge=1, le=1024)

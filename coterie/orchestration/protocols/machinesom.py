@@ -1,8 +1,8 @@
 """MachineSoM (Zhang et al., ACL 2024, arXiv 2310.02124): traits, thinking patterns, strategies.
 
 Round 0: everybody answers alone. Each further round has one pattern for all: in *debate* an agent reads what the others
-answered in the round before and answers again; in *reflect* it goes over its own last answer. All agents of a round speak
-at once. Strategies with a common prefix share its turns, since a turn's key names no strategy.
+answered in the round before and answers again; in *reflect* it goes over its own last answer. All agents of a round
+speak at once. Strategies with a common prefix share its turns, since a turn's key names no strategy.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from coterie.types import Outcome, Task
 
 
 class Single:
-    """The first agent answers once. Its turn is the first sample of self-consistency, and is asked only once for both."""
+    """The first agent answers once; the same turn as the first sample of self-consistency."""
 
     def __init__(self, config: SingleConfig) -> None:
         self.config = config

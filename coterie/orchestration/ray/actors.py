@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.exceptions
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from coterie.config.plugins import import_plugins
 from coterie.errors import EngineError
@@ -65,12 +65,15 @@ class RayClient:
 
     async def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]:
         # Encoding twice does no harm, so this waits for a dead actor to come back by itself.
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(EngineError), wait=wait_fixed(0.2), stop=stop_after_delay(_PATIENCE), reraise=True
-        ):
-            with attempt:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
                 encoded: list[EncodedPrompt] = await self._call("encode", prompts, sampling)
-        return encoded
+                return encoded
+            except EngineError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.2)
 
     async def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
@@ -111,4 +114,5 @@ def unwrapped(error: ray.exceptions.RayTaskError) -> BaseException:
 
 
 def first_line(error: BaseException) -> str:
+    """What an exception says first; its name if it says nothing."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

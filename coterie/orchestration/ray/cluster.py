@@ -40,12 +40,12 @@ class Cluster:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         try:
             import ray
-            from ray._raylet import AuthenticationTokenLoader, Config
+            from ray import _raylet
         except ImportError as missing:
             raise EnvironmentMissing("Ray is not installed", remedy="pip install 'ray>=2.54'") from missing
         # Ray reads mode and token once, when it is imported; this makes it read them again.
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
+        _raylet.Config.initialize("")  # type: ignore[attr-defined]
+        _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
         logging.getLogger("ray").setLevel(logging.ERROR)
         try:
             # Ray's own loggers and its workers' output would write over the display; its session folder keeps them.
@@ -127,7 +127,7 @@ def _find(address: str, where: str) -> str:
 def _is_open(address: str) -> bool:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
     environment |= {"RAY_AUTH_MODE": "disabled", "HOME": tempfile.gettempdir()}
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - our own code, in our own interpreter
         [sys.executable, "-c", _PROBE, address], env=environment, capture_output=True, timeout=60, check=False
     )
     return done.returncode == 0

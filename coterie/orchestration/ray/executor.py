@@ -1,4 +1,4 @@
-"""The Ray executor: agent workers and engine replicas as actors in one placement group; the driver keeps the journal."""
+"""The Ray executor: agent workers and engine replicas are actors; the driver keeps the journal."""
 
 from __future__ import annotations
 

@@ -1,0 +1,34 @@
+"""What `run` and `resume` say at the end."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from coterie.journal import Journal
+
+if TYPE_CHECKING:
+    from coterie.experiments.folder import RunFolder
+    from coterie.experiments.run import Ending
+
+# An attempt that was interrupted ends the command like a program that Ctrl-C killed; one out of budget did its work.
+_EXIT_CODES = {"interrupted": 130}
+
+
+def finish(folder: RunFolder, ending: Ending, report: bool = True) -> int:
+    """Print the summary, write the report, say how to go on; returns the exit code."""
+    from rich.console import Console
+
+    from coterie.experiments.metrics import summarize
+    from coterie.experiments.report import write_report
+    from coterie.experiments.report.terminal import print_summary
+
+    with Journal.read(folder.journal) as journal:
+        print_summary(summarize(journal), Console())
+    print()
+    if report:
+        print(f"report  {write_report(folder)}")
+    print(f"run     {folder.path}")
+    if ending.status != "finished":
+        print(f"stopped: {ending.reason}\ngo on with: coterie resume {folder.path}", file=sys.stderr)
+    return _EXIT_CODES.get(ending.reason, 0)
