@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -208,11 +209,9 @@ class OpenAIEngine:
 
     def describe(self) -> dict[str, Any]:
         """As `base.Engine.describe`."""
-        import openai
-
         return {
             "engine": "openai",
-            "version": f"openai {openai.__version__}",
+            "version": f"openai {importlib.metadata.version('openai')}",
             "model": self.model,
             "server": self._where(),
             "context": self.config.context,

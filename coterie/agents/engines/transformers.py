@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -129,11 +130,9 @@ class TransformersEngine:
 
     def describe(self) -> dict[str, Any]:
         """As `base.Engine.describe`."""
-        import transformers
-
         return {
             "engine": "transformers",
-            "version": f"transformers {transformers.__version__}",
+            "version": f"transformers {importlib.metadata.version('transformers')}",
             "model": self.model,
             "weights": models.fingerprint(self._folder),
             "dtype": self._model.dtype if self._model else self.config.dtype,

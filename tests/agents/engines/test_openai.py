@@ -18,7 +18,7 @@ from coterie.errors import EngineError, EngineTimeout, EnvironmentMissing
 from coterie.testing.engines import check_engine
 from coterie.types import Message, Place, Sample, Sampling
 
-KEY = "sk-very-secret-key"
+KEY, WRONG_KEY = "sk-very-secret-key", "sk-wrong-secret"
 QUESTION = (Message("system", "You are calm."), Message("user", "What is 4 + 3?"))
 SAMPLING = Sampling(max_tokens=12, stop=("\n",))
 
@@ -90,6 +90,12 @@ def completion(body: dict[str, Any]) -> Response:
     return JSONResponse({**fields, "choices": [choice], "usage": usage})
 
 
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT_KEY", KEY)
+    monkeypatch.setenv("WRONG_KEY", WRONG_KEY)
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     state = Server()
@@ -107,7 +113,7 @@ def server() -> Iterator[Server]:
 
 
 def build(server: Server, model: str = "small", **fields: Any) -> OpenAIEngine:
-    config = OpenAIConfig(**{"base_url": server.url, "api_key": KEY, "timeout": 10.0, **fields})
+    config = OpenAIConfig(**{"base_url": server.url, "api_key": "${secret:CHAT_KEY}", "timeout": 10.0, **fields})
     return OpenAIEngine(config, model, 5, exact=False)
 
 
@@ -173,16 +179,16 @@ def test_no_more_requests_than_the_limit_are_in_flight(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("model", "key", "said", "remedy"),
-    [("small", "sk-wrong-secret", "answered 401", "check the key"), ("large", KEY, "answered 404", "'large'")],
+    [("small", "WRONG_KEY", "answered 401", "check the key"), ("large", "CHAT_KEY", "answered 404", "'large'")],
 )
 def test_what_is_wrong_at_the_start_is_one_message(server: Server, model, key, said, remedy) -> None:
     with pytest.raises(EnvironmentMissing, match=said) as caught:
-        asyncio.run(build(server, model, api_key=key).start())
+        asyncio.run(build(server, model, api_key=f"${{secret:{key}}}").start())
     assert remedy in caught.value.remedy
 
 
 def test_an_unreachable_server_is_one_message() -> None:
-    config = OpenAIConfig(base_url="http://127.0.0.1:9/v1", api_key=KEY, retries=0)
+    config = OpenAIConfig(base_url="http://127.0.0.1:9/v1", api_key="${secret:CHAT_KEY}", retries=0)
     with pytest.raises(EnvironmentMissing, match="cannot be reached") as caught:
         asyncio.run(OpenAIEngine(config, "small", 0, exact=False).start())
     assert "127.0.0.1:9" in str(caught.value)
@@ -194,9 +200,8 @@ def test_a_missing_key_is_one_message(server: Server, monkeypatch: pytest.Monkey
         asyncio.run(build(server, api_key="").start())
 
 
-def test_a_secret_is_looked_up_on_use(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CHAT_KEY", KEY)
-    engine = build(server, api_key="${secret:CHAT_KEY}")
+def test_a_secret_is_looked_up_on_use(server: Server) -> None:
+    engine = build(server)
     assert ask(engine, server, [])[0].text == "It is 7"
     assert KEY not in repr(engine.config) + str(engine.config.model_dump())
 
@@ -209,8 +214,8 @@ def test_the_key_appears_nowhere(server: Server) -> None:
     shown = f"{engine!r} {engine.config!r} {engine.describe()} {caught.value} {caught.value.__cause__}"
     assert cause is not None and KEY not in shown
     with pytest.raises(EnvironmentMissing) as wrong:
-        asyncio.run(build(server, api_key="sk-wrong-secret").start())
-    assert "sk-wrong-secret" not in str(wrong.value)
+        asyncio.run(build(server, api_key="${secret:WRONG_KEY}").start())
+    assert WRONG_KEY not in str(wrong.value)
 
 
 def test_prompts_are_cut_by_the_upper_bound_of_their_tokens(server: Server) -> None:
