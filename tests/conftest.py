@@ -10,8 +10,8 @@ import pytest
 
 # Before any test imports a library that reads it: no test may reach for a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Nor may threads of torch spin while other processes of the suite want the cores (see agents/engines/process.py).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Nor may threads of torch spin for long while other processes of the suite want the cores (see agents/engines/process.py).
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 @pytest.fixture(scope="session")
