@@ -78,8 +78,8 @@ class Journal:
         lock = _hold(path)
         # Made under another name and moved: a journal is there whole or not at all.
         draft = path.with_suffix(".new")
-        draft.unlink(missing_ok=True)
-        with _translated(path):
+        with _released_on_error(lock), _translated(path):
+            draft.unlink(missing_ok=True)
             with contextlib.closing(sqlite3.connect(draft)) as db:
                 db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
             draft.replace(path)
@@ -90,7 +90,7 @@ class Journal:
         """An existing journal, held for writing; a second writer is refused."""
         _require(path)
         lock = _hold(path)
-        with _translated(path):
+        with _released_on_error(lock), _translated(path):
             return cls(path, _checked(_connect(path), path), lock)
 
     @classmethod
@@ -213,6 +213,15 @@ def _hold(path: Path) -> int:
             "another process is writing this journal", where=str(path), remedy="wait for it, or stop it"
         ) from cause
     return lock
+
+
+@contextlib.contextmanager
+def _released_on_error(lock: int) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        os.close(lock)
+        raise
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -37,7 +37,8 @@ def find_mismatches(data: Mapping[str, Any]) -> list[Mismatch]:
 
 def check(config: ExperimentConfig) -> list[Mismatch]:
     """Rules that need the whole config, each a function that yields what breaks it."""
-    return [*_exact_without_clock(config), *_exact_with_seeded_engines(config), *_rewards_once(config)]
+    rules = (_exact_without_clock, _exact_with_seeded_engines, _baselines_once, _rewards_once)
+    return [mismatch for rule in rules for mismatch in rule(config)]
 
 
 def _unknown_policies(seats: list[tuple[int, Any]], policies: Any) -> Iterator[Mismatch]:
@@ -93,6 +94,15 @@ def _exact_with_seeded_engines(config: ExperimentConfig) -> Iterator[Mismatch]:
         if "seeded" not in getattr(policy.engine, "capabilities", frozenset()):
             message = f"the engine {policy.engine.kind} cannot draw counted tokens, which `determinism: exact` needs"
             yield Mismatch(("policies", name, "engine"), message)
+
+
+def _baselines_once(config: ExperimentConfig) -> Iterator[Mismatch]:
+    seen: set[str] = set()
+    for index, baseline in enumerate(config.baselines):
+        label = getattr(baseline, "label", baseline.kind)
+        if label in seen:
+            yield Mismatch(("baselines", index), f'the baseline "{label}" stands here twice')
+        seen.add(label)
 
 
 def _rewards_once(config: ExperimentConfig) -> Iterator[Mismatch]:

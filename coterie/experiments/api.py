@@ -104,8 +104,10 @@ def run(
 def resume(run: str | Path | Run, *, display: str = "none", **overrides: Any) -> Run:
     """Go on with a run that was killed, interrupted or out of budget. Only budget, executor and trackers may change.
 
+    A finished run is left as it is.
+
     Raises:
-        ResumeError: it is finished, or something else was changed.
+        ResumeError: there is no such run, or something else was changed.
     """
     folder = run.folder if isinstance(run, Run) else RunFolder.find(Path(run))
     settings = [f"{path}={json.dumps(value)}" for path, value in overrides.items()]

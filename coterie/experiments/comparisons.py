@@ -96,7 +96,8 @@ def sampling_curve(record: RunRecord) -> Curve | None:
     """The curve of the self-consistency baseline, or None where none was asked for or it does not vote by majority."""
     config = next((b for b in record.facts["config"]["baselines"] if b["kind"] == _SAMPLED), None)
     episodes = record.episodes.get(_SAMPLED, {})
-    if config is None or config["decision"]["rule"] != "majority":
+    is_baseline = any(s.is_baseline and s.label == _SAMPLED for s in record.societies)
+    if config is None or not is_baseline or config["decision"]["rule"] != "majority":
         return None
     tasks = [t for t in sorted(episodes) if _num_samples(episodes[t].outcome.rounds) == config["samples"]]
     if not tasks:

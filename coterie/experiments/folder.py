@@ -3,7 +3,7 @@
 <name>-<time>-<id>/
   config.yaml      the experiment file as given        resolved.json   every field, defaults filled in
   journal.sqlite   the truth                           STATUS.json     a glance, rewritten as the run goes
-  logs/attempt_N.log                                   report/         derived, can be made again at any time
+  report/          derived, can be made again at any time
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ class RunFolder:
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         path = parent / f"{name}-{stamp}-{secrets.token_hex(2)}"
         path.mkdir(parents=True, mode=0o700)
-        folder = cls(path.resolve())
-        folder.logs.mkdir()
-        return folder
+        return cls(path.resolve())
 
     @classmethod
     def find(cls, given: Path) -> RunFolder:
@@ -65,10 +63,6 @@ class RunFolder:
     @property
     def source(self) -> Path:
         return self.path / "config.yaml"
-
-    @property
-    def logs(self) -> Path:
-        return self.path / "logs"
 
     @property
     def report(self) -> Path:

@@ -22,7 +22,7 @@ from coterie.config.load import Loaded
 from coterie.config.references import check_secrets
 from coterie.config.schema import ExperimentConfig
 from coterie.envs.benchmarks.base import Benchmark
-from coterie.errors import CoterieError, ResumeError
+from coterie.errors import CoterieError, Interrupted, ResumeError
 from coterie.experiments import provenance
 from coterie.experiments.display import Display
 from coterie.experiments.folder import RunFolder, write_json
@@ -55,9 +55,11 @@ def societies(config: ExperimentConfig) -> list[Society]:
     """The societies of a run: those the protocol stands for, then the baselines."""
     seats = expand(config.seats)
     solo = (Agent("solo", config.seats[0].policy),)
-    found = [Society(p.label, p, seats, False) for p in _protocols(config.protocol)]
-    found += [Society(p.label, p, solo, True) for b in config.baselines for p in _protocols(b)]
-    return list({society.label: society for society in found}.values())
+    found = {p.label: Society(p.label, p, seats, False) for p in _protocols(config.protocol)}
+    for protocol in (p for b in config.baselines for p in _protocols(b)):
+        # The protocol under test may be a default baseline too; then it is the seats' society that is measured.
+        found.setdefault(protocol.label, Society(protocol.label, protocol, solo, True))
+    return list(found.values())
 
 
 def _protocols(config: Any) -> Sequence[ProtocolConfig]:
@@ -71,6 +73,9 @@ def facts_of(loaded: Loaded, fingerprint: str, tasks: int) -> dict[str, Any]:
     It names the societies with their agents, so that a report needs no plugin to read a journal.
     """
     config = json.loads(loaded.config.model_dump_json(exclude=set(CIRCUMSTANCES)))
+    # Limits of a task, unlike those of the run, decide how its episodes end.
+    limits = loaded.config.budget.model_dump(include={"task_tokens", "task_calls"}, exclude_none=True)
+    config |= {"budget": limits} if limits else {}
     found = [
         {"label": s.label, "is_baseline": s.is_baseline, "agents": [dataclasses.asdict(a) for a in s.agents]}
         for s in societies(loaded.config)
@@ -108,15 +113,36 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
         jobs = owed(config, benchmark, journal)
         if not jobs:
             display.say("nothing to do: the run is finished")
+            _mark_finished(folder, journal)
             return Ending("finished", "", journal.digest(), 0.0)
         budget = config.budget
         standing = Standing.read(journal, max_tokens=budget.tokens, max_calls=budget.calls)
         with Trackers(config.track, folder.path, facts["config"], display.say) as trackers:
             attempt = _Attempt(loaded, folder, journal, benchmark, display, Audience(display, trackers))
             trackers.begin(standing)
-            ending = asyncio.run(attempt.run(standing, jobs))
+            try:
+                ending = asyncio.run(attempt.run(standing, jobs))
+            except asyncio.CancelledError:
+                raise Interrupted(
+                    "the run was stopped at once", where=str(folder.path), remedy="go on with `coterie resume`"
+                ) from None
             trackers.status = ending.status
         return ending
+
+
+def _mark_finished(folder: RunFolder, journal: Journal) -> None:
+    """Write the status of a run that was killed between its last commit and its end."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        if json.loads(folder.status.read_text("utf-8"))["status"] == "finished":
+            return
+    _write_status(folder, journal, sum(1 for _ in journal.notes("attempt")), "finished")
+
+
+def _write_status(folder: RunFolder, journal: Journal, attempt: int, status: str, reason: str = "") -> None:
+    write_json(folder.status, {
+        "status": status, "reason": reason, "attempt": attempt, "turns": journal.count("turn"),
+        "episodes": journal.count("episode"), "digest": journal.digest(),
+    })  # fmt: skip
 
 
 def owed(config: ExperimentConfig, benchmark: Benchmark, journal: Journal) -> list[Job]:
@@ -197,9 +223,12 @@ class _Attempt:
             raise
         finally:
             seconds = time.monotonic() - start
-            self.note("attempt-end", {"number": self.number, "status": status, "reason": reason, "seconds": seconds})
-            self.write_status(status, reason)
-            await executor.close()
+            end = {"number": self.number, "status": status, "reason": reason, "seconds": seconds}
+            try:
+                self.note("attempt-end", end)
+                self.write_status(status, reason)
+            finally:
+                await executor.close()
         return Ending(status, reason, self.journal.digest(), seconds)
 
     def _supervisor(self, executor: Executor) -> Supervisor:
@@ -255,7 +284,4 @@ class _Attempt:
         self.journal.commit(notes=[Note(kind, str(self.number), payload)])
 
     def write_status(self, status: str, reason: str = "") -> None:
-        write_json(self.folder.status, {
-            "status": status, "reason": reason, "attempt": self.number, "turns": self.journal.count("turn"),
-            "episodes": self.journal.count("episode"), "digest": self.journal.digest(),
-        })  # fmt: skip
+        _write_status(self.folder, self.journal, self.number, status, reason)

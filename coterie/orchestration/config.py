@@ -13,7 +13,7 @@ class ExecutorConfig(KindConfig):
     """What every executor has. None of it changes a fact of a run, only when and where the work is done."""
 
     episodes: int = Field(512, ge=1)
-    """How many episodes are open at once in each worker."""
+    """How many episodes are open at once, in all workers together."""
     deadline: float = Field(600.0, gt=0)
     """Seconds an engine may take for one call before it counts as hung."""
     attempts: int = Field(3, ge=1)

@@ -53,6 +53,7 @@ class _Desk:
     turns: list[Turn] = field(default_factory=list)
     open_jobs: dict[str, Job] = field(default_factory=dict)
     is_advancing: bool = False
+    is_reviving: bool = False
     lives: int = 0
 
 
@@ -148,7 +149,7 @@ class Supervisor:
 
     def _start_advances(self) -> None:
         for worker, desk in enumerate(self._desks):
-            if not desk.is_advancing and (desk.jobs or desk.turns):
+            if not desk.is_advancing and not desk.is_reviving and (desk.jobs or desk.turns):
                 desk.is_advancing = True
                 jobs, turns, desk.jobs, desk.turns = desk.jobs, desk.turns, [], []
                 self._spawn(self._advance(worker, jobs, turns))
@@ -199,7 +200,10 @@ class Supervisor:
             if not wanted.workers and key in self._ready:
                 del self._wanted[key]
                 self._ready.discard(key)
+        # Meanwhile jobs may be opened for this worker; given to the dead one they would have it replaced twice.
+        desk.is_reviving = True
         await self._executor.revive(worker)
+        desk.is_reviving = False
         desk.turns, desk.jobs = [], list(desk.open_jobs.values())
 
     # Calling the engines.

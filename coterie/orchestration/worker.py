@@ -225,14 +225,15 @@ class Worker:
         requests = []
         for place, key, waiter, ledger in fresh:
             open_ = self._open[key]
-            try:
-                ledger.reserve(open_.cost)
-            except BudgetSpent as spent:
-                waiter.set_exception(spent)
-                self._activity += 1
-                continue
-            ledger.asked[key] = waiter
-            waiter.add_done_callback(partial(_settle_ledger, ledger, open_.cost))
+            if key not in ledger.asked:
+                try:
+                    ledger.reserve(open_.cost)
+                except BudgetSpent as spent:
+                    waiter.set_exception(spent)
+                    self._activity += 1
+                    continue
+                ledger.asked[key] = waiter
+                waiter.add_done_callback(partial(_settle_ledger, ledger, open_.cost))
             if not open_.waiters:
                 requests.append(Request(key, place, open_.policy.name, open_.cost))
             open_.waiters.append(waiter)

@@ -90,6 +90,7 @@ def make_run(tmp_path: Path, events: list[Event]) -> Iterator[Callable[..., RunF
 
     def make(name: str = "trial", episodes: int = 8, status: str = "finished", text: str | None = None) -> RunFolder:
         folder = RunFolder.create(tmp_path / "runs", name)
+        folder.resolved.write_text("{}")
         attempt = {"number": 1, "budget": {"tokens": 1000, "calls": None}, "executor": {"kind": "local"}}
         with Journal.create(folder.journal) as journal:
             journal.commit([run_fact(4)], [Note("attempt", "1", attempt)])

@@ -104,7 +104,7 @@ def test_a_run_out_of_budget_is_resumed_with_more(tmp_path, undisturbed):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_drains_the_run_and_says_how_to_resume(tmp_path, undisturbed, number):
-    (tmp_path / "society.yaml").write_text(YAML.replace("delay: 0.01", "delay: 0.3"))
+    (tmp_path / "society.yaml").write_text(YAML.replace("delay: 0.01", "delay: 0.15"))
     command = [sys.executable, "-m", "coterie", "run", "society.yaml", "--display", "none"]
     run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 30

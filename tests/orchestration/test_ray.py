@@ -136,9 +136,11 @@ def test_a_killed_actor_changes_no_fact(nodes, digest, victim):
     with play(DEBATE, executor=host, observer=AtTurn(5, lambda: kill(victim))) as journal:
         assert journal.digest() == digest
         codes = {note.payload["code"] for note in journal.notes("failure")}
-    assert codes & {"E_WORKER_LOST", "E_ENGINE"}
+    # An engine that dies between two calls is back before it is missed.
+    assert codes == {"E_WORKER_LOST"} if "Worker" in victim else codes <= {"E_ENGINE"}
 
 
+@pytest.mark.slow
 def test_a_node_that_ends_changes_no_fact(nodes, digest):
     engine = {"delay": 0.2, "max_batch": 4}
     host = executor(engine, address=nodes.address, workers=2, replicas=2)

@@ -101,16 +101,27 @@ class RayExecutor:
         return RayWorker(_actor(WorkerActor, self._at(index), restarts=0).remote(self.staff, self._actors))
 
     async def _ready(self, actor: Any, seconds: float) -> tuple[EngineInfo, dict[str, Any]]:
-        """Wait for an engine actor, also through a restart of its process."""
-        async with asyncio.timeout(seconds):
-            while True:
-                try:
-                    described: tuple[EngineInfo, dict[str, Any]] = await actor.ready.remote()
-                    return described
-                except ray.exceptions.ActorUnavailableError:
-                    await asyncio.sleep(0.2)
-                except ray.exceptions.RayTaskError as error:
-                    raise unwrapped(error) from None
+        """Wait for an engine actor, also through a restart of its process.
+
+        Raises:
+            EngineError: it died for good, or did not come within so many seconds.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        described: tuple[EngineInfo, dict[str, Any]] = await actor.ready.remote()
+                        return described
+                    except ray.exceptions.ActorUnavailableError:
+                        await asyncio.sleep(0.2)
+        except ray.exceptions.RayTaskError as error:
+            raise unwrapped(error) from None
+        except ray.exceptions.RayActorError as dead:
+            raise EngineError(f"an engine actor died: {first_line(dead)}", remedy="see its log on its node") from None
+        except TimeoutError:
+            raise EngineError(
+                f"an engine was not ready within {seconds:g} s", remedy="see its log on its node, and try again"
+            ) from None
 
     async def revive(self, worker: int) -> None:
         ray.kill(self.workers[worker].actor)
