@@ -89,6 +89,14 @@ def test_another_schema_version_is_refused(tmp_path):
         Journal.open(tmp_path / "journal.sqlite")
 
 
+def test_a_journal_that_cannot_be_opened_is_not_held(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    path.write_bytes(b"no journal" * 100)
+    for _ in range(2):
+        with pytest.raises(JournalError, match="could not be used"):
+            Journal.open(path)
+
+
 def test_a_file_that_is_no_journal_is_one_clear_error(tmp_path):
     (tmp_path / "journal.sqlite").write_bytes(b"not a database at all, but long enough to look at" * 50)
     with pytest.raises(JournalError, match="could not be used"):

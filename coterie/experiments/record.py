@@ -47,6 +47,8 @@ class RunRecord:
     turns: Mapping[str, Turn]
     verdicts: Mapping[str, Verdict]
     episodes: Mapping[str, Mapping[str, Episode]] = field(default_factory=dict)
+    rewards: Mapping[str, Mapping[str, tuple[Mapping[str, float], ...]]] = field(default_factory=dict)
+    """`rewards[name][label]`: for each finished episode, the reward of its turns by key."""
 
     @cached_property
     def societies(self) -> tuple[Member, ...]:
@@ -83,9 +85,13 @@ def read_record(journal: Journal) -> RunRecord:
     for fact in journal.facts("episode"):
         found = _episode(fact.payload)
         episodes.setdefault(found.society, {})[found.task] = found
+    rewards: dict[str, dict[str, tuple[Mapping[str, float], ...]]] = {}
+    for fact in journal.facts("reward"):
+        given = rewards.setdefault(fact.payload["reward"], {})
+        given[fact.payload["society"]] = (*given.get(fact.payload["society"], ()), fact.payload["turns"])
     verdicts = {f.key.removeprefix("verdict/"): Verdict(**f.payload) for f in journal.facts("verdict")}
     turns = {f.key: records.read_turn(f.key, f.payload) for f in journal.facts("turn")}
-    return RunRecord(facts, journal.digest(), turns, verdicts, episodes)
+    return RunRecord(facts, journal.digest(), turns, verdicts, episodes, rewards)
 
 
 def _episode(payload: dict[str, Any]) -> Episode:

@@ -60,6 +60,8 @@ def metric_rows(summary: dict[str, Any]) -> Rows:
                 rows.append(_row(label, f"round_{moment['round']}/{name}", moment[name], moment["tasks"]))
         for name, value in (society["cost"]["per_task"] or {}).items():
             rows.append(_row(label, f"{name}_per_task", value, tasks))
+        for reward, means in society["rewards"].items():
+            rows += [_row(label, f"reward/{reward}/{agent}", mean, tasks) for agent, mean in means.items()]
     for found in summary["facts"]["comparisons"]:
         metric = f"difference_to_{found['baseline']}" + ("_at_equal_tokens" if found["matched"] != "as asked" else "")
         rows.append(_row(found["society"], metric, found["difference"], found["tasks"], found["interval"]))

@@ -43,8 +43,21 @@ def society_facts(record: RunRecord, member: Member) -> Row:
         "dropped_tokens": sum(turn.num_dropped for turn in turns),
         "rounds": _rounds(record, episodes),
         **_opinions(record, member, episodes),
+        "rewards": _rewards(record, member),
         "cost": _cost(record, episodes),
     }
+
+
+def _rewards(record: RunRecord, member: Member) -> dict[str, dict[str, float]]:
+    """For each reward, each agent's mean over its rewarded turns."""
+    means = {}
+    for name, given in record.rewards.items():
+        earned: dict[str, list[float]] = {}
+        for episode in given.get(member.label, ()):
+            for key, value in episode.items():
+                earned.setdefault(record.turns[key].place.seat, []).append(value)
+        means[name] = {agent: sum(values) / len(values) for agent, values in sorted(earned.items())}
+    return means
 
 
 def state(verdict: Verdict) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from coterie.errors import CoterieError, EngineError, EngineTimeout, WorkerLost
+from coterie.errors import CoterieError, EngineError, EngineTimeout, ProtocolError, WorkerLost
 from coterie.journal import Fact, Journal, Note
 from coterie.orchestration import records
 from coterie.orchestration.budget import RunBudget
@@ -55,6 +55,8 @@ class _Desk:
     is_advancing: bool = False
     is_reviving: bool = False
     lives: int = 0
+    losses: int = 0
+    """Since a turn of this worker was last committed."""
 
 
 class Supervisor:
@@ -124,6 +126,12 @@ class Supervisor:
             await asyncio.gather(*self._running, return_exceptions=True)
         if self._failure is not None:
             raise self._failure
+        stuck = [key for desk in self._desks for key in desk.open_jobs]
+        if stuck and not self.stopped:
+            raise ProtocolError(
+                f"{len(stuck)} episodes wait for something that is no turn", where=stuck[0],
+                remedy="a protocol may await nothing but `ask`, and asyncio.gather over it",
+            )  # fmt: skip
 
     def _spawn(self, step: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(step)
@@ -194,7 +202,11 @@ class Supervisor:
         if desk.lives != life:
             return
         desk.lives += 1
+        desk.losses += 1
         self._report_failure(lost, f"worker-{worker}")
+        if desk.losses > self._executor.config.attempts:
+            self._give_up(desk, lost)
+            return
         for key, wanted in list(self._wanted.items()):
             wanted.workers = [w for w in wanted.workers if w != worker]
             if not wanted.workers and key in self._ready:
@@ -205,6 +217,15 @@ class Supervisor:
         await self._executor.revive(worker)
         desk.is_reviving = False
         desk.turns, desk.jobs = [], list(desk.open_jobs.values())
+
+    def _give_up(self, desk: _Desk, lost: WorkerLost) -> None:
+        desk.jobs, desk.turns = [], []
+        error = WorkerLost(
+            f"gave up after losing a worker {desk.losses} times in a row: {lost.what}", where=lost.where,
+            remedy="see its log on its node; `coterie resume` goes on from here",
+        )  # fmt: skip
+        self._failure = self._failure or error
+        self.stop(str(error))
 
     # Calling the engines.
 
@@ -231,8 +252,12 @@ class Supervisor:
             self._put_back(wave, errors)
         else:
             self._commit([(done, call.replica) for call, part in zip(wave, results, strict=True) for done in part])  # type: ignore[union-attr]
+            for call in wave:
+                self._desks[call.worker].losses = 0
 
     async def _perform(self, call: Call) -> list[Performed]:
+        if any(call.worker not in wanted.workers for wanted in call.wanted):
+            raise WorkerLost("the worker was replaced after the call was planned; its successor has not asked yet")
         life = self._desks[call.worker].lives
         repair = self._repairs.get((call.engine, call.replica))
         keys = [wanted.request.key for wanted in call.wanted]

@@ -91,6 +91,7 @@ CASES = {
     "unknown pattern": (4, "protocol: {kind: machinesom, strategy: [debate, reflct]}", "4:49", 'did you mean "reflect"?'),
     "strategy is a word": (4, "protocol: {kind: machinesom, strategy: debat}", "4:40", "expected a list or"),
     "strategy is empty": (4, "protocol: {kind: machinesom, strategy: []}", "4:11", "strategy needs 1 to 5 rounds"),
+    "a baseline twice": (6, "baselines: [self_consistency, {kind: self_consistency, samples: 9}]", "6:31", 'the baseline "self_consistency" stands here twice'),
     "unknown baseline": (6, "baselines: [single, nobody]", "6:21", 'baselines[1]  unknown protocol "nobody"'),
     "benchmark without a task": (5, "benchmark: {kind: reasoning_gym}", "5:12", "benchmark.task  is required"),
     "unknown benchmark": (5, "benchmark: {kind: gsm9k}", "5:19", 'did you mean "gsm8k"?'),

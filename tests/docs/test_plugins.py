@@ -72,7 +72,12 @@ def test_one_experiment_uses_them_all_and_records_them(folder):
     run = coterie.run(config, runs=folder / "runs")
     assert run.status == "finished"
     assert {row["society"] for row in run.episodes()} == {"relay", "single"}
-    assert len(run.summary()["facts"]["run"]["plugins"]) == len(FILES)
+    facts = run.summary()["facts"]
+    assert len(facts["run"]["plugins"]) == len(FILES)
+    relay = next(s for s in facts["societies"] if s["label"] == "relay")
+    assert relay["rewards"]["verifier"]["doubt-1"] in [0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1]
+    assert 0 < relay["rewards"]["brevity"]["doubt-2"] < 1
+    assert "Reward brevity" in run.report().read_text()
 
 
 def test_a_broken_plugin_is_named(folder):

@@ -1,12 +1,18 @@
 """The supervisor with scripted engines: sharing, determinism, budgets, faults, resume."""
 
+import asyncio
+
 import pytest
 
-from coterie.errors import EngineError, ProtocolError
+from coterie.errors import EngineError, ProtocolError, WorkerLost
 from coterie.orchestration.budget import RunBudget
+from coterie.orchestration.config import LocalConfig
+from coterie.orchestration.local import LocalExecutor
+from coterie.orchestration.pool import LocalClient
 from coterie.orchestration.protocols.config import MachineSomConfig, SelfConsistencyConfig, SingleConfig
-from coterie.orchestration.worker import TaskLimits
-from coterie.testing.societies import AGENTS, check_protocol, play
+from coterie.orchestration.worker import TaskLimits, Worker
+from coterie.testing.societies import AGENTS, check_protocol, play, staff
+from coterie.types import Message, Outcome
 
 DEBATE = MachineSomConfig(strategy=("debate", "reflect", "debate"))
 
@@ -102,6 +108,87 @@ def test_an_episode_never_exceeds_its_token_budget():
             spent[task] = spent.get(task, 0) + fact.payload["num_prompt_tokens"] + fact.payload["num_tokens"]
     assert spent
     assert max(spent.values()) <= 3000
+
+
+def test_a_question_asked_twice_is_one_turn_and_is_charged_once(monkeypatch):
+    from coterie.orchestration.protocols.single import Single
+
+    async def run(self, task, agents, ask):
+        prompt = (Message("user", task.question),)
+        first, again = await asyncio.gather(*(ask(agents[0], prompt, round=0) for _ in range(2)))
+        later = await ask(agents[0], prompt, round=0)
+        assert first == again == later
+        return Outcome(first.answer, ({agents[0].name: first.key},))
+
+    monkeypatch.setattr(Single, "run", run)
+    with play(SingleConfig(), num_tasks=2, limits=TaskLimits(calls=1)) as journal:
+        assert journal.count("turn") == 2
+        assert all("budget" not in fact.payload["decision"] for fact in journal.facts("episode"))
+
+
+class Mortal:
+    """A worker that is lost at its first call to an engine."""
+
+    def __init__(self, worker):
+        self.worker, self.is_dead = worker, False
+
+    async def advance(self, jobs, turns):
+        if self.is_dead:
+            raise WorkerLost("dead")
+        return await self.worker.advance(jobs, turns)
+
+    async def perform(self, keys, replica):
+        self.is_dead = True
+        raise WorkerLost("died")
+
+
+class TwoWorkers(LocalExecutor):
+    """The first of two workers dies, and its successor takes a while to come."""
+
+    num_revived = 0
+
+    def hire(self):
+        clients = {name: [LocalClient(engine)] for name, engine in self._engines.items()}
+        return Worker(self.staff.policies, clients, self.staff.limits)
+
+    async def start(self):
+        await super().start()
+        self.workers = [Mortal(self.hire()), self.hire()]
+
+    async def revive(self, worker):
+        self.num_revived += 1
+        await asyncio.sleep(0.05)
+        self.workers[worker] = self.hire()
+
+
+def test_a_worker_that_is_lost_while_jobs_are_opened_is_replaced_once(digest):
+    host = TwoWorkers(LocalConfig(episodes=2), staff({"continuous": True}, exact=False))
+    with play(DEBATE, executor=host, exact=False) as journal:
+        assert journal.digest() == digest
+    assert host.num_revived == 1
+
+
+def test_a_worker_that_is_lost_again_and_again_ends_the_run_with_its_name():
+    class Doomed(TwoWorkers):
+        async def revive(self, worker):
+            self.num_revived += 1
+            self.workers[worker] = Mortal(self.hire())
+
+    host = Doomed(LocalConfig(), staff(exact=False))
+    with pytest.raises(WorkerLost, match="4 times in a row: died"), play(DEBATE, executor=host, exact=False):
+        pass
+    assert host.num_revived == 3
+
+
+def test_a_protocol_that_awaits_something_else_is_no_finished_run(monkeypatch):
+    from coterie.orchestration.protocols.single import Single
+
+    async def run(self, task, agents, ask):
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(Single, "run", run)
+    with pytest.raises(ProtocolError, match="6 episodes wait for something that is no turn"), play(SingleConfig()):
+        pass
 
 
 def test_a_protocol_that_raises_is_named_with_its_task(monkeypatch):

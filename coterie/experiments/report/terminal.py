@@ -128,6 +128,10 @@ def _closing(summary: dict[str, Any]) -> Iterator[str]:
     if sharing["shared"]:
         asked, distinct = number(sharing["asked_per_task"]), number(sharing["distinct_per_task"])
         yield f"Shared turns: {distinct} distinct per task instead of {asked}"
+    for society in facts["societies"]:
+        for reward, means in society["rewards"].items():
+            earned = ", ".join(f"{agent} {number(mean, 3)}" for agent, mean in means.items())
+            yield f"Reward {reward}, mean per turn in {society['label']}: {earned or 'none yet'}"
     cost, times = facts["totals"]["cost"], telemetry["totals"]
     money = f", {bill(facts['totals']['money'])}" if facts["totals"]["money"] else ""
     yield (
