@@ -10,7 +10,7 @@ import pytest
 
 # Before any test imports a library that reads it: no test may reach for a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Nor may threads of torch spin for long while other processes of the suite want the cores (see agents/engines/process.py).
+# Nor may threads of torch spin for long while other processes want the cores (see agents/engines/process.py).
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 

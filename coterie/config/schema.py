@@ -108,7 +108,7 @@ class ExperimentConfig(Config):
     benchmark: Annotated[KindConfig, OneOf("benchmark")]
     """Where the tasks come from."""
     rewards: tuple[Annotated[KindConfig, OneOf("reward")], ...] = ()
-    """What turns are worth once an episode is over (`coterie ls rewards`); journalled."""
+    """What turns are worth once an episode is over (`coterie ls rewards`); journalled, and averaged in the report."""
     budget: BudgetConfig = BudgetConfig()
     executor: Annotated[KindConfig, OneOf("executor")] = Field(default="local")  # type: ignore[assignment]
     """Where the work is done."""

@@ -11,6 +11,7 @@ from coterie.config.load import load, loads
 from coterie.experiments.attempt import load_resolved, prepare, start
 from coterie.experiments.display import make_display
 from coterie.experiments.folder import RunFolder
+from coterie.experiments.progress import read_state
 from coterie.journal import Journal
 
 Rows = list[dict[str, Any]]
@@ -31,8 +32,8 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`finished`, `stopped`, `failed`, or how far it is."""
-        return str(json.loads(self.folder.status.read_text("utf-8"))["status"])
+        """`starting`, `running`, `finished`, `stopped`, `failed` or `killed`."""
+        return read_state(self.folder)[0]
 
     def turns(self, *, frame: bool = False) -> Any:
         """One row per turn: its place, text, parsed answer, verdict, tokens. `frame=True` gives a pandas DataFrame."""

@@ -9,19 +9,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coterie.config.load import Loaded, loads
-from coterie.errors import ResumeError
+from coterie.errors import EnvironmentMissing, ResumeError
 from coterie.experiments.display import Display
-from coterie.experiments.folder import RunFolder, write_json
-from coterie.experiments.run import Ending, execute
+from coterie.experiments.folder import RunFolder
+from coterie.experiments.run import Ending, execute, save_resolved
 
 
 def prepare(loaded: Loaded, runs: Path, source: Path | None = None) -> RunFolder:
     """A fresh run folder with the resolved config, and the experiment file as given."""
-    folder = RunFolder.create(runs, loaded.config.name)
-    if source is not None:
-        folder.source.write_bytes(source.read_bytes())
-    config = json.loads(loaded.config.model_dump_json())
-    write_json(folder.resolved, {"base": str(loaded.base), "config": config})
+    try:
+        folder = RunFolder.create(runs, loaded.config.name)
+        if source is not None:
+            folder.source.write_bytes(source.read_bytes())
+        save_resolved(folder, loaded)
+    except OSError as cause:
+        raise EnvironmentMissing(
+            f"cannot make a run folder: {cause.strerror}", where=str(runs), remedy="name another place with --runs"
+        ) from cause
     return folder
 
 

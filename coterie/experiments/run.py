@@ -11,7 +11,7 @@ import dataclasses
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from coterie import registry
 from coterie.agents.prompts import template_hashes
 from coterie.agents.seats import Agent, expand
 from coterie.config.load import Loaded
-from coterie.config.references import check_secrets
+from coterie.config.references import check_secrets, redact
 from coterie.config.schema import ExperimentConfig
 from coterie.envs.benchmarks.base import Benchmark
 from coterie.errors import CoterieError, Interrupted, ResumeError
@@ -110,6 +110,7 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
     with journal:
         check_unchanged(journal, facts)
         journal.commit([Fact("run", "run", facts)])
+        save_resolved(folder, loaded)
         jobs = owed(config, benchmark, journal)
         if not jobs:
             display.say("nothing to do: the run is finished")
@@ -145,10 +146,16 @@ def _write_status(folder: RunFolder, journal: Journal, attempt: int, status: str
     })  # fmt: skip
 
 
+def save_resolved(folder: RunFolder, loaded: Loaded) -> None:
+    """Write every field of the config, and the folder that its relative paths start from."""
+    config = json.loads(loaded.config.model_dump_json())
+    write_json(folder.resolved, {"base": str(loaded.base), "config": config})
+
+
 def owed(config: ExperimentConfig, benchmark: Benchmark, journal: Journal) -> list[Job]:
     """The episodes that are not in the journal yet, task by task."""
     found = societies(config)
-    jobs = [Job(s.label, task, s.agents, s.protocol) for task in benchmark.tasks() for s in found]
+    jobs = [Job(s.label, task, s.agents, s.protocol, config.seed) for task in benchmark.tasks() for s in found]
     return [job for job in jobs if journal.get(job.key) is None]
 
 
@@ -211,15 +218,19 @@ class _Attempt:
             for spec in self.staff.engines.values():
                 self.display.say(f"starting {spec.config.kind} with {spec.model} ({executor.config.kind})")
             await executor.start()
-            self.note("executor", executor.describe())
+            self.note("executor", described := executor.describe())
+            self._keep_engines(described["engines"])
             supervisor = self._supervisor(executor)
             self.write_status("running")
             self.display.begin(standing)
-            with self._stops(supervisor):
+            with self._stops(supervisor, start):
                 await supervisor.run(jobs)
             status, reason = ("stopped", supervisor.stopped) if supervisor.stopped else ("finished", "")
         except CoterieError as error:
-            reason = str(error)
+            reason = redact(str(error))
+            raise
+        except Exception as bug:
+            reason = redact(f"{type(bug).__name__}: {bug}")
             raise
         finally:
             seconds = time.monotonic() - start
@@ -230,6 +241,19 @@ class _Attempt:
             finally:
                 await executor.close()
         return Ending(status, reason, self.journal.digest(), seconds)
+
+    def _keep_engines(self, engines: Mapping[str, Mapping[str, Any]]) -> None:
+        """Journal what generates the text; refuse to go on with another engine, weights or precision."""
+        for name, described in engines.items():
+            now = {field: described[field] for field in ("engine", "weights", "dtype") if field in described}
+            before = self.journal.get(f"engine/{name}")
+            if before is not None and before != now:
+                raise ResumeError(
+                    "the run was started with another model:\n    " + "\n    ".join(_differences(name, before, now)),
+                    where=str(self.folder.path),
+                    remedy="resume it where it was started, or start a new run",
+                )
+            self.journal.commit([Fact(f"engine/{name}", "engine", now)])
 
     def _supervisor(self, executor: Executor) -> Supervisor:
         budget = RunBudget(self.config.budget.tokens, self.config.budget.calls)
@@ -245,7 +269,7 @@ class _Attempt:
         return Judge(self.benchmark.grader(), rewards, self.journal)
 
     @contextlib.contextmanager
-    def _stops(self, supervisor: Supervisor) -> Iterator[None]:
+    def _stops(self, supervisor: Supervisor, start: float) -> Iterator[None]:
         """While inside: Ctrl-C, SIGTERM and the budget of seconds stop the run in order; a second Ctrl-C at once."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
@@ -261,7 +285,8 @@ class _Attempt:
             signals(signal.SIGTERM, interrupt)
         timer = None
         if (seconds := self.config.budget.seconds) is not None:
-            timer = loop.call_later(seconds, supervisor.stop, f"the run's budget of {seconds:g} seconds is spent")
+            left = max(0.0, seconds - (time.monotonic() - start))
+            timer = loop.call_later(left, supervisor.stop, f"the run's budget of {seconds:g} seconds is spent")
         try:
             yield
         finally:

@@ -13,6 +13,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from coterie.config.references import redact
 from coterie.errors import CoterieError, EngineError, EngineTimeout, ProtocolError, WorkerLost
 from coterie.journal import Fact, Journal, Note
 from coterie.orchestration import records
@@ -109,7 +110,9 @@ class Supervisor:
         Raises:
             CoterieError: an engine, worker or protocol failed for good. Everything committed is kept.
         """
-        order = {task: i for i, task in enumerate(dict.fromkeys(job.task.id for job in jobs))}
+        # Finished tasks count too: a batch is one worker's, so a resumed run must share the tasks out as before.
+        finished = {fact.payload["task"] for fact in self._journal.facts("episode")}
+        order = {task: i for i, task in enumerate(sorted(finished | {job.task.id for job in jobs}))}
         self._queue.extend((order[job.task.id] % len(self._desks), job) for job in jobs)
         try:
             while True:
@@ -166,7 +169,11 @@ class Supervisor:
         desk = self._desks[worker]
         life = desk.lives
         try:
-            report = await self._executor.workers[worker].advance(jobs, turns)
+            async with asyncio.timeout(self._executor.config.deadline):
+                report = await self._executor.workers[worker].advance(jobs, turns)
+        except TimeoutError:
+            deadline = self._executor.config.deadline
+            await self._replace(worker, life, WorkerLost(f"worker {worker} took no step within {deadline:g} s"))
         except WorkerLost as lost:
             await self._replace(worker, life, lost)
         else:
@@ -324,6 +331,6 @@ class Supervisor:
 
     def _report_failure(self, error: CoterieError, key: str) -> None:
         self._journal.commit(
-            notes=[Note("failure", key, {"code": error.code, "what": error.what, "where": error.where})]
+            notes=[Note("failure", key, {"code": error.code, "what": redact(error.what), "where": redact(error.where)})]
         )
         self._observer.on_failure(error)

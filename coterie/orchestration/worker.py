@@ -36,6 +36,8 @@ class Job:
     task: Task
     agents: tuple[Agent, ...]
     protocol: ProtocolConfig
+    seed: int = 0
+    """The experiment's, for counted draws of the protocol."""
 
     @property
     def key(self) -> str:
@@ -184,7 +186,7 @@ class Worker:
         protocol = registry.impl("protocol", job.protocol.kind)(job.protocol)
         ledger = _Ledger(self._limits)
         try:
-            outcome: Outcome = await protocol.run(job.task, job.agents, _Asker(self, job.task, ledger))
+            outcome: Outcome = await protocol.run(job.task, job.agents, _Asker(self, job, ledger))
         except BudgetSpent as spent:
             # Calls let in beside the refused one are made all the same; ending before them would lose them on resume.
             await asyncio.gather(*ledger.asked.values())
@@ -259,8 +261,8 @@ def _settle_ledger(ledger: _Ledger, cost: int, waiter: asyncio.Future[Turn]) -> 
 class _Asker:
     """The `ask` of one episode."""
 
-    def __init__(self, worker: Worker, task: Task, ledger: _Ledger) -> None:
-        self._worker, self._task, self._ledger = worker, task, ledger
+    def __init__(self, worker: Worker, job: Job, ledger: _Ledger) -> None:
+        self._worker, self._task, self._ledger, self.seed = worker, job.task, ledger, job.seed
 
     async def __call__(
         self, agent: Agent, prompt: Messages, *, round: int, repeat: int = 0, purpose: str = "answer"

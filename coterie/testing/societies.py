@@ -56,7 +56,7 @@ def play(
         with Journal.open(where) if where.exists() else Journal.create(where) as journal:
             bench = Sums(SumsConfig(limit=num_tasks), seed, where.parent)
             jobs = [
-                Job(config.label, task, tuple(agents), config)
+                Job(config.label, task, tuple(agents), config, seed)
                 for task in bench.tasks()
                 for protocol in protocols
                 for config in protocol.expand()

@@ -13,8 +13,11 @@ import pytest
 
 import coterie
 from coterie.config.load import loads
-from coterie.errors import ResumeError
+from coterie.config.references import resolve_secret
+from coterie.errors import EngineError, ResumeError
 from coterie.experiments.run import societies
+from coterie.journal import Journal
+from coterie.testing.scripted import ScriptedEngine
 
 CONFIG: dict[str, Any] = {
     "name": "trial",
@@ -49,6 +52,21 @@ def test_a_run_killed_after_its_last_commit_is_marked_finished_by_resume(tmp_pat
     run.folder.status.write_text(json.dumps(before | {"status": "running"}))
     assert coterie.resume(run).status == "finished"
     assert json.loads(run.folder.status.read_text()) == before
+
+
+def test_a_secret_in_an_engines_error_is_not_written(tmp_path, monkeypatch):
+    async def generate(self, prompts, sampling, keys):
+        raise EngineError(f"the server said no to {resolve_secret('${secret:TRIAL_KEY}')}")
+
+    monkeypatch.setenv("TRIAL_KEY", "hush-hush-123")
+    monkeypatch.setattr(ScriptedEngine, "generate", generate)
+    with pytest.raises(EngineError):
+        coterie.run(CONFIG, runs=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert "no to ***" in (folder / "STATUS.json").read_text()
+    with Journal.read(folder / "journal.sqlite") as journal:
+        assert len(list(journal.notes("failure"))) == 3
+        assert "hush" not in repr(list(journal.notes()))
 
 
 def test_a_second_signal_stops_at_once_without_a_traceback(tmp_path):

@@ -168,6 +168,32 @@ def test_a_worker_that_is_lost_while_jobs_are_opened_is_replaced_once(digest):
     assert host.num_revived == 1
 
 
+def test_a_resumed_run_shares_its_tasks_out_as_before(tmp_path):
+    class Listed:
+        def __init__(self, worker):
+            self.worker, self.tasks, self.perform = worker, set(), worker.perform
+
+        async def advance(self, jobs, turns):
+            self.tasks |= {job.task.id for job in jobs}
+            return await self.worker.advance(jobs, turns)
+
+    class Pair(TwoWorkers):
+        async def start(self):
+            await super().start()
+            self.workers = self.kept = [Listed(self.hire()), Listed(self.hire())]
+
+    def tasks(budget):
+        host = Pair(LocalConfig(episodes=3), staff())
+        with play(DEBATE, executor=host, budget=budget, path=tmp_path / "journal.sqlite") as journal:
+            return [worker.tasks for worker in host.kept], journal.count("episode")
+
+    _, done = tasks(RunBudget(calls=40))
+    assert 0 < done < 6
+    (first, second), _ = tasks(RunBudget())
+    assert {int(task[4:8]) % 2 for task in first} == {0}
+    assert {int(task[4:8]) % 2 for task in second} == {1}
+
+
 def test_a_worker_that_is_lost_again_and_again_ends_the_run_with_its_name():
     class Doomed(TwoWorkers):
         async def revive(self, worker):

@@ -137,6 +137,7 @@ def _build_once(source: Path, target: Path) -> None:
 
 
 def _convert(source: Path, folder: Path) -> None:
+    quiet_transformers()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -9,20 +9,25 @@ import io
 import os
 import random
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import reasoning_gym as library
-from reasoning_gym.dataset import ProceduralDataset
-from reasoning_gym.factory import DATASETS
 
 from coterie import rng
 from coterie.envs import answers
 from coterie.envs.benchmarks.base import Item, ItemBenchmark
 from coterie.envs.benchmarks.config import ReasoningGymConfig
 from coterie.errors import ConfigError
+
+with warnings.catch_warnings():
+    # Of a package that it imports, compiled on first use: nothing we can mend.
+    warnings.simplefilter("ignore", SyntaxWarning)
+    import reasoning_gym as library
+    from reasoning_gym.dataset import ProceduralDataset
+    from reasoning_gym.factory import DATASETS
 
 _MAX_SCORED = 4_000
 _NUM_CANDIDATES = 4

@@ -16,6 +16,11 @@ class Ask(Protocol):
     The same question at the same place is one turn, whichever society asks it.
     """
 
+    @property
+    def seed(self) -> int:
+        """The experiment's seed, for counted draws (`coterie.rng`) that a protocol makes itself."""
+        ...
+
     def __call__(
         self, agent: Agent, prompt: Messages, *, round: int, repeat: int = 0, purpose: str = "answer"
     ) -> Awaitable[Turn]: ...

@@ -41,7 +41,7 @@ class MachineSom:
             turns = await self._round(number, agents, prompts, ask)
             rounds.append(turns)
         answers = [{name: turn.answer for name, turn in turns.items()} for turns in rounds]
-        answer, reason = decide(self.config.decision, answers, task.id)
+        answer, reason = decide(self.config.decision, answers, task.id, ask.seed)
         keys = tuple({name: turn.key for name, turn in turns.items()} for turns in rounds)
         return Outcome(answer, keys, tuple(edges), reason)
 

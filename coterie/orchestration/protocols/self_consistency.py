@@ -25,5 +25,5 @@ class SelfConsistency:
             *(ask(agent, prompt, round=0, repeat=repeat) for repeat in range(self.config.samples))
         )
         answers = {f"{agent.name}#{i}": turn.answer for i, turn in enumerate(turns)}
-        answer, reason = decide(self.config.decision, [answers], task.id)
+        answer, reason = decide(self.config.decision, [answers], task.id, ask.seed)
         return Outcome(answer, ({name: turn.key for name, turn in zip(answers, turns, strict=True)},), decision=reason)
