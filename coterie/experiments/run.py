@@ -279,7 +279,7 @@ class _Attempt:
             supervisor.stop("interrupted")
 
         signals: Callable[..., Any] = loop.add_signal_handler
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+        with contextlib.suppress(RuntimeError, ValueError):
             # Not in a thread other than the main one, as in a notebook.
             signals(signal.SIGINT, interrupt)
             signals(signal.SIGTERM, interrupt)
@@ -292,7 +292,7 @@ class _Attempt:
         finally:
             if timer:
                 timer.cancel()
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            with contextlib.suppress(RuntimeError, ValueError):
                 loop.remove_signal_handler(signal.SIGINT)
                 loop.remove_signal_handler(signal.SIGTERM)
 
