@@ -135,46 +135,61 @@ class Journal:
 
     def get(self, key: str) -> Any | None:
         """The payload of a fact, or None."""
-        row = self._db.execute("SELECT payload FROM facts WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(zlib.decompress(row[0]))
+        for (body,) in self._rows("SELECT payload FROM facts WHERE key = ?", (key,)):
+            return self._payload(key, body)
+        return None
 
     def facts(self, kind: str | None = None) -> Iterator[Fact]:
         """All facts (of one kind), sorted by key."""
         where, values = ("WHERE kind = ?", (kind,)) if kind else ("", ())
-        for key, kind_, body in self._db.execute(f"SELECT key, kind, payload FROM facts {where} ORDER BY key", values):  # noqa: S608
-            yield Fact(key, kind_, json.loads(zlib.decompress(body)))
+        for key, kind_, body in self._rows(f"SELECT key, kind, payload FROM facts {where} ORDER BY key", values):  # noqa: S608
+            yield Fact(key, kind_, self._payload(key, body))
 
     def notes(self, kind: str | None = None) -> Iterator[Note]:
         """All notes (of one kind), in the order written."""
         where, values = ("WHERE kind = ?", (kind,)) if kind else ("", ())
-        for when, kind_, key, body in self._db.execute(
-            f"SELECT time, kind, key, payload FROM notes {where} ORDER BY id",  # noqa: S608
-            values,
-        ):
-            yield Note(kind_, key, json.loads(zlib.decompress(body)), when)
+        rows = self._rows(f"SELECT time, kind, key, payload FROM notes {where} ORDER BY id", values)  # noqa: S608
+        for when, kind_, key, body in rows:
+            yield Note(kind_, key, self._payload(key, body), when)
 
     def count(self, kind: str) -> int:
         """How many facts of a kind there are."""
-        return int(self._db.execute("SELECT count(*) FROM facts WHERE kind = ?", (kind,)).fetchone()[0])
+        return sum(int(count) for (count,) in self._rows("SELECT count(*) FROM facts WHERE kind = ?", (kind,)))
 
     def digest(self) -> str:
         """SHA-256 over every fact's key and payload, in the order of keys."""
         total = hashlib.sha256()
-        for (digest,) in self._db.execute("SELECT hash FROM facts ORDER BY key"):
+        for (digest,) in self._rows("SELECT hash FROM facts ORDER BY key"):
             total.update(digest)
         return total.hexdigest()
 
     def verify(self) -> list[str]:
         """Check the file's pages and every payload against its hash; returns what is wrong, nothing if all is well."""
-        faults = [row[0] for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
-        for key, body, digest in self._db.execute("SELECT key, payload, hash FROM facts ORDER BY key"):
-            try:
-                good = _hash(key, zlib.decompress(body)) == digest
-            except zlib.error:
-                good = False
-            if not good:
-                faults.append(f"the payload of {key!r} does not match its hash")
+        faults = []
+        try:
+            faults += [row[0] for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
+            for key, body, digest in self._rows("SELECT key, payload, hash FROM facts ORDER BY key"):
+                try:
+                    good = _hash(key, zlib.decompress(body)) == digest
+                except zlib.error:
+                    good = False
+                if not good:
+                    faults.append(f"the payload of {key!r} does not match its hash")
+        except JournalError as error:
+            faults.append(error.what)
         return faults
+
+    def _rows(self, query: str, values: tuple[str, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        with _translated(self.path):
+            yield from self._db.execute(query, values)
+
+    def _payload(self, key: str, body: bytes) -> Any:
+        try:
+            return json.loads(zlib.decompress(body))
+        except (zlib.error, ValueError) as cause:
+            raise JournalError(
+                f"the payload of {key!r} is damaged", where=str(self.path), remedy="see `coterie log verify`"
+            ) from cause
 
     def close(self) -> None:
         """Close the file and let go of the lock. Safe to call twice."""
@@ -272,5 +287,5 @@ class _translated:
             raise JournalError(
                 f"the journal could not be used: {cause}",
                 where=str(self.path),
-                remedy="check free disk space and `coterie log verify`; what was committed before is intact",
+                remedy="check free disk space, and the file with `coterie log verify`",
             ) from cause

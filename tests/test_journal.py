@@ -147,3 +147,17 @@ except JournalError as error:
     with Journal.open(tmp_path / "journal.sqlite") as journal:
         assert journal.verify() == []
         assert journal.get("kept") == {}
+
+
+def test_a_damaged_page_is_a_named_error_and_a_fault(journal):
+    journal.commit([Fact(f"k{i:03d}", "turn", {"i": list(range(i, i + 40))}) for i in range(300)])
+    path = journal.path
+    journal.close()
+    data = bytearray(path.read_bytes())
+    third = len(data) // 3
+    data[third : third + 3000] = bytes(b ^ 0xFF for b in data[third : third + 3000])
+    path.write_bytes(data)
+    with Journal.read(path) as damaged:
+        assert damaged.verify()
+        with pytest.raises(JournalError):
+            list(damaged.facts())

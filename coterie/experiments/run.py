@@ -106,16 +106,20 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
     check_secrets(config.model_dump(mode="json"))
     benchmark: Benchmark = registry.impl("benchmark", config.benchmark.kind)(config.benchmark, config.seed, loaded.base)
     facts = facts_of(loaded, benchmark.fingerprint(), len(benchmark.tasks()))
+    if folder.status.exists() and not folder.journal.exists():
+        raise ResumeError(
+            "the run's journal is gone", where=str(folder.journal), remedy="put it back, or start a new run"
+        )
     journal = Journal.open(folder.journal) if folder.journal.exists() else Journal.create(folder.journal)
     with journal:
         check_unchanged(journal, facts)
         journal.commit([Fact("run", "run", facts)])
-        save_resolved(folder, loaded)
         jobs = owed(config, benchmark, journal)
         if not jobs:
             display.say("nothing to do: the run is finished")
             _mark_finished(folder, journal)
             return Ending("finished", "", journal.digest(), 0.0)
+        save_resolved(folder, loaded)
         budget = config.budget
         standing = Standing.read(journal, max_tokens=budget.tokens, max_calls=budget.calls)
         with Trackers(config.track, folder.path, facts["config"], display.say) as trackers:

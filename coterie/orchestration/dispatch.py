@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -56,12 +56,12 @@ class Loads:
     def total(self) -> int:
         return sum(map(sum, self.counts.values()))
 
-    def room(self, engine: str) -> int:
-        """How many requests the engine takes now."""
+    def slots(self, engine: str, *, one_by_one: bool) -> tuple[int, int]:
+        """How many calls an engine takes now, and how many requests each."""
         info, counts = self.engines[engine], self.counts[engine]
-        if info.is_continuous:
-            return max(0, _BATCHES_AHEAD * info.max_batch * info.replicas - sum(counts))
-        return info.max_batch * counts.count(0)
+        if one_by_one and info.is_continuous:
+            return max(0, _BATCHES_AHEAD * info.max_batch * info.replicas - sum(counts)), 1
+        return counts.count(0), info.max_batch
 
 
 class Dispatcher(Protocol):
@@ -80,22 +80,10 @@ class Continuous:
     """`statistical`: each request goes out as soon as its engine has room; each call is a wave of its own."""
 
     def plan(self, ready: Sequence[Wanted], loads: Loads, budget: RunBudget, is_idle: bool) -> tuple[list[Wave], str]:
-        chosen: list[Wanted] = []
-        room = {engine: loads.room(engine) for engine in loads.engines}
-        for wanted in ready:
-            if not room[wanted.engine]:
-                continue
-            if not budget.fits(wanted.request.cost):
-                if not chosen and not loads.total:
-                    return [], budget.explain()
-                break
-            budget.reserve(wanted.request.cost)
-            room[wanted.engine] -= 1
-            chosen.append(wanted)
-        waves: list[Wave] = []
-        for call in _calls(chosen, loads, one_by_one=True):
-            waves.append((call,))
-        return waves, ""
+        calls = _fill(ready, loads, budget, one_by_one=True)
+        if not calls and ready and not loads.total:
+            return [], budget.explain()
+        return [(call,) for call in calls], ""
 
 
 class Supersteps:
@@ -120,15 +108,7 @@ class Supersteps:
             open_ = self._admit(ready, budget)
             if not open_:
                 return [], budget.explain()
-        room = {engine: loads.room(engine) if not info.is_continuous else info.max_batch * info.replicas
-                for engine, info in loads.engines.items()}  # fmt: skip
-        chosen = []
-        for wanted in open_:
-            if room[wanted.engine]:
-                room[wanted.engine] -= 1
-                chosen.append(wanted)
-                budget.reserve(wanted.request.cost)
-        return [tuple(_calls(chosen, loads, one_by_one=False))], ""
+        return [tuple(_fill(open_, loads, budget, one_by_one=False))], ""
 
     def _admit(self, ready: Sequence[Wanted], budget: RunBudget) -> list[Wanted]:
         admitted: list[Wanted] = []
@@ -144,18 +124,37 @@ class Supersteps:
         return admitted
 
 
-def _calls(chosen: Iterable[Wanted], loads: Loads, *, one_by_one: bool) -> list[Call]:
-    """Group by worker and policy, cut to batches, give each to the least busy replica."""
-    groups: dict[tuple[str, int, str], list[Wanted]] = {}
-    for wanted in chosen:
-        groups.setdefault((wanted.engine, wanted.workers[0], wanted.request.policy), []).append(wanted)
-    calls = []
-    for (engine, worker, _), group in groups.items():
-        info = loads.engines[engine]
-        size = 1 if one_by_one and info.is_continuous else info.max_batch
-        for start in range(0, len(group), size):
-            counts = loads.counts[engine]
-            call = Call(engine, worker, counts.index(min(counts)), tuple(group[start : start + size]))
-            loads.add(call)
-            calls.append(call)
-    return calls
+def _fill(ready: Sequence[Wanted], loads: Loads, budget: RunBudget, *, one_by_one: bool) -> list[Call]:
+    """Full calls for the engines' free slots, reserved; stops at the first request that does not fit the budget.
+
+    In logical order a request joins the open call of its worker and policy, or opens one where there is a slot. A
+    worker performs only its own requests: a call filled up with another's would be two half-empty calls.
+    """
+    slots = {engine: loads.slots(engine, one_by_one=one_by_one) for engine in loads.engines}
+    left = {engine: count for engine, (count, _) in slots.items()}
+    parts: list[list[Wanted]] = []
+    filling: dict[tuple[str, int, str], list[Wanted]] = {}
+    for wanted in ready:
+        group = wanted.engine, wanted.workers[0], wanted.request.policy
+        part = filling.get(group)
+        if part is None or len(part) == slots[wanted.engine][1]:
+            if not left[wanted.engine]:
+                continue
+            part = []
+        if not budget.fits(wanted.request.cost):
+            break
+        budget.reserve(wanted.request.cost)
+        if not part:
+            left[wanted.engine] -= 1
+            parts.append(part)
+            filling[group] = part
+        part.append(wanted)
+    return [_assign(part, loads) for part in parts]
+
+
+def _assign(part: list[Wanted], loads: Loads) -> Call:
+    """A call on the least busy replica."""
+    counts = loads.counts[part[0].engine]
+    call = Call(part[0].engine, part[0].workers[0], counts.index(min(counts)), tuple(part))
+    loads.add(call)
+    return call

@@ -142,3 +142,14 @@ def test_an_unknown_run_lists_the_runs_there_are(tmp_path):
     refused = coterie("resume", "nothing-like-it", cwd=tmp_path)
     assert refused.returncode == 4
     assert "mortal-" in refused.stderr
+
+
+def test_a_run_whose_journal_is_gone_is_not_started_anew(tmp_path):
+    start(tmp_path)
+    (run,) = (tmp_path / "runs").iterdir()
+    (run / "journal.sqlite").unlink()
+    before = (run / "STATUS.json").read_text()
+    refused = coterie("resume", "latest", "--no-report", cwd=tmp_path)
+    assert refused.returncode == 4
+    assert "journal is gone" in refused.stderr
+    assert (run / "STATUS.json").read_text() == before
