@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from coterie.config.base import KindConfig
 
@@ -66,7 +67,7 @@ class OpenAIConfig(EngineConfig):
     kind: Literal["openai"] = "openai"
     base_url: str = ""
     """Empty: the client's default (OPENAI_BASE_URL, else OpenAI)."""
-    api_key: str = Field("", repr=False, pattern=r"^(\$\{secret:[A-Za-z_][A-Za-z0-9_]*\})?$")
+    api_key: str = Field("", repr=False)
     """Write `${secret:NAME}`; empty: OPENAI_API_KEY."""
     concurrency: int = Field(32, ge=1)
     timeout: float = Field(120.0, gt=0)
@@ -76,3 +77,11 @@ class OpenAIConfig(EngineConfig):
     context: int = Field(8192, ge=32)
     """The longest prompt plus reply. Without the server's tokenizer a prompt counts one token per byte, its upper
     bound."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _is_a_reference(cls, value: str) -> str:
+        # The message must not show the value: it may be a key.
+        if value and not re.fullmatch(r"\$\{secret:[A-Za-z_][A-Za-z0-9_]*\}", value):
+            raise ValueError("write ${secret:NAME}, and put the key into the environment variable NAME")
+        return value
