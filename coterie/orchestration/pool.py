@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -80,16 +79,11 @@ def plan(
     engines: dict[str, EngineSpec] = {}
     specs: dict[str, PolicySpec] = {}
     for name, policy in policies.items():
-        identity = json.dumps([policy.engine.model_dump(mode="json"), policy.model], sort_keys=True)
-        known = next((e for e in engines.values() if _identity(e) == identity), None)
+        known = next((e for e in engines.values() if (e.config, e.model) == (policy.engine, policy.model)), None)
         spec = known or EngineSpec(f"engine-{len(engines)}", policy.engine, policy.model, seed, exact)
         engines[spec.id] = spec
         specs[name] = PolicySpec(name, spec.id, policy.sampling.build())
     return engines, specs
-
-
-def _identity(spec: EngineSpec) -> str:
-    return json.dumps([spec.config.model_dump(mode="json"), spec.model], sort_keys=True)
 
 
 def describe(engine: Engine) -> tuple[EngineInfo, dict[str, Any]]:
