@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Two processes share the tests; a machine with more cores takes `make test PARALLEL="-n 8 --dist loadgroup"`.
+PARALLEL ?= -n 2 --dist loadgroup
 
 .PHONY: run setup test test-all lint bench clean
 
@@ -12,10 +14,10 @@ setup:
 	@$(PYTHON) scripts/setup.py
 
 test: lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
 test-all: lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 # Style, types, and which package imports which.
 lint: setup-test

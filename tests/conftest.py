@@ -22,6 +22,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Nor may threads of torch spin for long while other processes want the cores (see agents/engines/process.py).
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
+# A run has one vLLM engine and one Ray cluster, also where several processes share its tests: one of them gets all that use it.
+_SHARED = {"vllm_engine": "vllm", "nodes": "ray", "make_nodes": "ray"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a shared fixture together, and begin with them: they take longest."""
+    for item in items:
+        for name in getattr(item, "fixturenames", ()):
+            if name in _SHARED:
+                item.add_marker(pytest.mark.xdist_group(_SHARED[name]))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
 
 @pytest.fixture(scope="session")
 def smollm() -> str:
