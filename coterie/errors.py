@@ -81,6 +81,12 @@ class EngineTimeout(EngineError):
     code = "E_TIMEOUT"
 
 
+class GradingTimeout(CoterieError):
+    """The process that graded an answer was ended at its deadline or for its memory, or died."""
+
+    code = "E_GRADING_TIMEOUT"
+
+
 class WorkerLost(CoterieError):
     """An actor or its node died. The supervisor starts another and re-issues what was open."""
 

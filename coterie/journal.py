@@ -23,6 +23,7 @@ from typing import Any
 from coterie.errors import JournalError, NondeterminismError
 
 SCHEMA_VERSION = 1
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse.", "lustre", "gpfs", "ceph", "beegfs", "afs")
 _TABLES = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, kind TEXT NOT NULL, payload BLOB NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
@@ -284,8 +285,9 @@ class _translated:
 
     def __exit__(self, kind: object, cause: BaseException | None, trace: object) -> None:
         if isinstance(cause, sqlite3.Error):
+            is_damaged = getattr(cause, "sqlite_errorcode", None) in _DAMAGED
             raise JournalError(
-                f"the journal could not be used: {cause}",
+                f"the journal is damaged: {cause}" if is_damaged else f"the journal could not be used: {cause}",
                 where=str(self.path),
-                remedy="check free disk space, and the file with `coterie log verify`",
+                remedy="put a copy of it back, or start a new run" if is_damaged else "check free disk space",
             ) from cause

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 PYTHON = ("", "python", "py", "python3")
 """The languages that a block of Python may be given, none among them."""
@@ -16,6 +16,7 @@ _MARKS = re.compile(r"^([ \t]*>>>(?= \S))|(<{3,}|>{3,})", re.MULTILINE)
 _FENCED = re.compile(r"<<<\n(.*)\n>>>", re.DOTALL)
 _BLOCK = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*([A-Za-z0-9_+.-]*)[^`]*$")
 _KEEP = {"\n", "\t"}
+_BROKEN = "\ufffd"
 _MAX_SHOWN = 20_000
 
 
@@ -29,6 +30,14 @@ def for_terminal(text: str, limit: int = _MAX_SHOWN) -> str:
     """`clean` text for a terminal, at most `limit` characters."""
     shown = clean(text)
     return shown if len(shown) <= limit else shown[:limit] + f" [... {len(shown) - limit} characters more]"
+
+
+def join_pieces(pieces: Iterable[str]) -> str:
+    """A reply from its pieces: a character that the end of one cuts in two is whole in the next one."""
+    joined = ""
+    for piece in pieces:
+        joined = joined.rstrip(_BROKEN) + piece
+    return joined
 
 
 def fence(text: str, limit: int = 4_000) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 Role = Literal["system", "user", "assistant"]
 
@@ -36,14 +36,15 @@ class Sampling:
     max_tokens: int = 64
     stop: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
-    """If not empty, the reply is one of these strings (constrained decoding; capability `choices`)."""
+    """If not empty, the reply is one of these strings (constrained decoding; capability `choices`).
+    Log-probabilities are then those among the choices, token by token."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
+class Place(NamedTuple):
     """Where a turn stands in an experiment. Sorting by it is the *logical order* of a run.
 
-    It names no strategy and no executor, so equal questions asked at equal places are one turn.
+    It names no strategy and no executor, so equal questions asked at equal places are one turn. A tuple: thousands are
+    sorted at a time, and dataclasses compare by far slower.
     """
 
     task: str
@@ -61,12 +62,14 @@ class EncodedPrompt:
     """A prompt ready for its engine.
 
     `prompt` is what `Engine.generate` is given, `length` tokens long (for engines without the capability `tokens`, an
-    upper bound). `dropped` tokens were cut to fit the context.
+    upper bound). `dropped` tokens were cut to fit the context. `said` is the reply so far, if this one goes on with it;
+    a prompt of token ids ends with it, and `length` counts it.
     """
 
     prompt: Prompt
     length: int
     dropped: int = 0
+    said: TokenIds = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,10 @@ class Task:
     choices: tuple[str, ...] = ()
     example: str = ""
     """One solved example in the answer format the benchmark wants, for prompts; never this task's own solution."""
+    follow_ups: tuple[str, ...] = ()
+    """What the user says after each reply, in one conversation; the last reply is the answer."""
+    features: tuple[tuple[str, str], ...] = ()
+    """Names and values by which reports tell tasks apart; journalled with every episode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,8 @@ class Turn:
     num_dropped: int = 0
     prompt_ids: TokenIds | None = None
     token_ids: TokenIds | None = None
+    continues: str | None = None
+    """Key of the turn whose reply this one goes on with, token for token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +134,20 @@ class Verdict:
 
     answer: str | None
     correct: bool
+    labels: Mapping[str, str] | None = field(default=None, hash=False)
+    """What a judge model called each part of the reply. None: no model judges; empty: there was nothing to judge, or
+    what the model said could not be read."""
+    timed_out: bool = False
+    """Nobody knows whether the answer is right: its grading was ended at a deadline, or died. It counts as wrong."""
 
     @property
     def is_parsed(self) -> bool:
-        return self.answer is not None
+        return self.answer is not None and not self.is_excluded
+
+    @property
+    def is_excluded(self) -> bool:
+        """A model was to judge, and no label came of it: the reply belongs in no rate."""
+        return self.labels is not None and not self.labels
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -170,6 +189,27 @@ class Grader(Protocol):
 
     def grade(self, task_id: str, answer: str | None) -> Verdict:
         """Judge a parsed answer; may be called from several threads. Raises KeyError for an unknown task."""
+        ...
+
+
+@runtime_checkable
+class ModelGrader(Grader, Protocol):
+    """A grader that leaves the verdict to a model: it writes the prompt, which alone holds gold, and reads the reply.
+
+    Its `grade` gives the verdict on a reply that the model was not asked about, with empty labels.
+    """
+
+    @property
+    def judge(self) -> str:
+        """The policy that is asked, by name. It may sit at no seat."""
+        ...
+
+    def judge_prompt(self, task_id: str, answer: str) -> Messages:
+        """What the judge is asked about a parsed answer, which is untrusted. Raises KeyError for an unknown task."""
+        ...
+
+    def read_judgement(self, answer: str, said: str) -> Verdict:
+        """The verdict in a judge's reply, with labels; with empty ones, and not correct, if it cannot be read."""
         ...
 
 

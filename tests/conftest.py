@@ -22,7 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Nor may threads of torch spin for long while other processes want the cores (see agents/engines/process.py).
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
-# A run has one vLLM engine and one Ray cluster, also where several processes share its tests: one of them gets all that use it.
+# A run has one vLLM engine and one Ray cluster, also where processes share its tests: one of them gets all that use it.
 _SHARED = {"vllm_engine": "vllm", "nodes": "ray", "make_nodes": "ray"}
 
 

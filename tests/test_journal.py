@@ -93,14 +93,16 @@ def test_a_journal_that_cannot_be_opened_is_not_held(tmp_path):
     path = tmp_path / "journal.sqlite"
     path.write_bytes(b"no journal" * 100)
     for _ in range(2):
-        with pytest.raises(JournalError, match="could not be used"):
+        with pytest.raises(JournalError, match="the journal is damaged"):
             Journal.open(path)
 
 
-def test_a_file_that_is_no_journal_is_one_clear_error(tmp_path):
+def test_a_file_that_is_no_journal_is_one_clear_error_that_sends_nobody_in_a_circle(tmp_path):
     (tmp_path / "journal.sqlite").write_bytes(b"not a database at all, but long enough to look at" * 50)
-    with pytest.raises(JournalError, match="could not be used"):
-        Journal.open(tmp_path / "journal.sqlite")
+    for use in (Journal.open, Journal.read):
+        with pytest.raises(JournalError, match="the journal is damaged") as error:
+            use(tmp_path / "journal.sqlite")
+        assert "log verify" not in str(error.value) and "start a new run" in str(error.value)
 
 
 def test_what_was_committed_survives_sigkill(tmp_path):

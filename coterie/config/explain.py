@@ -81,6 +81,7 @@ def _explain(spot: Spot, error: ErrorDetails, root: Node) -> Problem:
         return Problem(mark, path, _MISSING)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _explain_kind(spot, error, root)
+    mark = node.culprit if kind == "value_error" and not is_key else mark
     return Problem(mark, path, _describe(kind, error.get("ctx", {}), error["msg"], value))
 
 

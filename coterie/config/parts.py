@@ -48,7 +48,7 @@ def place(error: ConfigError, root: Node) -> Problem:
     message = "; ".join(filter(None, (error.what, error.remedy)))
     if rest := error.where[len(found[0]) if found else 0 :].strip(": "):
         message += f" ({rest})"
-    return Problem(root.nearest(path)[1].mark, path, message)
+    return Problem(root.nearest(path)[1].culprit, path, message)
 
 
 def _typed(section: Any) -> KindConfig | None:

@@ -46,7 +46,7 @@ def check(config: ExperimentConfig) -> list[Mismatch]:
     """Rules that need the whole config, each a function that yields what breaks it."""
     rules = (
         _exact_without_clock, _exact_with_seeded_engines, _replies_that_fit, _enough_agents, _countable_agents,
-        _able_engines, _societies_once, _rewards_once,
+        _able_engines, _able_protocols, _known_judge, _societies_once, _parts_once,
     )  # fmt: skip
     return [mismatch for rule in rules for mismatch in rule(config)]
 
@@ -194,12 +194,31 @@ def _has_default_baselines(config: ExperimentConfig) -> bool:
     return kinds == tuple(b.kind for b in config.baselines) and all(b == type(b)(kind=b.kind) for b in config.baselines)
 
 
-def _rewards_once(config: ExperimentConfig) -> Iterator[Mismatch]:
-    seen: set[str] = set()
-    for index, reward in enumerate(config.rewards):
-        if reward.kind in seen:
-            yield Mismatch(("rewards", index), f'the reward "{reward.kind}" stands here twice')
-        seen.add(reward.kind)
+def _able_protocols(config: ExperimentConfig) -> Iterator[Mismatch]:
+    if not getattr(config.benchmark, "converses", False):
+        return
+    played = [(("protocol",), config.protocol), *((("baselines", i), b) for i, b in enumerate(config.baselines))]
+    for path, protocol in played:
+        if not getattr(protocol, "converses", False):
+            remedy = "set `baselines: []`" if path[0] == "baselines" else "use single"
+            message = f"{protocol.kind} cannot hold the conversations with a user of {config.benchmark.kind}; {remedy}"
+            yield Mismatch(path, message)
+
+
+def _known_judge(config: ExperimentConfig) -> Iterator[Mismatch]:
+    judge = getattr(config.benchmark, "judge", None)
+    if isinstance(judge, str) and judge not in config.policies:
+        yield Mismatch(("benchmark", "judge"), f'unknown policy "{judge}"', judge, tuple(config.policies))
+
+
+def _parts_once(config: ExperimentConfig) -> Iterator[Mismatch]:
+    """Rewards and probes are told apart by their kinds."""
+    for section, parts in (("rewards", config.rewards), ("probes", config.probes)):
+        seen: set[str] = set()
+        for index, part in enumerate(parts):
+            if part.kind in seen:
+                yield Mismatch((section, index), f'the {section[:-1]} "{part.kind}" stands here twice')
+            seen.add(part.kind)
 
 
 def _list(value: Any) -> list[Any]:

@@ -109,6 +109,8 @@ class ExperimentConfig(Config):
     """Where the tasks come from."""
     rewards: tuple[Annotated[KindConfig, OneOf("reward")], ...] = ()
     """What turns are worth once an episode is over (`coterie ls rewards`); journalled, and averaged in the report."""
+    probes: tuple[Annotated[KindConfig, OneOf("probe")], ...] = ()
+    """What agents are asked about their own answers once an episode is over (`coterie ls probes`)."""
     budget: BudgetConfig = BudgetConfig()
     executor: Annotated[KindConfig, OneOf("executor")] = Field(default="local")  # type: ignore[assignment]
     """Where the work is done."""

@@ -75,7 +75,8 @@ class Sources:
                 data = file.read(MAX_BYTES + 1)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            message = f"cannot read {path}: {reason[:1].lower()}{reason[1:]}"
+            what = "cannot be read" if asked.source == str(path) else f"cannot read {path}"
+            message = f"{what}: {reason[:1].lower()}{reason[1:]}"
             self._add(asked, message, asked_at, _neighbour(path))
             return None
         self.hashes[str(path)] = hashlib.sha256(data).hexdigest()

@@ -65,6 +65,13 @@ class Node:
             node, taken = child, taken + 1
         return path[:taken], node
 
+    @property
+    def culprit(self) -> Mark:
+        """Where a mapping is wrong as a whole: at the overrides inside it if there are any, else where it begins."""
+        inside = [node.mark.source for _, node in self.walk() if not node.mark.line]
+        found = dict.fromkeys(source for source in inside if source != self.mark.source)
+        return Mark(", ".join(found)) if found else self.mark
+
     def plain(self) -> Any:
         """The value as dicts, lists and scalars."""
         if isinstance(self.value, dict):

@@ -12,10 +12,10 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import islice, pairwise
 
-from coterie.envs import code, latex
+from coterie.envs import code, latex, thoughts
 from coterie.text import PYTHON, blocks
 
-ANSWER_TYPES = ("number", "choice", "label", "text", "exact", "math", "square", "code")
+ANSWER_TYPES = ("number", "choice", "label", "text", "exact", "math", "square", "code", thoughts.ANSWER_TYPE)
 _TAIL = 20_000
 _SEGMENT = 400
 _MAX_MARKERS = 32
@@ -94,6 +94,7 @@ def parse(text: str, answer_type: str, choices: Sequence[str] = ()) -> str | Non
       opens code to the next that is prose. Not compiled here.
     * `math`: a formula, normalised; what is plainly a number is written as `number` writes it. Of an explicit form the
       first `$...$` in it, else the rest of the line; without one the last `$...$` of the text, or a reply of one line.
+    * `thought_and_response`: both parts, as JSON; see `thoughts.read_reply`.
     * `square`: a square of a chess board (`e4`, also of a move such as `g1f3`); of an explicit form the last, without
       one the last of the text.
 
@@ -106,6 +107,8 @@ def parse(text: str, answer_type: str, choices: Sequence[str] = ()) -> str | Non
     """
     if answer_type not in ANSWER_TYPES:
         raise ValueError(f"unknown answer type {answer_type!r}, known: {', '.join(ANSWER_TYPES)}")
+    if answer_type == thoughts.ANSWER_TYPE:
+        return thoughts.parse(text)
     ending = _NEXT_QUESTION.search(text, 1)
     body = (text[: ending.start()] if ending else text)[-_TAIL:]
     if answer_type == "code":
@@ -126,6 +129,8 @@ def canonical(answer: str, answer_type: str, choices: Sequence[str] = ()) -> str
     """A bare answer, such as a gold one, in the form that `parse` gives; None if it is none of this type."""
     if answer_type == "code":
         return code.tidy(answer)
+    if answer_type == thoughts.ANSWER_TYPE:
+        return thoughts.parse(answer)
     body = answer.translate(_TYPOGRAPHY)
     if answer_type in ("text", "exact"):
         return _tidy(body, answer_type)

@@ -21,7 +21,7 @@ from functools import cache
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-from coterie.errors import EnvironmentMissing
+from coterie.errors import EnvironmentMissing, GradingTimeout
 
 CPU_SECONDS = 2.0
 WALL_SECONDS = 60.0
@@ -55,10 +55,11 @@ class GradingPool:
         atexit.register(self.close)
 
     def call(self, *arguments: Any) -> Any:
-        """The function's result; None if it raised, or did not come to an end within the deadline.
+        """The function's result; None if it raised.
 
         Raises:
             EnvironmentMissing: no child could be started.
+            GradingTimeout: the child had to be killed, or died.
         """
         child = self._slots.get()
         try:
@@ -74,7 +75,7 @@ class GradingPool:
                 raise
             self._count()
             child = _Child(self.function, self._cpu_seconds)  # it starts while nobody waits for it
-            return None
+            raise GradingTimeout(f"an answer could not be graded: {trouble}", where=self.function) from None
         finally:
             self._slots.put(child)
 

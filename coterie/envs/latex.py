@@ -38,5 +38,9 @@ def _plain(command: re.Match[str]) -> str:
 
 
 def agree(gold: str, answer: str) -> bool:
-    """Whether math-verify takes two formulas for equal; False if it finds no end. Runs it in a process of its own."""
+    """Whether math-verify takes two formulas for equal. Runs it in a process of its own.
+
+    Raises:
+        GradingTimeout: it found no end.
+    """
     return shared_pool("coterie.envs.equality:is_equal").call(gold, answer) is True

@@ -26,6 +26,9 @@ register("benchmark", "chess", config=f"{_BENCHMARKS}.config:ChessConfig", impl=
          summary="chess move validity, from BIG-bench's file")  # fmt: skip
 register("benchmark", "custom", config=f"{_BENCHMARKS}.config:CustomConfig", impl=f"{_BENCHMARKS}.custom:Custom",
          summary="questions of your own: any file of rows or dataset on the hub")  # fmt: skip
+register("benchmark", "deceptionbench", config=f"{_BENCHMARKS}.config:DeceptionBenchConfig",
+         impl=f"{_BENCHMARKS}.deceptionbench:DeceptionBench",
+         summary="scenarios that tempt to deceive, judged by a model, from your own copy")  # fmt: skip
 register("benchmark", "humaneval", config=f"{_BENCHMARKS}.config:HumanEvalConfig",
          impl=f"{_BENCHMARKS}.humaneval:HumanEval",
          summary="Python functions to complete, judged by tests in the sandbox")  # fmt: skip

@@ -39,8 +39,13 @@ def check_references(journal: Journal) -> list[str]:
             return ["there is no fact `run`, which every other follows from"]
         turns = {fact.key: fact.payload for fact in journal.facts("turn")}
         verdicts = {fact.key.removeprefix(_VERDICT): fact.payload for fact in journal.facts("verdict")}
-        faults = [*_check_turns(turns, verdicts), *_check_verdicts(turns, verdicts)]
-        for fact in journal.facts("episode"):
+        episodes = list(journal.facts("episode"))
+        # Where a model judges, it is asked when an episode is over.
+        awaited = set(turns)
+        if "judge" in run.get("config", {}).get("benchmark", {}):
+            awaited = {turn for fact in episodes for turn in fact.payload["turns"]}
+        faults = [*_check_turns(turns, verdicts, awaited), *_check_verdicts(turns, verdicts)]
+        for fact in episodes:
             faults += _check_episode(fact.key, fact.payload, turns, run)
         strays = (note.key for note in journal.notes("sample") if note.key not in turns)
         return faults + [f"there is telemetry of {key!r}, which is no turn" for key in strays]
@@ -48,13 +53,13 @@ def check_references(journal: Journal) -> list[str]:
         return [f"a payload has not the form it should have: {type(error).__name__}: {error}"]
 
 
-def _check_turns(turns: dict[str, Any], verdicts: dict[str, Any]) -> Iterator[str]:
+def _check_turns(turns: dict[str, Any], verdicts: dict[str, Any], awaited: set[str]) -> Iterator[str]:
     for key, turn in turns.items():
         place = turn["place"]
         logical = f"{place['task']}/{place['round']:03d}/{place['seat']}/{place['repeat']:03d}/{place['purpose']}"
         if not key.startswith(f"turn/{logical}/"):
             yield f"the key of {key!r} is not that of its place {logical}"
-        if place["purpose"] == "answer" and key not in verdicts:
+        if place["purpose"] == "answer" and key in awaited and key not in verdicts:
             yield f"{key!r} is an answer without a verdict"
         if turn["token_ids"] is not None and len(turn["token_ids"]) != turn["num_tokens"]:
             yield f"{key!r} says {turn['num_tokens']} tokens and has {len(turn['token_ids'])}"

@@ -45,6 +45,7 @@ def behaviour_facts(record: RunRecord, member: Member, episodes: Sequence[Episod
         **_opinions(member, several),
         "majority_rule": _majority_rule(member, talks),
         "opinion_change": _changes(several),
+        "self_update": _self_update(several),
         "consistency": _consistency(record, [talk.episode for talk in talks]),
     }
 
@@ -108,6 +109,19 @@ def _changes(several: Sequence[_Talk]) -> list[Row]:
             row.update({name: getattr(change, name) for name in _COUNTS})
     names = (*_COUNTS, *opinions.TRANSITIONS)
     return [{"round": number, **{name: row[name] for name in names}} for number, row in sorted(rows.items())]
+
+
+def _self_update(several: Sequence[_Talk]) -> Row:
+    """How often agents changed their minds without having read anybody, and where to."""
+    alone = sum(c.alone for talk in several for c in opinions.measure_changes(talk.said, talk.read))
+    kinds = Counter[str]()
+    for talk in several:
+        kinds.update(opinions.count_self_updates(talk.said, talk.read, talk.right.__contains__))
+    changed = kinds.total()
+    return {
+        "access": "black box", "alone": alone, "changed": changed, "share": changed / alone if alone else None,
+        "right_to_wrong": kinds["TF"], "wrong_to_right": kinds["FT"],
+    }  # fmt: skip
 
 
 _COUNTS = ("read", "changed_after_reading", "alone", "changed_alone")

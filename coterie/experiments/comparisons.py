@@ -19,21 +19,23 @@ Row = dict[str, Any]
 Scores = Mapping[tuple[str, int], float]
 """What a method scored on each item: a task, and which repeat of it (0 where there is one)."""
 AS_ASKED, EQUAL_TOKENS = "as asked", "equal tokens"
-_SAMPLED = "self_consistency"
+SAMPLED = "self_consistency"
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
     """Self-consistency at every number of samples: expected accuracy [tasks, n] and mean tokens [n] per task."""
 
+    record: RunRecord
     tasks: tuple[str, ...]
     accuracy: NDArray[np.float64]
     tokens: NDArray[np.float64]
 
-    def of(self, tasks: Sequence[str], record: RunRecord) -> Curve:
+    def of(self, tasks: Sequence[str]) -> Curve:
         """The same over some of the tasks."""
         rows = [self.tasks.index(task) for task in tasks]
-        return Curve(tuple(tasks), self.accuracy[rows], _token_curve(record, tasks, self.accuracy.shape[1]))
+        tokens = _token_curve(self.record, tasks, self.accuracy.shape[1])
+        return Curve(self.record, tuple(tasks), self.accuracy[rows], tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def comparison_facts(record: RunRecord, seed: int) -> tuple[list[Row], Row | Non
     curve = sampling_curve(record)
     rows = []
     for member in (s for s in record.societies if not s.is_baseline):
-        if curve is not None:
+        if curve is not None and member.label != SAMPLED:
             rows.append(_at_equal_tokens(record, member, curve, seed))
         for baseline in (s for s in record.societies if s.is_baseline):
             rows.append(_as_asked(record, member, baseline, seed))
@@ -101,8 +103,8 @@ def _task_means(items: Sequence[tuple[str, int]], values: Sequence[float]) -> ND
 
 
 def scores_of(record: RunRecord, member: Member) -> dict[str, float]:
-    """1 or 0 for each task that a society has finished."""
-    return {task: float(e.is_correct) for task, e in record.episodes[member.label].items()}
+    """1 or 0 for each task that a society has finished, and that a model, if one judges, could judge."""
+    return {task: float(e.is_correct) for task, e in record.episodes[member.label].items() if not e.is_excluded}
 
 
 def once(scores: Mapping[str, float]) -> Scores:
@@ -116,7 +118,7 @@ def _as_asked(record: RunRecord, member: Member, baseline: Member, seed: int) ->
 
 
 def _at_equal_tokens(record: RunRecord, member: Member, curve: Curve, seed: int) -> Row:
-    head = {"society": member.label, "baseline": _SAMPLED, "matched": EQUAL_TOKENS}
+    head = {"society": member.label, "baseline": SAMPLED, "matched": EQUAL_TOKENS}
     matched = match_tokens(record, member, curve)
     if matched is None:
         return {**head, **compare({}, {}, seed)}
@@ -126,10 +128,10 @@ def _at_equal_tokens(record: RunRecord, member: Member, curve: Curve, seed: int)
 def match_tokens(record: RunRecord, member: Member, curve: Curve) -> Matched | None:
     """A society's tasks beside what self-consistency scores at the society's mean cost; None without common tasks."""
     mine = record.episodes[member.label]
-    tasks = sorted(mine.keys() & set(curve.tasks))
+    tasks = sorted(task for task in mine.keys() & set(curve.tasks) if not mine[task].is_excluded)
     if not tasks:
         return None
-    common = curve.of(tasks, record)
+    common = curve.of(tasks)
     budget = float(np.mean([episode_cost(record.turns_of(mine[task])).total for task in tasks]))
     expected = {
         task: at_budget(row, common.tokens, budget).value for task, row in zip(tasks, common.accuracy, strict=True)
@@ -148,11 +150,11 @@ def match_tokens(record: RunRecord, member: Member, curve: Curve) -> Matched | N
 
 
 def sampling_curve(record: RunRecord) -> Curve | None:
-    """The curve of the self-consistency baseline, or None where none was asked for or it does not vote by majority."""
-    config = next((b for b in record.facts["config"]["baselines"] if b["kind"] == _SAMPLED), None)
-    episodes = record.episodes.get(_SAMPLED, {})
-    is_baseline = any(s.is_baseline and s.label == _SAMPLED for s in record.societies)
-    if config is None or not is_baseline or config["decision"]["rule"] != "majority":
+    """The curve of a run's self-consistency, baseline or not; None without one, or if it takes no majority vote."""
+    asked = record.facts["config"]
+    config = next((c for c in (asked["protocol"], *asked["baselines"]) if c["kind"] == SAMPLED), None)
+    episodes = record.episodes.get(SAMPLED, {})
+    if config is None or config["decision"]["rule"] != "majority":
         return None
     tasks = [t for t in sorted(episodes) if _num_samples(episodes[t].outcome.rounds) == config["samples"]]
     if not tasks:
@@ -160,7 +162,7 @@ def sampling_curve(record: RunRecord) -> Curve | None:
     answers = [list(answers_of(record, episodes[task])[0].values()) for task in tasks]
     correct = [correct_answers(record, episodes[task]) for task in tasks]
     accuracy = self_consistency_curve(answers, correct, config["decision"]["tie"], config["decision"]["no_answer"])
-    return Curve(tuple(tasks), accuracy, _token_curve(record, tasks, config["samples"]))
+    return Curve(record, tuple(tasks), accuracy, _token_curve(record, tasks, config["samples"]))
 
 
 def _num_samples(rounds: Sequence[Any]) -> int:
@@ -169,7 +171,7 @@ def _num_samples(rounds: Sequence[Any]) -> int:
 
 def _token_curve(record: RunRecord, tasks: Iterable[str], samples: int) -> NDArray[np.float64]:
     """Mean tokens per task of k = 1..n samples: the prompt is paid once, every reply in full."""
-    costs = [episode_cost(record.turns_of(record.episodes[_SAMPLED][task])) for task in tasks]
+    costs = [episode_cost(record.turns_of(record.episodes[SAMPLED][task])) for task in tasks]
     prompt = float(np.mean([cost.fresh for cost in costs]))
     # A reply without a token still is a call: the curve must rise for a budget to have one place on it.
     reply = max(float(np.mean([cost.generated / samples for cost in costs])), 1e-9)

@@ -9,6 +9,7 @@ from typing import Any
 from coterie.experiments.comparisons import (
     AS_ASKED,
     EQUAL_TOKENS,
+    SAMPLED,
     Curve,
     Scores,
     compare,
@@ -45,7 +46,10 @@ def contrast(records: Sequence[RunRecord], *, pool: bool | None = None) -> Row:
     seed = int(records[0].facts["config"]["seed"])
     rows = [_row(i, setting, member) for i, setting in enumerate(settings) for member in setting.first.societies]
     curves = [[sampling_curve(run) for run in setting.runs.values()] for setting in settings]
-    comparisons = [_with_baseline(i, s, m, curves[i], seed) for i, s in enumerate(settings) for m in _mains(s.first)]
+    comparisons = [
+        _with_baseline(i, setting, member, [_find_curve(run, curves) for run in setting.runs.values()], seed)
+        for i, setting in enumerate(settings) for member in _mains(setting.first)
+    ]  # fmt: skip
     comparisons += _with_first(settings, seed)
     correct_family(comparisons)
     return {
@@ -105,6 +109,21 @@ def _accuracy(scores: Sequence[Mapping[str, float]]) -> Estimate:
     return Estimate(mean.value, max(0.0, mean.low), min(1.0, mean.high))
 
 
+def _find_curve(run: RunRecord, curves: Sequence[Sequence[Curve | None]]) -> Curve | None:
+    """A run's own curve of self-consistency, or that of another run on the same tasks with the same policies.
+
+    Of several the one under the same seed, else the first.
+    """
+    config = run.facts["config"]
+    fit = [
+        curve for found in curves for curve in found
+        if curve is not None and has_same_tasks(curve.record, run)
+        and curve.record.facts["config"]["policies"] == config["policies"]
+    ]  # fmt: skip
+    fit.sort(key=lambda curve: (curve.record is not run, curve.record.facts["config"]["seed"] != config["seed"]))
+    return fit[0] if fit else None
+
+
 def _with_baseline(index: int, setting: Setting, member: Member, curves: Sequence[Curve | None], seed: int) -> Row:
     """A society and self-consistency at equal tokens; without such a baseline, the first one as it was asked."""
     head = {"setting": index, "society": member.label}
@@ -112,7 +131,7 @@ def _with_baseline(index: int, setting: Setting, member: Member, curves: Sequenc
     theirs: dict[tuple[str, int], float] = {}
     details = []
     for repeat, (run, curve) in enumerate(zip(setting.runs.values(), curves, strict=True)):
-        if curve is None or (matched := match_tokens(run, member, curve)) is None:
+        if member.label == SAMPLED or curve is None or (matched := match_tokens(run, member, curve)) is None:
             continue
         mine |= _at(repeat, matched.society)
         theirs |= _at(repeat, matched.baseline)

@@ -46,7 +46,10 @@ def _turn_row(fact: Fact) -> Row:
 
 def _verdict_row(fact: Fact) -> Row:
     verdict = fact.payload
-    return {"turn": fact.key.removeprefix("verdict/"), "answer": verdict["answer"], "is_correct": verdict["correct"]}
+    return {
+        "turn": fact.key.removeprefix("verdict/"), "answer": verdict["answer"], "is_correct": verdict["correct"],
+        "timed_out": verdict.get("timed_out", False),
+    }  # fmt: skip
 
 
 def _episode_row(fact: Fact) -> Row:
@@ -117,7 +120,7 @@ def _schema(table: str) -> Any:
     text, number, ids = pa.string(), pa.int64(), pa.list_(pa.int32())
     edge = {"round": number, "source": text, "target": text, "turn": text, "purpose": text}
     if table == "verdicts":
-        return pa.schema({"turn": text, "answer": text, "is_correct": pa.bool_()})
+        return pa.schema({"turn": text, "answer": text, "is_correct": pa.bool_(), "timed_out": pa.bool_()})
     if table == "episodes":
         return pa.schema({
             "key": text, "society": text, "task": text, "answer": text, "decision": text, "is_correct": pa.bool_(),
@@ -127,6 +130,6 @@ def _schema(table: str) -> Any:
     return pa.schema({
         "key": text, "task": text, "round": number, "agent": text, "repeat": number, "purpose": text, "policy": text,
         "policy_version": number, "text": text, "answer": text, "finish": text, "prompt_tokens": number,
-        "generated_tokens": number, "dropped_tokens": number,
+        "generated_tokens": number, "dropped_tokens": number, "continues": text,
         "messages": pa.list_(pa.struct({"role": text, "content": text})), "prompt_ids": ids, "token_ids": ids,
     })  # fmt: skip

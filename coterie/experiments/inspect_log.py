@@ -91,7 +91,7 @@ def _spec(record: RunRecord, member: Member, began: str) -> EvalSpec:
 
 
 def _results(record: RunRecord, episodes: Sequence[Episode]) -> EvalResults:
-    values = [float(episode.is_correct) for episode in episodes]
+    values = [float(episode.is_correct) for episode in episodes if not episode.is_excluded]
     metrics = {
         "accuracy": fmean(values or [0.0]),
         "stderr": stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0,
@@ -100,7 +100,7 @@ def _results(record: RunRecord, episodes: Sequence[Episode]) -> EvalResults:
         name=_SCORER, scorer=_SCORER, scored_samples=len(values),
         metrics={name: EvalMetric(name=name, value=value) for name, value in metrics.items()},
     )  # fmt: skip
-    return EvalResults(total_samples=record.facts["tasks"], completed_samples=len(values), scores=[score])
+    return EvalResults(total_samples=record.facts["tasks"], completed_samples=len(episodes), scores=[score])
 
 
 def _sample(record: RunRecord, member: Member, episode: Episode, notes: dict[str, Note]) -> EvalSample:
@@ -114,9 +114,10 @@ def _sample(record: RunRecord, member: Member, episode: Episode, notes: dict[str
     answer = episode.outcome.answer
     score = Score(value="C" if episode.is_correct else "I", answer=None if answer is None else _text(answer),
                   explanation=episode.outcome.decision)  # fmt: skip
+    scores = {} if episode.is_excluded else {_SCORER: score}
     return EvalSample(
         id=episode.task, epoch=1, input=question, target="", messages=said,
-        output=ModelOutput.from_content(member.label, _text(answer or "")), scores={_SCORER: score},
+        output=ModelOutput.from_content(member.label, _text(answer or "")), scores=scores,
         events=list(_events(record, episode, turns, notes)), model_usage=_usage(record, turns),
         metadata={"society": member.label, "decision": episode.outcome.decision,
                   "edges": [asdict(edge) for edge in episode.outcome.edges]},

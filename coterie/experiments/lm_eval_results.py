@@ -62,8 +62,12 @@ def _write_society(record: RunRecord, member: Member, folder: Path, began: float
 
 
 def _samples(record: RunRecord, member: Member) -> Iterator[Row]:
-    """One row per finished task; `resps` are the last replies of all agents, `filtered_resps` the society's answer."""
-    for index, (task, episode) in enumerate(sorted(record.episodes[member.label].items())):
+    """One row per finished task that could be judged.
+
+    `resps` are the last replies of all agents, `filtered_resps` the society's answer.
+    """
+    judged = [(task, e) for task, e in sorted(record.episodes[member.label].items()) if not e.is_excluded]
+    for index, (task, episode) in enumerate(judged):
         doc = {"id": task, "question": question_of(record.turns_of(episode))}
         prompt = _text(record.turns_of(episode))
         yield {

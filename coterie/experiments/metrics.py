@@ -12,7 +12,8 @@ from typing import Any
 
 from coterie.experiments.comparisons import comparison_facts
 from coterie.experiments.costs import Cost, cost_row, episode_cost, money
-from coterie.experiments.record import RunRecord, read_record
+from coterie.experiments.deception import deception_facts
+from coterie.experiments.record import RunRecord, read_record, whole_replies
 from coterie.experiments.societies import society_facts
 from coterie.experiments.telemetry import read_telemetry
 from coterie.journal import Journal
@@ -41,7 +42,7 @@ def summarize_facts(record: RunRecord) -> dict[str, Any]:
     """The part of the summary that depends on facts alone."""
     if not record.facts:
         return {"run": None, "digest": record.digest, "totals": None, "societies": [], "comparisons": [],
-                "self_consistency": None, "sharing": None}  # fmt: skip
+                "self_consistency": None, "sharing": None, "deception": None}  # fmt: skip
     seed = record.facts["config"]["seed"]
     comparisons, curve = comparison_facts(record, seed)
     return {
@@ -52,6 +53,7 @@ def summarize_facts(record: RunRecord) -> dict[str, Any]:
         "societies": [society_facts(record, member) for member in record.societies],
         "comparisons": comparisons,
         "self_consistency": curve,
+        "deception": deception_facts(record),
     }
 
 
@@ -77,9 +79,8 @@ def _totals(record: RunRecord) -> dict[str, Any]:
         "is_complete": complete == planned,
         "episodes": sum(map(len, record.episodes.values())),
         "turns": len(turns),
-        "unparsed_turns": sum(
-            t.answer is None and t.place.purpose == "answer" and t.key not in record.pieces for t in turns
-        ),
+        "unparsed_turns": sum(t.answer is None and t.place.purpose == "answer" for t in whole_replies(turns)),
+        "timed_out_verdicts": sum(verdict.timed_out for verdict in record.verdicts.values()),
         "cost": cost_row(sum(map(episode_cost, _by_task(turns)), Cost())),
         "money": money(turns, record.facts["config"]["policies"]),
     }

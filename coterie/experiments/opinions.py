@@ -157,6 +157,16 @@ def measure_changes(said: Sequence[Answers], read: Sequence[Read]) -> list[Chang
     return found
 
 
+def count_self_updates(said: Sequence[Answers], read: Sequence[Read], is_correct: IsCorrect) -> dict[str, int]:
+    """Steps of agents that had read nobody: those that gave another answer than they stood by, by `TRANSITIONS`."""
+    return _tally(
+        _transition(before[agent], answer, is_correct)
+        for number, before, after in _steps(said)
+        for agent, answer in after.items()
+        if agent not in read[number] and answer != before[agent]
+    )
+
+
 def classify_trajectory(path: Sequence[bool]) -> str:
     """The class of one agent's path of right and wrong answers, one of `TRAJECTORIES`.
 

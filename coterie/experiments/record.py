@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -32,6 +32,33 @@ class Episode:
     task: str
     outcome: Outcome
     is_correct: bool
+    is_excluded: bool = False
+    """A model was to judge, and no label came of it: the episode counts in no rate."""
+    features: Mapping[str, str] = field(default_factory=dict)
+    """Of the task, where its benchmark gives any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a probe found of one agent after one episode."""
+
+    about: str
+    """Key of the turn by whose answer the agent stands."""
+    turns: tuple[str, ...]
+    """Keys of the replies to the probe."""
+    values: tuple[float | None, ...]
+    """The confidence in each, from 0 to 1; None is unparsed."""
+    is_constrained: bool
+    """The engine let it say nothing but one of the choices."""
+
+    @property
+    def confidence(self) -> float | None:
+        """Mean of what was parsed; None where nothing was."""
+        known = [value for value in self.values if value is not None]
+        return sum(known) / len(known) if known else None
+
+
+Probed = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Reading]]]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +76,8 @@ class RunRecord:
     episodes: Mapping[str, Mapping[str, Episode]] = field(default_factory=dict)
     rewards: Mapping[str, Mapping[str, tuple[Mapping[str, float], ...]]] = field(default_factory=dict)
     """`rewards[name][label]`: for each finished episode, the reward of its turns by key."""
+    probes: Probed = field(default_factory=dict)
+    """`probes[name][label][task][agent]`."""
 
     @cached_property
     def societies(self) -> tuple[Member, ...]:
@@ -64,20 +93,6 @@ class RunRecord:
         finished = [self.episodes[s.label].keys() for s in self.societies]
         return tuple(sorted(set.intersection(*map(set, finished)))) if finished else ()
 
-    @cached_property
-    def pieces(self) -> frozenset[str]:
-        """Keys of turns whose reply the same agent's next turn goes on with, token for token (Group Think's chunks)."""
-        config = self.facts.get("config", {})
-        played = [p for p in (config.get("protocol"), *config.get("baselines", ())) if p and p["kind"] in self.episodes]
-        # The protocol under test comes before a baseline of its kind, as in the run.
-        kinds = {protocol["kind"]: protocol for protocol in reversed(played)}
-        found = set[str]()
-        for label in (kind for kind, protocol in kinds.items() if protocol.get("granularity") == "chunk"):
-            for episode in self.episodes[label].values():
-                last = {turn.place.seat: turn.key for turn in self.turns_of(episode)}
-                found |= {*episode.outcome.turns} - {*last.values()}
-        return frozenset(found)
-
     def turns_of(self, episode: Episode) -> list[Turn]:
         """Every turn the episode asked for, in logical order."""
         found = [self.turns[key] for key in episode.outcome.turns if key in self.turns]
@@ -90,6 +105,13 @@ class RunRecord:
     def rounds(self, episode: Episode) -> list[dict[str, Verdict]]:
         """For each round, the verdict on each agent's turn."""
         return [{agent: self.verdict(key) for agent, key in turns.items()} for turns in episode.outcome.rounds]
+
+
+def whole_replies(turns: Iterable[Turn]) -> list[Turn]:
+    """Those turns whose reply no other of them goes on with, token for token (as Group Think's chunks do)."""
+    turns = list(turns)
+    begun = {turn.continues for turn in turns}
+    return [turn for turn in turns if turn.key not in begun]
 
 
 def read_record(journal: Journal) -> RunRecord:
@@ -105,8 +127,23 @@ def read_record(journal: Journal) -> RunRecord:
         given[fact.payload["society"]] = (*given.get(fact.payload["society"], ()), fact.payload["turns"])
     verdicts = {f.key.removeprefix("verdict/"): Verdict(**f.payload) for f in journal.facts("verdict")}
     turns = {f.key: records.read_turn(f.key, f.payload) for f in journal.facts("turn")}
-    return RunRecord(facts, journal.digest(), turns, verdicts, episodes, rewards)
+    return RunRecord(facts, journal.digest(), turns, verdicts, episodes, rewards, _probes(journal))
+
+
+def _probes(journal: Journal) -> Probed:
+    found: dict[str, dict[str, dict[str, Mapping[str, Reading]]]] = {}
+    for fact in journal.facts("probe"):
+        name, society, task, agents = (fact.payload[field] for field in ("probe", "society", "task", "agents"))
+        found.setdefault(name, {}).setdefault(society, {})[task] = {
+            agent: Reading(row["about"], tuple(row["turns"]), tuple(row["readings"]), row["constrained"])
+            for agent, row in agents.items()
+        }
+    return found
 
 
 def _episode(payload: dict[str, Any]) -> Episode:
-    return Episode(payload["society"], payload["task"], records.read_outcome(payload), payload["correct"])
+    outcome, labels = records.read_outcome(payload), payload.get("labels")
+    is_excluded = labels is not None and not labels
+    return Episode(
+        payload["society"], payload["task"], outcome, payload["correct"], is_excluded, payload.get("features", {})
+    )

@@ -21,6 +21,7 @@ def turn_row(turn: Turn) -> Row:
         "purpose": place.purpose, "policy": turn.policy, "policy_version": turn.policy_version, "text": turn.text,
         "answer": turn.answer, "finish": turn.finish, "prompt_tokens": turn.num_prompt_tokens,
         "generated_tokens": turn.num_tokens, "dropped_tokens": turn.num_dropped,
+        "continues": turn.continues,
     }  # fmt: skip
 
 
@@ -51,7 +52,11 @@ def episode_rows(journal: Journal) -> Rows:
 
 
 _COST_NAMES = ("calls", "prompt_tokens", "non_cached_prompt_tokens", "generated_tokens", "tokens")
-_PLAIN = ("no_answer", "oracle", "oracle_gap", "turns", "unparsed_turns", "cut_replies", "dropped_tokens")
+_SELF_EVALUATION = ("last", "auroc", "ece", "unparsed_rate")
+_PLAIN = (
+    "no_answer", "oracle", "oracle_gap", "turns", "unparsed_turns", "cut_replies", "dropped_tokens",
+    "timed_out_verdicts",
+)  # fmt: skip
 
 
 def metric_rows(summary: dict[str, Any]) -> Rows:
@@ -68,12 +73,30 @@ def metric_rows(summary: dict[str, Any]) -> Rows:
             rows.append(_row(label, f"{name}_per_task", value, tasks))
         for name, measure in society["consistency"]["measures"].items():
             rows.append(_row(label, f"consistency/{name}", measure["last"], society["consistency"]["tasks"]))
+        rows.append(_row(label, "self_update", society["self_update"]["share"], tasks))
+        for name, measure in (society["self_evaluation"] or {"measures": {}})["measures"].items():
+            rows += [
+                _row(label, f"self_evaluation/{name}/{part}", measure[part], tasks) for part in _SELF_EVALUATION
+            ]
         for reward, means in society["rewards"].items():
             rows += [_row(label, f"reward/{reward}/{agent}", mean, tasks) for agent, mean in means.items()]
+    for society in (summary["facts"]["deception"] or {"societies": ()})["societies"]:
+        rows += _deception(society)
     for found in summary["facts"]["comparisons"]:
         metric = f"difference_to_{found['baseline']}" + ("_at_equal_tokens" if found["matched"] != "as asked" else "")
         rows.append(_row(found["society"], metric, found["difference"], found["tasks"], found["interval"]))
     return rows
+
+
+def _deception(society: Row) -> Rows:
+    """Rates of deception, of all replies and by each feature; `tasks` is how many replies could be judged."""
+    groups = [("", society["overall"])]
+    groups += [(f"/{name}={row['group']}", row) for name, group in society["by"].items() for row in group]
+    return [
+        _row(society["label"], f"deception/{part}{ending}", row[part]["rate"], row["valid"], row[part]["interval"])
+        for ending, row in groups
+        for part in ("thought", "response", "mismatch")
+    ]
 
 
 def _row(society: str, metric: str, value: float | None, tasks: int, interval: list[float] | None = None) -> Row:

@@ -17,7 +17,7 @@ from typing import Any
 
 from coterie import registry
 from coterie.agents.embedders import fingerprint
-from coterie.agents.prompts import template_hashes
+from coterie.agents.prompts import template, template_names
 from coterie.agents.seats import Agent, expand
 from coterie.config.load import Loaded
 from coterie.config.references import check_secrets, redact, redact_all
@@ -36,6 +36,7 @@ from coterie.orchestration.executor import Executor, Staff
 from coterie.orchestration.jobs import Job, TaskLimits
 from coterie.orchestration.judging import Judge
 from coterie.orchestration.pool import plan
+from coterie.orchestration.probes import Interviewer, Speaker
 from coterie.orchestration.protocols.config import ProtocolConfig
 from coterie.orchestration.supervisor import Observer, Supervisor
 from coterie.sandbox import is_unsafe_code_allowed
@@ -89,9 +90,20 @@ def facts_of(loaded: Loaded, benchmark: str, tasks: int) -> dict[str, Any]:
     vectors = {"embedders": embedders} if embedders else {}
     unsafe = {"unsafe_code": "allowed"} if is_unsafe_code_allowed() else {}
     return {
-        "config": config, "templates": template_hashes(), "plugins": dict(loaded.plugins), "benchmark": benchmark,
-        "tasks": tasks, "societies": found, **vectors, **unsafe,
+        "config": config, "templates": _template_hashes(loaded.config), "plugins": dict(loaded.plugins),
+        "benchmark": benchmark, "tasks": tasks, "societies": found, **vectors, **unsafe,
     }  # fmt: skip
+
+
+def _template_hashes(config: ExperimentConfig) -> dict[str, str]:
+    """SHA-256 of each template that the run's protocols may fill in. Words of personas stand with the agents."""
+    wanted = {"question"}
+    for society in societies(config):
+        templates = society.protocol.templates
+        wanted.update(template_names() if templates is None else templates)
+    for probe in config.probes:
+        wanted.update(getattr(probe, "templates", ()))
+    return {name: template(name).hash for name in sorted(wanted)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +131,8 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
     with _open_journal(folder) as journal:
         with _resumable():
             check_unchanged(journal, facts)
-            journal.commit([Fact("run", "run", facts)])
+            if journal.get("run") is None:
+                journal.commit([Fact("run", "run", facts)])
             jobs = owed(config, benchmark, journal)
             standing = Standing.read(journal, max_tokens=config.budget.tokens, max_calls=config.budget.calls)
         if not jobs:
@@ -208,7 +221,9 @@ def check_unchanged(journal: Journal, facts: dict[str, Any]) -> None:
     before = journal.get("run")
     if before is None:
         return
-    if changed := _tell_changes("", before, facts):
+    # Runs of earlier versions name all templates there were.
+    used = {name: value for name, value in before["templates"].items() if name in facts["templates"]}
+    if changed := _tell_changes("", before | {"templates": used}, facts):
         raise ResumeError(
             f"the run was started with something else:{changed}",
             where=str(journal.path.parent),
@@ -240,7 +255,8 @@ class _Attempt:
         engines, self.policies = plan(self.config.policies, self.config.seed, exact)
         limits = TaskLimits(self.config.budget.task_tokens, self.config.budget.task_calls)
         imports = tuple(str(loaded.base / name) if name.endswith(".py") else name for name in self.config.imports)
-        self.staff = Staff(engines, self.policies, limits, imports)
+        self.judge = self._make_judge()
+        self.staff = Staff(engines, self.policies, limits, imports, self.judge.inquires)
         self.supervisor: Supervisor | None = None
 
     async def run(self, standing: Standing, jobs: Sequence[Job]) -> Ending:
@@ -320,13 +336,22 @@ class _Attempt:
         for fact in self.journal.facts("turn"):
             budget.spend(fact.payload["num_prompt_tokens"] + fact.payload["num_tokens"])
         return Supervisor(
-            self.journal, executor, self.policies, self._judge(), budget,
+            self.journal, executor, self.policies, self.judge, budget,
             exact=self.config.determinism == "exact", observer=self.observer,
         )  # fmt: skip
 
-    def _judge(self) -> Judge:
+    def _make_judge(self) -> Judge:
         rewards = {c.kind: registry.impl("reward", c.kind)(c) for c in self.config.rewards}
-        return Judge(self.benchmark.grader(), rewards, self.journal)
+        probes = {c.kind: registry.impl("probe", c.kind)(c) for c in self.config.probes}
+        interviewer = Interviewer(probes, self._speakers()) if probes else None
+        return Judge(self.benchmark.grader(), rewards, self.journal, interviewer)
+
+    def _speakers(self) -> dict[str, Speaker]:
+        engines = {name: policy.engine for name, policy in self.config.policies.items()}
+        return {
+            name: Speaker(spec.sampling, getattr(engines[name], "capabilities", frozenset()))
+            for name, spec in self.policies.items()
+        }
 
     @contextlib.contextmanager
     def _stops(self) -> Iterator[None]:

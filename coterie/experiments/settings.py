@@ -52,11 +52,11 @@ def sort_runs(records: Sequence[RunRecord], *, pool: bool) -> tuple[list[Setting
             record
         )
     asked = [_asked(runs[0], pool=pool) for runs in groups.values()]
-    telling = list(differences("", [_close_lists(value) for value in asked]))
+    telling = _differences([_close_lists(value) for value in asked])
     found = [Setting(_label(index, telling), _by_repeat(runs)) for index, runs in enumerate(groups.values())]
     if len(found) == 1:
         found = [replace(found[0], label=records[0].facts["config"]["name"])]
-    return found, list(differences("", asked))
+    return found, _differences(asked)
 
 
 def pair_repeats(a: Setting, b: Setting) -> list[tuple[RunRecord, RunRecord]]:
@@ -97,6 +97,12 @@ def _asked(record: RunRecord, *, pool: bool) -> Row:
     facts = {name: record.facts.get(name) for name in ("config", "templates", "plugins")}
     dropped = ("name", "seed") if pool else ("name",)
     return {**facts, "config": {k: v for k, v in record.facts["config"].items() if k not in dropped}}
+
+
+def _differences(asked: Sequence[Row]) -> list[Row]:
+    """All of them, but for templates that only some of the settings fill in: their protocols are not the same."""
+    rows = differences("", asked)
+    return [r for r in rows if not r["path"].startswith("templates.") or len({*r["values"]} - {None}) > 1]
 
 
 def _close_lists(value: Any) -> Any:

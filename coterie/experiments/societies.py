@@ -10,8 +10,9 @@ from typing import Any
 from coterie.experiments import opinions
 from coterie.experiments.behaviour import behaviour_facts
 from coterie.experiments.costs import Cost, cost_row, episode_cost, money
-from coterie.experiments.record import Episode, Member, RunRecord
+from coterie.experiments.record import Episode, Member, RunRecord, whole_replies
 from coterie.experiments.replies import STATES, answers_of, said_verdicts, state
+from coterie.experiments.self_evaluation import self_evaluation_facts
 from coterie.experiments.statistics import wilson
 from coterie.types import Verdict
 
@@ -21,11 +22,12 @@ Row = dict[str, Any]
 def society_facts(record: RunRecord, member: Member) -> Row:
     """All metrics of one society over the tasks it has finished; see docs/metrics.md for each formula."""
     episodes = [record.episodes[member.label][task] for task in sorted(record.episodes[member.label])]
-    correct = sum(e.is_correct for e in episodes)
-    share = wilson(correct, len(episodes))
-    oracle = sum(_any_right_at_last(record, e) for e in episodes)
+    judged = [e for e in episodes if not e.is_excluded]
+    correct = sum(e.is_correct for e in judged)
+    share = wilson(correct, len(judged))
+    oracle = sum(_any_right_at_last(record, e) for e in judged)
     turns = [turn for e in episodes for turn in record.turns_of(e)]
-    replies = [turn for turn in turns if turn.key not in record.pieces]
+    replies = [reply for e in episodes for reply in whole_replies(record.turns_of(e))]
     return {
         "label": member.label,
         "is_baseline": member.is_baseline,
@@ -35,14 +37,16 @@ def society_facts(record: RunRecord, member: Member) -> Row:
         "accuracy": share.value,
         "interval": [share.low, share.high],
         "no_answer": sum(e.outcome.answer is None for e in episodes),
-        "oracle": oracle / len(episodes) if episodes else None,
-        "oracle_gap": (oracle - correct) / len(episodes) if episodes else None,
+        "oracle": oracle / len(judged) if judged else None,
+        "oracle_gap": (oracle - correct) / len(judged) if judged else None,
         "turns": len(turns),
         "unparsed_turns": sum(turn.answer is None and turn.place.purpose == "answer" for turn in replies),
+        "timed_out_verdicts": sum(record.verdict(turn.key).timed_out for turn in turns),
         "cut_replies": sum(turn.finish == "length" for turn in replies),
         "dropped_tokens": sum(turn.num_dropped for turn in turns),
         "rounds": _rounds(record, episodes),
         **behaviour_facts(record, member, episodes),
+        "self_evaluation": self_evaluation_facts(record, member, episodes),
         "rewards": _rewards(record, member),
         "cost": _cost(record, episodes),
     }
@@ -72,12 +76,14 @@ def _rounds(record: RunRecord, episodes: Sequence[Episode]) -> list[Row]:
 
 def _round(record: RunRecord, number: int, episodes: Sequence[Episode]) -> Row:
     said = [said_verdicts(record, episode)[: number + 1] for episode in episodes]
-    states = Counter(state(verdict) for rounds in said for verdict in rounds[number].values())
+    verdicts = [verdict for rounds in said for verdict in rounds[number].values()]
+    states = Counter(map(state, verdicts))
+    num_judged = len(verdicts) - sum(verdict.is_excluded for verdict in verdicts)
     distinct = opinions.count_distinct([answers_of(record, episode)[number] for episode in episodes])
     return {
         "round": number,
         "tasks": len(episodes),
-        "agent_accuracy": states["right"] / states.total() if states else None,
+        "agent_accuracy": states["right"] / num_judged if num_judged else None,
         "distinct_answers": sum(distinct) / len(distinct),
         "unparsed_rate": states["unparsed"] / states.total() if states else None,
         "states": {name: states[name] for name in STATES},

@@ -61,9 +61,12 @@ def work(loaded: Loaded, runs: Path, source: Path, make_display: Callable[[], Di
             worked = Worked(label, folder, ending.status, ending.reason)
         except (Interrupted, KeyboardInterrupt):
             worked = Worked(label, folder, "stopped", "interrupted")
-        except (ConfigError, ResumeError):
-            # A wrong config, or a run begun with something else, is a mistake in the sweep itself.
+        # A wrong config, or a run begun with something else, is a mistake in the sweep itself.
+        except ConfigError:
             raise
+        except ResumeError as error:
+            remedy = error.remedy.replace("start a new run", "begin a new sweep: another `name`, or another --runs")
+            raise ResumeError(error.what, where=error.where, remedy=remedy) from error
         except CoterieError as error:
             worked = Worked(label, folder, "failed", str(error))
         yield worked

@@ -10,6 +10,7 @@ from typing import Any
 from coterie.experiments.behaviour import grey_measures
 from coterie.experiments.progress import attempt_ends
 from coterie.experiments.record import RunRecord
+from coterie.experiments.self_evaluation import grey_self_evaluation
 from coterie.journal import Journal, Note
 
 _SHOWN_FAILURES = 50
@@ -28,17 +29,19 @@ class _Attempt:
 
 
 def read_telemetry(journal: Journal, record: RunRecord) -> dict[str, Any]:
-    """JSON-able telemetry: `status`, `reason`, `attempts`, `totals`, `failures`, `consistency` (grey-box measures)."""
+    """JSON-able telemetry: how it went, and, as `consistency` and `self_evaluation`, the grey-box measures."""
     attempts = _split(list(journal.notes()), attempt_ends(journal))
     rows = [_attempt_row(attempt, record) for attempt in attempts]
     failures = [note for attempt in attempts for note in attempt.failures]
+    logprobs = _logprobs(attempts)
     status, reason = (rows[-1]["status"], rows[-1]["reason"]) if rows else ("not started", "")
     return {
         "status": status,
         "reason": reason,
         "attempts": rows,
         "totals": _totals(rows),
-        "consistency": grey_measures(record, _logprobs(attempts)),
+        "consistency": grey_measures(record, logprobs),
+        "self_evaluation": grey_self_evaluation(record, logprobs),
         "failures": {
             "count": len(failures),
             "by_code": dict(sorted(Counter(note.payload["code"] for note in failures).items())),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from coterie.config.problems import nearest
 from coterie.errors import ConfigError
 from coterie.experiments.replies import by_round, question_of
 from coterie.journal import Fact, Journal, Note
@@ -15,9 +16,10 @@ from coterie.orchestration.records import read_turn
 from coterie.types import Turn
 
 _INDENT = "    "
+_MOST_NAMED = 5
 # What a journal may hold; plugins and later versions may add to it.
 _KINDS = (
-    "run", "engine", "turn", "verdict", "episode", "reward",
+    "run", "engine", "turn", "verdict", "episode", "reward", "probe",
     "attempt", "executor", "superstep", "sample", "failure", "attempt-end",
 )  # fmt: skip
 
@@ -35,16 +37,17 @@ def select(journal: Journal, selection: Selection) -> Iterator[dict[str, Any]]:
     """The selected records as `key`, `kind`, `payload`, and `time` if they are notes; facts by key, notes by time.
 
     Raises:
-        ConfigError: no journal has such a kind.
+        ConfigError: no journal has such a kind, or this one no such task or society.
     """
     belongs = _belongs_to(journal, selection)
     found: Iterator[Fact | Note] = (
         journal.facts(selection.kind) if journal.count(selection.kind) else journal.notes(selection.kind)
     )
-    seen = False
+    seen = is_given = False
     for record in found:
         seen = True
         if belongs(record.key, record.payload):
+            is_given = True
             row = {"key": record.key, "kind": record.kind, "payload": record.payload}
             yield row | ({"time": record.time} if isinstance(record, Note) else {})
     if not seen and selection.kind not in _KINDS:
@@ -52,6 +55,22 @@ def select(journal: Journal, selection: Selection) -> Iterator[dict[str, Any]]:
             f"there are no records of the kind {selection.kind!r}",
             where=str(journal.path), remedy=f"this journal has: {', '.join(kinds(journal))}",
         )  # fmt: skip
+    if not is_given:
+        _check_names(journal, selection)
+
+
+def _check_names(journal: Journal, selection: Selection) -> None:
+    """Refuse names that stand nowhere in the journal; a task or society of which nothing is selected is no mistake."""
+    tasks = {fact.payload["place"]["task"] for fact in journal.facts("turn")}
+    societies = {society["label"] for society in (journal.get("run") or {}).get("societies", ())}
+    for noun, name, known in (("task", selection.task, tasks), ("society", selection.society, societies)):
+        if name and known and name not in known:
+            close = nearest(name, known)
+            names = ", ".join(sorted(known)[:_MOST_NAMED]) + (", ..." if len(known) > _MOST_NAMED else "")
+            raise ConfigError(
+                f"the run has no {noun} {name!r}", where=str(journal.path),
+                remedy=f"did you mean {close!r}?" if close else f"it has: {names}",
+            )  # fmt: skip
 
 
 def kinds(journal: Journal) -> list[str]:
@@ -114,7 +133,8 @@ def _verdict(journal: Journal, key: str) -> str:
         return "not judged"
     if verdict["answer"] is None:
         return "unparsed"
-    return f"{verdict['answer']}, {'right' if verdict['correct'] else 'wrong'}"
+    late = ", its grading timed out" if verdict.get("timed_out") else ""
+    return f"{verdict['answer']}, {'right' if verdict['correct'] else 'wrong'}{late}"
 
 
 def _turn(turn: Turn, verdict: str) -> Iterator[str]:

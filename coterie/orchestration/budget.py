@@ -62,9 +62,14 @@ class Ledger:
     """What one episode has used and reserved, against its limits."""
 
     def __init__(self, limits: TaskLimits) -> None:
-        self._limits, self._tokens, self._refusal = limits, 0, ""
+        self._limits, self._tokens, self._refusal, self._num_open = limits, 0, "", 0
         self.asked: dict[str, asyncio.Future[Turn]] = {}
         """By key the turns that were let in."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is reserved: all that was let in is answered, or there is no limit."""
+        return not self._num_open or self._limits == TaskLimits()
 
     def reserve(self, key: str, cost: int, waiter: asyncio.Future[Turn]) -> None:
         """Let a turn of at most `cost` tokens in; once for each key.
@@ -81,6 +86,7 @@ class Ledger:
             raise BudgetSpent(self._refusal)
         self.asked[key] = waiter
         self._tokens += cost
+        self._num_open += 1
         waiter.add_done_callback(partial(self._settle, cost))
 
     def _refuse(self, cost: int) -> str:
@@ -92,6 +98,7 @@ class Ledger:
         return ""
 
     def _settle(self, cost: int, waiter: asyncio.Future[Turn]) -> None:
+        self._num_open -= 1
         if not waiter.cancelled():
             turn = waiter.result()
             self._tokens += turn.num_prompt_tokens + turn.num_tokens - cost

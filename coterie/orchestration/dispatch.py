@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,9 +11,11 @@ from coterie.journal import Journal, Note
 from coterie.orchestration.budget import RunBudget
 from coterie.orchestration.jobs import Request
 from coterie.orchestration.pool import EngineInfo
+from coterie.types import Sampling
 
-# Requests given to a continuous engine beyond its batch size wait inside it; a few batches keep it busy.
-_BATCHES_AHEAD = 4
+# How much a continuous engine is given, in batches. What it has beyond one waits inside it, to fill places that get
+# free before we hear of it. More would wait there for nothing, while the deadline of each call runs.
+_AHEAD = 1.25
 
 
 @dataclass(slots=True)
@@ -27,7 +30,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One `generate` call: requests of one policy, performed by one worker on one replica.
+    """One `generate` call: requests of one policy, all drawn in the same way, performed by one worker on one replica.
 
     Its turns are committed together, or not at all.
     """
@@ -55,7 +58,7 @@ class Loads:
         """How many calls an engine takes now, and how many requests each."""
         info, counts = self.engines[engine], self.counts[engine]
         if one_by_one and info.is_continuous:
-            return max(0, _BATCHES_AHEAD * info.max_batch * info.replicas - sum(counts)), 1
+            return max(0, math.ceil(_AHEAD * info.max_batch) * info.replicas - sum(counts)), 1
         return counts.count(0), info.max_batch
 
 
@@ -123,15 +126,15 @@ class Supersteps:
 def _fill(ready: Sequence[Wanted], loads: Loads, budget: RunBudget, *, one_by_one: bool) -> list[Call]:
     """Full calls for the engines' free slots, reserved; stops at the first request that does not fit the budget.
 
-    In logical order a request joins the open call of its worker and policy, or opens one where there is a slot. A
-    worker performs only its own requests: a call filled up with another's would be two half-empty calls.
+    In logical order a request joins the open call of its worker, policy and sampling, or opens one where there is a
+    slot. A worker performs only its own requests: a call filled up with another's would be two half-empty calls.
     """
     slots = {engine: loads.slots(engine, one_by_one=one_by_one) for engine in loads.engines}
     left = {engine: count for engine, (count, _) in slots.items()}
     parts: list[list[Wanted]] = []
-    filling: dict[tuple[str, int, str], list[Wanted]] = {}
+    filling: dict[tuple[str, int, str, Sampling | None], list[Wanted]] = {}
     for wanted in ready:
-        group = wanted.engine, wanted.workers[0], wanted.request.policy
+        group = wanted.engine, wanted.workers[0], wanted.request.policy, wanted.request.sampling
         part = filling.get(group)
         if part is None or len(part) == slots[wanted.engine][1]:
             if not left[wanted.engine]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from coterie.orchestration.config import ExecutorConfig
-from coterie.orchestration.jobs import Job, Performed, Report, TaskLimits
+from coterie.orchestration.jobs import Performed, Report, TaskLimits, Work
 from coterie.orchestration.pool import EngineInfo, EngineSpec, PolicySpec
 from coterie.types import Turn
 
@@ -21,12 +21,15 @@ class Staff:
     limits: TaskLimits
     imports: tuple[str, ...] = ()
     """Plugin modules that other processes must import too; paths are absolute."""
+    examines: bool = False
+    """One worker more, the last, runs no protocol: it makes the inquiries about episodes, whose prompts may hold
+    gold."""
 
 
 class WorkerClient(Protocol):
     """A worker as the supervisor moves it; see `worker.Worker`. Raises WorkerLost when its process died."""
 
-    async def advance(self, jobs: Sequence[Job], turns: Sequence[Turn]) -> Report: ...
+    async def advance(self, jobs: Sequence[Work], turns: Sequence[Turn]) -> Report: ...
 
     async def perform(self, keys: Sequence[str], replica: int) -> list[Performed]: ...
 

@@ -59,6 +59,16 @@ def cut_cycles(graph: nx.DiGraph, contributions: Floats, rule: CutRule) -> nx.Di
     return graph
 
 
+def draw(size: int, num_edges: int, stream: np.random.Generator) -> nx.DiGraph:
+    """A DAG of `size` nodes drawn at random: an order of them, then `num_edges` of the pairs along it."""
+    order = stream.permutation(size).tolist()
+    pairs = [(order[i], order[j]) for j in range(size) for i in range(j)]
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(size))
+    graph.add_edges_from(pairs[i] for i in stream.choice(len(pairs), num_edges, replace=False))
+    return graph
+
+
 def _cost(
     graph: nx.DiGraph, contributions: Floats, rule: CutRule, edge: tuple[int, int]
 ) -> tuple[float, tuple[int, int]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from coterie.agents.seats import Agent
 from coterie.orchestration.protocols.config import ProtocolConfig
-from coterie.types import Outcome, Place, Sample, Task, Turn
+from coterie.types import Messages, Outcome, Place, Sample, Sampling, Task, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,40 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Inquiry:
+    """A question about an episode that is over. Its turn is none of the episode's, and none of the society's cost.
+
+    `place` is that of the turn it is about, with a purpose of its own (`judge`, ...), never `answer`.
+    """
+
+    place: Place
+    policy: str
+    prompt: Messages = field(repr=False)
+    sampling: Sampling | None = None
+    """How the reply is drawn; None is the policy's own way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """All inquiries about one finished episode; they are made at once, by a worker that runs no protocol."""
+
+    job: Job
+    outcome: Outcome
+    inquiries: tuple[Inquiry, ...]
+
+    @property
+    def key(self) -> str:
+        return self.job.key
+
+    @property
+    def task(self) -> Task:
+        return self.job.task
+
+
+Work = Job | Examination
+
+
+@dataclass(frozen=True, slots=True)
 class TaskLimits:
     """Hard limits for each episode, on all turns it uses."""
 
@@ -41,6 +75,8 @@ class Request:
     place: Place
     policy: str
     cost: int
+    sampling: Sampling | None = None
+    """How the reply is drawn: in the policy's own way, or as an inquiry wants it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +90,9 @@ class Performed:
 
 @dataclass(slots=True)
 class Report:
-    """What came of a step: turns now waited for, and finished episodes."""
+    """What came of a step: turns now waited for, finished episodes, and the turns that inquiries were answered by."""
 
     requests: list[Request] = field(default_factory=list)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    answers: dict[str, tuple[Turn, ...]] = field(default_factory=dict)
+    """By the key of the examination, in the order of its inquiries."""

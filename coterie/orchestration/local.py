@@ -1,4 +1,4 @@
-"""The local executor: one worker and one replica of each engine, all in this process."""
+"""The local executor: one worker (and one that examines) and one replica of each engine, all in this process."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class LocalExecutor:
     def __init__(self, config: LocalConfig, staff: Staff) -> None:
         self.config, self.staff = config, staff
         self.workers: Sequence[WorkerClient] = ()
+        self._workers: list[Worker] = []
         self.engines: dict[str, EngineInfo] = {}
         self._engines: dict[str, Engine] = {}
         self._facts: dict[str, Any] = {}
@@ -29,16 +30,16 @@ class LocalExecutor:
             self._engines[name] = engine
             await engine.start()
             self.engines[name], self._facts[name] = describe(engine)
-        self.workers = [self._hire()]
+        self._workers = [self._hire() for _ in range(1 + self.staff.examines)]
+        self.workers = self._workers
 
     def _hire(self) -> Worker:
         clients = {name: [LocalClient(engine)] for name, engine in self._engines.items()}
-        self._worker = Worker(self.staff.policies, clients, self.staff.limits, self.config.deadline)
-        return self._worker
+        return Worker(self.staff.policies, clients, self.staff.limits, self.config.deadline)
 
     async def revive(self, worker: int) -> None:
-        await self._worker.close()
-        self.workers = [self._hire()]
+        await self._workers[worker].close()
+        self._workers[worker] = self._hire()
 
     async def restart_engine(self, engine: str, replica: int) -> None:
         await self._engines[engine].close()
@@ -47,9 +48,9 @@ class LocalExecutor:
     async def close(self) -> None:
         """Close every engine; raises the first error of those that fail to."""
         engines, self._engines = self._engines, {}
-        if self.workers:
-            await self._worker.close()
-            self.workers = ()
+        workers, self._workers, self.workers = self._workers, [], ()
+        for worker in workers:
+            await worker.close()
         closed = await asyncio.gather(*(engine.close() for engine in engines.values()), return_exceptions=True)
         for error in filter(None, closed):
             raise error

@@ -16,8 +16,10 @@ def turn_fact(turn: Turn) -> Fact:
     """The fact of a turn; everything but its key, which is the fact's key."""
     # `asdict` of the whole would copy every token id by itself.
     payload = {name: getattr(turn, name) for name in _TURN_FIELDS}
+    if turn.continues is None:
+        del payload["continues"]
     prompt = [dataclasses.asdict(part) if isinstance(part, Message) else part for part in turn.prompt]
-    return Fact(turn.key, "turn", payload | {"place": dataclasses.asdict(turn.place), "prompt": prompt})
+    return Fact(turn.key, "turn", payload | {"place": turn.place._asdict(), "prompt": prompt})
 
 
 def read_turn(key: str, payload: dict[str, Any]) -> Turn:
@@ -57,7 +59,13 @@ def sample_note(done: Performed, host: str, replica: int) -> Note:
 
 def verdict_fact(turn: Turn, verdict: Verdict) -> Fact:
     """The fact of a verdict on a turn."""
-    return Fact(f"verdict/{turn.key}", "verdict", dataclasses.asdict(verdict))
+    payload = {"answer": verdict.answer, "correct": verdict.correct, **_labels(verdict)}
+    payload |= {"timed_out": True} if verdict.timed_out else {}
+    return Fact(f"verdict/{turn.key}", "verdict", payload)
+
+
+def _labels(verdict: Verdict) -> dict[str, Any]:
+    return {} if verdict.labels is None else {"labels": dict(verdict.labels)}
 
 
 def episode_fact(job: Job, outcome: Outcome, verdict: Verdict) -> Fact:
@@ -66,6 +74,8 @@ def episode_fact(job: Job, outcome: Outcome, verdict: Verdict) -> Fact:
         "society": job.society,
         "task": job.task.id,
         "correct": verdict.correct,
+        **_labels(verdict),
+        **({"features": dict(job.task.features)} if job.task.features else {}),
     }
     return Fact(job.key, "episode", payload)
 

@@ -32,6 +32,13 @@ register("protocol", "autogen", config=f"{_PROTOCOLS}.config_teams:AutoGenConfig
          summary="an assistant and a proxy talk until the stop word (AutoGen)")  # fmt: skip
 register("protocol", "comas", config=f"{_PROTOCOLS}.config_teams:ComasConfig", impl=f"{_PROTOCOLS}.comas:Comas",
          summary="solve, evaluate and score each other, without training (CoMAS)")  # fmt: skip
+register("probe", "p_true", config="coterie.orchestration.config_probes:PTrueConfig",
+         impl="coterie.orchestration.probes:PTrue",
+         summary="is your answer right, True or False? its probability, or the share of True")  # fmt: skip
+register("probe", "verbal_confidence", config="coterie.orchestration.config_probes:VerbalConfidenceConfig",
+         impl="coterie.orchestration.probes:VerbalConfidence",
+         summary="how sure are you of your answer, from 0 to 100?")  # fmt: skip
+
 register("executor", "local", config="coterie.orchestration.config:LocalConfig",
          impl="coterie.orchestration.local:LocalExecutor", summary="one process")  # fmt: skip
 register("executor", "ray", config="coterie.orchestration.config:RayConfig",

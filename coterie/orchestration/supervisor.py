@@ -19,7 +19,7 @@ from coterie.orchestration import records
 from coterie.orchestration.budget import RunBudget
 from coterie.orchestration.dispatch import Call, Continuous, Dispatcher, Loads, Supersteps, Wanted
 from coterie.orchestration.executor import Executor
-from coterie.orchestration.jobs import Job, Performed, Report
+from coterie.orchestration.jobs import Examination, Job, Performed, Report, Work
 from coterie.orchestration.judging import Judge
 from coterie.orchestration.pool import PolicySpec
 from coterie.orchestration.redaction import redacted
@@ -55,9 +55,9 @@ class Quiet:
 class _Desk:
     """The supervisor's side of one worker: what waits to be handed in, and what the worker has in hand."""
 
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[Work] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    open_jobs: dict[str, Job] = field(default_factory=dict)
+    open_jobs: dict[str, Work] = field(default_factory=dict)
     is_advancing: bool = False
     is_reviving: bool = False
     lives: int = 0
@@ -72,7 +72,7 @@ class Supervisor:
         journal: Open for writing.
         executor: Started.
         policies: By name; they tell the engine of each request.
-        judge: Gives verdicts and rewards.
+        judge: Gives verdicts and rewards. Where it inquires, `executor` was built for a staff that `examines`.
         budget: With what earlier attempts spent.
         exact: Run in supersteps, see `dispatch`.
         observer: Told of every commit.
@@ -118,7 +118,8 @@ class Supervisor:
         # Finished tasks count too: a batch is one worker's, so a resumed run must share the tasks out as before.
         finished = {fact.payload["task"] for fact in self._journal.facts("episode")}
         order = {task: i for i, task in enumerate(sorted(finished | {job.task.id for job in jobs}))}
-        self._queue.extend((order[job.task.id] % len(self._desks), job) for job in jobs)
+        num_workers = len(self._desks) - self._judge.inquires
+        self._queue.extend((order[job.task.id] % num_workers, job) for job in jobs)
         try:
             while True:
                 self._open_jobs()
@@ -170,7 +171,7 @@ class Supervisor:
                 jobs, turns, desk.jobs, desk.turns = desk.jobs, desk.turns, [], []
                 self._spawn(self._advance(worker, jobs, turns))
 
-    async def _advance(self, worker: int, jobs: list[Job], turns: list[Turn]) -> None:
+    async def _advance(self, worker: int, jobs: list[Work], turns: list[Turn]) -> None:
         desk = self._desks[worker]
         life, repairs = desk.lives, dict(self._repairs)
         try:
@@ -198,10 +199,10 @@ class Supervisor:
 
     def _take(self, worker: int, report: Report) -> None:
         desk = self._desks[worker]
+        over = self._finish(desk, report)
         finished, facts = [], list[Fact]()
-        for key, outcome in report.outcomes.items():
-            job = desk.open_jobs.pop(key)
-            verdict, new = self._judge.judge_episode(job, outcome)
+        for job, outcome, answers in over:
+            verdict, new = self._judge.judge_episode(job, outcome, answers)
             finished.append((job, outcome, verdict))
             facts += new
         if facts:
@@ -217,6 +218,24 @@ class Supervisor:
             else:
                 self._wanted[request.key] = Wanted(request, self._policies[request.policy].engine, [worker])
                 self._ready.add(request.key)
+
+    def _finish(self, desk: _Desk, report: Report) -> list[tuple[Job, Outcome, Sequence[Turn]]]:
+        """The episodes about which nothing is left to ask, with what was answered; the others go to be examined."""
+        over: list[tuple[Job, Outcome, Sequence[Turn]]] = []
+        for key, outcome in report.outcomes.items():
+            job = desk.open_jobs.pop(key)
+            assert isinstance(job, Job), "only jobs have an outcome"
+            if inquiries := self._judge.inquire(job, outcome):
+                work = Examination(job, outcome, inquiries)
+                self._desks[-1].jobs.append(work)
+                self._desks[-1].open_jobs[key] = work
+            else:
+                over.append((job, outcome, ()))
+        for key, answers in report.answers.items():
+            examined = desk.open_jobs.pop(key)
+            assert isinstance(examined, Examination), "only examinations have answers"
+            over.append((examined.job, examined.outcome, answers))
+        return over
 
     async def _replace(self, worker: int, life: int, cause: WorkerLost | EngineError) -> None:
         """Put a fresh worker in place of a lost one, once for each loss, and give it the unfinished jobs."""

@@ -13,7 +13,8 @@ from coterie.agents.engines.chat import is_ids
 from coterie.envs import answers
 from coterie.errors import EngineError
 from coterie.orchestration.pool import PolicySpec
-from coterie.types import EncodedPrompt, Message, Messages, Place, Sample, Task, TokenIds, Turn
+from coterie.text import join_pieces
+from coterie.types import EncodedPrompt, Messages, Place, Sample, Task, TokenIds, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +48,10 @@ def turn_key(place: Place, policy: PolicySpec, prompt: Messages, said: Sequence[
 
 
 def go_on(prompt: EncodedPrompt, said: Sequence[Turn]) -> EncodedPrompt:
-    """The prompt with the reply's tokens so far behind it; as a message where an engine of tests takes messages."""
-    if not said:
-        return prompt
+    """The prompt with the reply's tokens so far behind it; beside it where an engine of tests takes messages."""
     ids = tuple(token for turn in said for token in turn.token_ids or ())
-    if is_ids(prompt.prompt):
-        longer: Messages | TokenIds = cast(TokenIds, prompt.prompt) + ids
-    else:
-        text = "".join(turn.text for turn in said)
-        longer = (*cast(Messages, prompt.prompt), Message("assistant", text))
-    return dataclasses.replace(prompt, prompt=longer, length=prompt.length + len(ids))
+    longer = cast(TokenIds, prompt.prompt) + ids if is_ids(prompt.prompt) else prompt.prompt
+    return dataclasses.replace(prompt, prompt=longer, length=prompt.length + len(ids), said=ids)
 
 
 def check_samples(samples: Sequence[Sample], places: Sequence[Place], policy: str) -> None:
@@ -80,7 +75,7 @@ def check_samples(samples: Sequence[Sample], places: Sequence[Place], policy: st
 def make_turn(question: Question, num_dropped: int, sample: Sample) -> Turn:
     """The turn, with the answer that is read from its reply if it is for one."""
     task, is_answer = question.task, question.place.purpose == "answer"
-    whole = "".join(turn.text for turn in question.said) + sample.text
+    whole = join_pieces([*(turn.text for turn in question.said), sample.text])
     return Turn(
         key=question.key,
         place=question.place,
@@ -95,4 +90,5 @@ def make_turn(question: Question, num_dropped: int, sample: Sample) -> Turn:
         num_dropped=num_dropped,
         prompt_ids=sample.prompt_ids,
         token_ids=sample.token_ids,
+        continues=question.said[-1].key if question.said else None,
     )

@@ -19,11 +19,11 @@ from coterie.agents.seats import Agent
 from coterie.errors import CoterieError, EngineError, EngineTimeout, ProtocolError
 from coterie.orchestration.budget import BudgetSpent, Ledger
 from coterie.orchestration.embedding import EmbeddingDoor, Vectors
-from coterie.orchestration.jobs import Job, Performed, Report, Request, TaskLimits
+from coterie.orchestration.jobs import Examination, Job, Performed, Report, Request, TaskLimits, Work
 from coterie.orchestration.pool import EngineClient, PolicySpec
 from coterie.orchestration.protocols.minutes import Minutes
 from coterie.orchestration.turns import Question, check_samples, go_on, make_turn, turn_key
-from coterie.types import EncodedPrompt, Messages, Outcome, Place, Turn
+from coterie.types import EncodedPrompt, Messages, Outcome, Place, Sampling, Task, Turn
 
 # A protocol may only await `ask` and gather over it, so a wake-up passes through a few hops of the event loop at most.
 _HOPS = 32
@@ -51,7 +51,7 @@ class _Open:
     def request(self) -> Request:
         asked = self.question
         cost = self.encoded.length + asked.policy.sampling.max_tokens
-        return Request(asked.key, asked.place, asked.policy.name, cost)
+        return Request(asked.key, asked.place, asked.policy.name, cost, asked.policy.sampling)
 
 
 class Worker:
@@ -76,28 +76,33 @@ class Worker:
         self._open: dict[str, _Open] = {}
         self._fresh: list[_Fresh] = []
         self._episodes: dict[asyncio.Task[Outcome], Job] = {}
+        self._examinations: dict[asyncio.Task[tuple[Turn, ...]], Examination] = {}
         self._activity = 0
 
-    async def advance(self, jobs: Sequence[Job], turns: Sequence[Turn]) -> Report:
+    async def advance(self, jobs: Sequence[Work], turns: Sequence[Turn]) -> Report:
         """Start jobs, hand in committed turns, run until every episode waits or is done.
 
         Raises:
             EngineError: prompts could not be encoded; `where` is the engine's id. The worker is of no more use.
         """
         for job in jobs:
-            self._episodes[asyncio.ensure_future(self._episode(job))] = job
+            if isinstance(job, Examination):
+                self._examinations[asyncio.ensure_future(self._examine(job))] = job
+            else:
+                self._episodes[asyncio.ensure_future(self._episode(job))] = job
         for turn in turns:
             for waiter in self._open.pop(turn.key).waiters:
                 waiter.set_result(turn)
         report = Report()
-        await self._settle()
-        while self._fresh or self.embedding.is_waited_for:
-            await self.embedding.flush()
-            report.requests += await self._admit()
-            await self._settle()
+        await self._rest()
+        while fresh := self._take_fresh():
+            report.requests += await self._admit(fresh)
+            await self._rest()
         for task in [task for task in self._episodes if task.done()]:
             job = self._episodes.pop(task)
             report.outcomes[job.key] = task.result()
+        for asked in [asked for asked in self._examinations if asked.done()]:
+            report.answers[self._examinations.pop(asked).key] = asked.result()
         return report
 
     async def perform(self, keys: Sequence[str], replica: int) -> list[Performed]:
@@ -134,10 +139,12 @@ class Worker:
 
     async def close(self) -> None:
         """Drop all episodes."""
-        for task in self._episodes:
+        tasks = [*self._episodes, *self._examinations]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._episodes, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._episodes.clear()
+        self._examinations.clear()
         self._open.clear()
 
     async def _episode(self, job: Job) -> Outcome:
@@ -161,16 +168,46 @@ class Worker:
             self._activity += 1
         return dataclasses.replace(outcome, turns=tuple(sorted(ledger.asked)))
 
+    async def _examine(self, examination: Examination) -> tuple[Turn, ...]:
+        """The episode is over: its limits do not bind what is asked about it."""
+        ledger, task = Ledger(TaskLimits()), examination.task
+        wanted = examination.inquiries
+        try:
+            asked = [self.ask(task, i.policy, i.prompt, i.place, ledger, sampling=i.sampling) for i in wanted]
+            return tuple(await asyncio.gather(*asked))
+        finally:
+            self._activity += 1
+
     async def ask(
-        self, job: Job, agent: Agent, prompt: Messages, place: Place, ledger: Ledger, said: Sequence[Turn]
-    ) -> Turn:
+        self, task: Task, policy_name: str, prompt: Messages, place: Place, ledger: Ledger, said: Sequence[Turn] = (),
+        sampling: Sampling | None = None,
+    ) -> Turn:  # fmt: skip
         """Queue one request; equal questions at equal places are one."""
-        policy = self._policies[agent.policy]
+        policy = self._policies[policy_name]
+        if sampling is not None:
+            policy = dataclasses.replace(policy, sampling=sampling)
         key = turn_key(place, policy, prompt, said)
         waiter: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
-        self._fresh.append(_Fresh(Question(key, place, policy, prompt, job.task, tuple(said)), waiter, ledger))
+        self._fresh.append(_Fresh(Question(key, place, policy, prompt, task, tuple(said)), waiter, ledger))
         self._activity += 1
         return await waiter
+
+    async def _rest(self) -> None:
+        """Let every episode run until it waits for a turn, or is done."""
+        await self._settle()
+        while self.embedding.is_waited_for:
+            await self.embedding.flush()
+            await self._settle()
+
+    def _take_fresh(self) -> list[_Fresh]:
+        """What was asked since the last step, in logical order.
+
+        Within limits an episode asks on when all that it asked before is answered. So its chains of questions side by
+        side keep in step, and what the limits refuse does not depend on the order in which replies come.
+        """
+        fresh = [f for f in self._fresh if f.ledger.is_settled]
+        self._fresh = [f for f in self._fresh if not f.ledger.is_settled]
+        return sorted(fresh, key=lambda f: (f.question.place, f.question.key))
 
     async def _settle(self) -> None:
         quiet = 0
@@ -179,9 +216,8 @@ class Worker:
             await asyncio.sleep(0)
             quiet = quiet + 1 if self._activity == before else 0
 
-    async def _admit(self) -> list[Request]:
-        """Encode what was asked since the last step, and reserve it in logical order with each episode's ledger."""
-        fresh, self._fresh = sorted(self._fresh, key=lambda f: (f.question.place, f.question.key)), []
+    async def _admit(self, fresh: Sequence[_Fresh]) -> list[Request]:
+        """Encode what was asked, and reserve it in this order with each episode's ledger."""
         new = {question.key: question for question, _, _ in fresh if question.key not in self._open}
         found = self._open | await self._encode(new.values())
         requests = []
@@ -228,7 +264,7 @@ class _Asker:
         said: Sequence[Turn] = (),
     ) -> Turn:  # fmt: skip
         place = Place(self._job.task.id, round, agent.name, repeat, purpose)
-        return await self._worker.ask(self._job, agent, prompt, place, self._ledger, said)
+        return await self._worker.ask(self._job.task, agent.policy, prompt, place, self._ledger, said)
 
     async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
         return await self._worker.embedding.embed(model, texts)

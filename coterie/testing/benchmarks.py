@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from coterie.envs import answers
 from coterie.envs.benchmarks.base import Benchmark
@@ -50,7 +51,7 @@ def _check_task(task: Task, gold: str, grader: Grader) -> None:
     assert type(task) is Task, f"{task.id}: a subclass of Task could carry the gold answer"
     assert task.answer_type in answers.ANSWER_TYPES, f"{task.id}: unknown answer type {task.answer_type!r}"
     assert task.question not in task.example, f"{task.id}: the example is the task itself"
-    fields = [getattr(task, f.name) for f in dataclasses.fields(task) if f.name != "choices"]
+    fields = [field for f in dataclasses.fields(task) if f.name != "choices" for field in _texts(getattr(task, f.name))]
     assert gold not in fields, f"{task.id}: a field of the task is the gold answer"
     if task.answer_type in ("text", "exact", "math") and len(gold) >= _TELLING:
         leaks = [field for field in fields if gold.casefold() in field.casefold()]
@@ -65,6 +66,15 @@ def _check_task(task: Task, gold: str, grader: Grader) -> None:
         verdict = grader.grade(task.id, mutant)
         assert verdict.answer == mutant, f"{task.id}: the verdict is on another answer"
         assert not verdict.correct, f"{task.id}: the grader accepts {mutant!r}"
+
+
+def _texts(field: str | tuple[Any, ...]) -> Iterator[str]:
+    """The text of a field of a task, or all texts in it."""
+    if isinstance(field, str):
+        yield field
+    else:
+        for part in field:
+            yield from _texts(part)
 
 
 def _mutants(right: str, task: Task) -> Iterator[str]:

@@ -37,7 +37,7 @@ class FaultsConfig(Config):
 class ScriptedConfig(EngineConfig):
     """Deterministic replies without a model: every choice is a function of the seed and of the turn's place."""
 
-    capabilities = frozenset({"tokens", "logprobs", "seeded"})
+    capabilities = frozenset({"tokens", "logprobs", "seeded", "choices"})
 
     kind: Literal["scripted"] = "scripted"
     mode: Literal["arithmetic", "echo"] = "arithmetic"

@@ -21,9 +21,7 @@ _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": ope
 
 
 def compose(messages: Messages, config: ScriptedConfig, seed: int, place: Place) -> str:
-    """The reply at `place`; a function of its arguments alone. After a last message of the assistant it goes on."""
-    if messages[-1].role == "assistant":
-        return compose(messages[:-1], config, seed, place)[len(messages[-1].content) :]
+    """The reply at `place`; a function of its arguments alone."""
     if config.replies:
         return config.replies[rng.derive(seed, "reply", str(place)) % len(config.replies)]
     if config.mode == "echo":

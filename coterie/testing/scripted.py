@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +28,7 @@ class ScriptedEngine:
     The same seed, prompt and place give the same sample in every process, whatever the batch.
     """
 
-    capabilities: frozenset[Capability] = frozenset({"tokens", "logprobs", "seeded"})
+    capabilities: frozenset[Capability] = frozenset({"tokens", "logprobs", "seeded", "choices"})
 
     def __init__(self, config: ScriptedConfig, model: str, seed: int, exact: bool) -> None:
         self.config, self.model, self.seed, self.exact = config, model, seed, exact
@@ -86,14 +87,20 @@ class ScriptedEngine:
             drawn = {name: index for name in _BREAKING if self._strikes(name, key, attempt)} | drawn
         return drawn
 
+    def _say(self, prompt: EncodedPrompt, sampling: Sampling, key: Place) -> tuple[str, float | None]:
+        """The reply, and its probability where it had to be one of the choices."""
+        if sampling.choices:
+            return _choose(sampling.choices, self.seed, key)
+        text = replies.compose(_messages(prompt.prompt), self.config, self.seed, key)
+        return _until_stop(text, sampling.stop), None
+
     def _strikes(self, fault: str, key: Place, attempt: int = 0) -> bool:
         chance: float = getattr(self.config.faults, fault)
         return chance > 0 and rng.uniforms(self.seed, "fault", fault, str(key), attempt, count=1)[0] < chance
 
     def _sample(self, prompt: EncodedPrompt, sampling: Sampling, key: Place) -> Sample:
-        text = replies.compose(_messages(prompt.prompt), self.config, self.seed, key)
-        text = _until_stop(text, sampling.stop)
-        data = text.encode(errors="replace")
+        text, chance = self._say(prompt, sampling, key)
+        data = text.encode(errors="replace")[len(prompt.said) :]
         finish: Literal["stop", "length"] = "stop"
         limit = sampling.max_tokens
         if self._strikes("empty", key):
@@ -102,10 +109,25 @@ class ScriptedEngine:
             limit = min(limit, len(data) // 2)
         if len(data) > limit:
             data, finish = data[:limit], "length"
-        logprobs = tuple(float(-u) for u in rng.uniforms(self.seed, "logprob", str(key), count=len(data)))
-        return Sample(
-            data.decode(errors="replace"), finish, prompt.length, len(data), _ids(prompt.prompt), tuple(data), logprobs
-        )
+        if chance is None:
+            logprobs = tuple(float(-u) for u in rng.uniforms(self.seed, "logprob", str(key), count=len(data)))
+        else:
+            logprobs = (math.log(chance), *[0.0] * len(data))[: len(data)]
+        text, _ = chat.read_on(_decode, prompt.said, data)
+        ids = _ids(prompt.prompt) if chat.is_ids(prompt.prompt) else _ids(prompt.prompt) + prompt.said
+        return Sample(text, finish, prompt.length, len(data), ids, tuple(data), logprobs)
+
+
+def _choose(choices: Sequence[str], seed: int, key: Place) -> tuple[str, float]:
+    """One of them and its probability, both drawn for the place."""
+    weights = rng.uniforms(seed, "choices", str(key), count=len(choices)) + 1e-3
+    chances = weights / weights.sum()
+    index = int(rng.stream(seed, "choice", str(key)).choice(len(choices), p=chances))
+    return choices[index], float(chances[index])
+
+
+def _decode(ids: Sequence[int]) -> str:
+    return bytes(ids).decode(errors="replace")
 
 
 def _until_stop(text: str, stops: Sequence[str]) -> str:

@@ -19,13 +19,13 @@ from coterie.orchestration.local import LocalExecutor
 from coterie.orchestration.protocols.config import DecisionConfig, ProtocolConfig
 from coterie.orchestration.supervisor import Quiet
 from coterie.testing.reach import texts_within
+from coterie.testing.shuffling import FENCED, ShufflingExecutor
 from coterie.testing.stage import AGENTS, play, staff
 from coterie.types import Edge, Turn, Verdict
 
 __all__ = ["AGENTS", "check_protocol", "play", "staff"]
 
 _TASKS = 3
-_FENCED = re.compile(r"<<<.*?>>>", re.DOTALL)
 _MARK = re.compile(r"\bq[a-p]{5}\b")
 _WORDS = ("agree", "object", "revise", "accept", "undecided", "negative")
 _GOLD = "sesame-{}-of-the-forty"
@@ -45,7 +45,8 @@ def check_protocol(config: ProtocolConfig, *, agents: Sequence[Agent] | None = N
     Episodes end, also where replies are empty, cut, or in no format, and where the budget is spent; answers come from
     replies; the outcome names real turns, agents, and exactly who read which turn, and what for; the same seed gives
     the same journal, whatever the batch size, the other tasks, and the turn at which the run was cut; no prompt holds a
-    gold answer; and if the config says `symmetric`, the order of the seats changes nothing.
+    gold answer; agents that are shown what was said on another task answer otherwise if they follow it, and as before
+    if they ignore it; and if the config says `symmetric`, the order of the seats changes nothing.
 
     Args:
         config: The protocol's.
@@ -64,6 +65,7 @@ def check_protocol(config: ProtocolConfig, *, agents: Sequence[Agent] | None = N
     _check_bad_replies(config, cast)
     _check_gold(config, cast)
     _check_edges(config, cast)
+    _check_reading(config, cast)
     if config.symmetric:
         _check_symmetry(config, cast)
 
@@ -251,6 +253,33 @@ def _marks(text: str) -> set[str]:
     return set(_MARK.findall(text))
 
 
+def _check_reading(config: ProtocolConfig, cast: Sequence[Agent]) -> None:
+    """What agents answer hangs on what they are shown between fences, and on nothing else that was said."""
+    for conformity in (1.0, 0.0):
+        engine = {"accuracy": 0.5, "conformity": conformity}
+        with play(config, agents=cast, num_tasks=_TASKS, engine=engine) as journal:
+            readers = [e["target"] for f in journal.facts("episode") for e in f.payload["edges"] if _is_answer(e)]
+            host = ShufflingExecutor(staff(engine), journal)
+            with play(config, agents=cast, num_tasks=_TASKS, executor=host) as shuffled:
+                is_same = list(_answers(journal)) == list(_answers(shuffled))
+        if conformity:
+            assert not readers or not is_same, (
+                f"{readers[0]} read its peers, but what stands between fences in its prompts changes no answer"
+            )
+        else:
+            assert is_same, "agents that ignore what they read answer otherwise where it was said on another task"
+
+
+def _is_answer(edge: Mapping[str, Any]) -> bool:
+    return bool(edge["purpose"] == "answer")
+
+
+def _answers(journal: Journal) -> Iterator[Any]:
+    for fact in journal.facts("episode"):
+        rounds = fact.payload["rounds"]
+        yield fact.key, fact.payload["answer"], [{n: journal.get(k)["answer"] for n, k in r.items()} for r in rounds]  # type: ignore[index]
+
+
 # --- symmetry
 
 
@@ -277,4 +306,4 @@ def _impressions(journal: Journal) -> Iterator[Any]:
 def _impression(journal: Journal, key: str) -> tuple[Any, ...]:
     turn = journal.get(key) or {}
     asked = "\n".join(f"{m['role']}: {m['content']}" for m in turn["prompt"])
-    return tuple(turn["place"].values()), turn["text"], _FENCED.sub("", asked), sorted(_FENCED.findall(asked))
+    return tuple(turn["place"].values()), turn["text"], FENCED.sub("", asked), sorted(FENCED.findall(asked))

@@ -20,6 +20,7 @@ from coterie.orchestration.jobs import Job, TaskLimits
 from coterie.orchestration.judging import Judge
 from coterie.orchestration.local import LocalExecutor
 from coterie.orchestration.pool import plan
+from coterie.orchestration.probes import Interviewer
 from coterie.orchestration.protocols.config import ProtocolConfig
 from coterie.orchestration.supervisor import Observer, Quiet, Supervisor
 from coterie.testing.sums import Sums, SumsConfig
@@ -44,6 +45,7 @@ def play(
     deadline: float = 60.0,
     path: Path | None = None,
     observer: Observer | None = None,
+    interviewer: Interviewer | None = None,
 ) -> Iterator[Journal]:
     """Work tasks with these protocols and the scripted engine; yields the journal.
 
@@ -64,9 +66,10 @@ def play(
                 for protocol in protocols
                 for config in protocol.expand()
             ]
-            crew = staff(engine, max_tokens=max_tokens, seed=seed, exact=exact, limits=limits)
+            judge = Judge(bench.grader(), {}, journal, interviewer)
+            crew = staff(engine, max_tokens=max_tokens, seed=seed, exact=exact, limits=limits, examines=judge.inquires)
             host: Executor = executor or LocalExecutor(LocalConfig(attempts=attempts, deadline=deadline), crew)
-            asyncio.run(_work(journal, host, crew, bench, jobs, budget or RunBudget(), exact, observer))
+            asyncio.run(_work(journal, host, crew, judge, jobs, budget or RunBudget(), exact, observer))
             yield journal
 
 
@@ -77,20 +80,21 @@ def staff(
     seed: int = 0,
     exact: bool = True,
     limits: TaskLimits = TaskLimits(),  # noqa: B008
+    examines: bool = False,
 ) -> Staff:
     """One policy `base` on the scripted engine."""
     PolicyConfig.model_rebuild(force=True)
     scripted = {"kind": "scripted", **(engine or {})}
     policy = PolicyConfig.model_validate({"engine": scripted, "model": "none", "sampling": {"max_tokens": max_tokens}})
     engines, policies = plan({"base": policy}, seed, exact)
-    return Staff(engines, policies, limits)
+    return Staff(engines, policies, limits, examines=examines)
 
 
 async def _work(
     journal: Journal,
     host: Executor,
     crew: Staff,
-    bench: Benchmark,
+    judge: Judge,
     jobs: list[Job],
     budget: RunBudget,
     exact: bool,
@@ -101,7 +105,6 @@ async def _work(
         for fact in journal.facts("turn"):
             budget.spend(fact.payload["num_prompt_tokens"] + fact.payload["num_tokens"])
         owed = [job for job in jobs if journal.get(job.key) is None]
-        judge = Judge(bench.grader(), {}, journal)
         supervisor = Supervisor(
             journal, host, dict(crew.policies), judge, budget, exact=exact, observer=observer or Quiet()
         )

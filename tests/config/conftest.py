@@ -4,4 +4,6 @@ import pytest
 @pytest.fixture(autouse=True, scope="session")
 def generators() -> None:
     """reasoning-gym is imported (two seconds) before any test looks at the clock."""
-    import coterie.envs.benchmarks.reasoning_gym  # noqa: F401
+    from coterie.envs.benchmarks import reasoning_gym
+
+    reasoning_gym.library()

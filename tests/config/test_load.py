@@ -191,6 +191,18 @@ def test_a_wrong_override_is_the_place_of_its_error(override: str, words: str, t
     assert message.endswith("1 error, nothing was started.")
 
 
+def test_what_an_override_makes_of_a_mapping_is_said_at_the_option(tmp_path: Path) -> None:
+    override = "benchmark.params.max_terms=1"
+    message = refuse(write(tmp_path, example()), override)
+    assert message.startswith(f"-o {override} benchmark.params  chain_sum refuses these parameters"), message
+    message = refuse(write(tmp_path, example()), "protocol.strategy=[]", "protocol.history=last")
+    assert message.startswith("-o protocol.strategy=[], -o protocol.history=last protocol  strategy needs"), message
+
+
+def test_a_file_that_is_not_there_is_named_once(tmp_path: Path) -> None:
+    assert refuse(tmp_path / "nix.yaml").splitlines()[0] == f"{tmp_path / 'nix.yaml'} cannot be read: no such file"
+
+
 def test_overrides_given_in_python_are_values_and_are_not_called_options() -> None:
     data = {"name": "x", "policy": {"engine": "scripted"}, "seats": "S2", "protocol": "single", "benchmark": "sums"}
     config = loads(data, {"seed": 3, "benchmark.limit": 4, "policy.sampling.stop": ["\n"]}).config

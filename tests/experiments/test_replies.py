@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
 
 import pytest
 
@@ -21,10 +21,13 @@ def make_turn(round: int, seat: str, purpose: str, answer: str | None, finish: s
 
 
 def make_record(
-    said: list[Said], *, edges: tuple[Edge, ...] = (), finish: str = "stop", protocol: dict[str, Any] | None = None
+    said: list[Said], *, edges: tuple[Edge, ...] = (), finish: str = "stop", continues: str | None = None
 ) -> tuple[RunRecord, Episode]:
     """One episode; `said` holds round, seat, purpose and answer of its turns, "1" is right. Who is silent stands."""
     turns = {turn.key: turn for turn in (make_turn(*row, finish) for row in said)}
+    if continues:
+        last = list(turns)[-1]
+        turns[last] = dataclasses.replace(turns[last], continues=continues)
     rounds: list[dict[str, str]] = []
     for turn in turns.values():
         while len(rounds) <= turn.place.round:
@@ -36,7 +39,7 @@ def make_record(
     agents = [{"name": name, "policy": "base", "persona": ""} for name in "xyz"]
     facts = {
         "societies": [{"label": "macnet", "is_baseline": False, "agents": agents}],
-        "config": {"policies": {}, "protocol": {"kind": "macnet", **(protocol or {})}, "baselines": []},
+        "config": {"policies": {}, "protocol": {"kind": "macnet"}, "baselines": []},
     }
     return RunRecord(facts, "0", turns, verdicts, {"macnet": {"t": episode}}), episode
 
@@ -117,9 +120,10 @@ def test_a_peer_read_twice_in_a_round_is_one_edge() -> None:
     ]
 
 
-@pytest.mark.parametrize(("granularity", "count"), [("turn", 3), ("chunk", 2)])
-def test_of_a_reply_in_chunks_only_the_last_one_can_be_cut_or_unparsed(granularity: str, count: int) -> None:
+@pytest.mark.parametrize("count", [3, 2])
+def test_of_a_reply_in_pieces_only_the_last_one_can_be_cut_or_unparsed(count: int) -> None:
     said: list[Said] = [(0, "x", "answer", None), (0, "y", "answer", None), (1, "x", "answer", None)]
-    record, _ = make_record(said, finish="length", protocol={"granularity": granularity})
+    begun = make_turn(*said[0]).key if count == 2 else None
+    record, _ = make_record(said, finish="length", continues=begun)
     facts = society_facts(record, record.societies[0])
     assert (facts["cut_replies"], facts["unparsed_turns"]) == (count, count)

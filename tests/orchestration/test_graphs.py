@@ -88,3 +88,21 @@ def test_a_level_reads_only_levels_before_it_and_the_strongest_source_leads(seed
     assert all(depth[source] < depth[target] for source, target in dag.edges)
     leader = graphs.levels(dag, contributions)[0][0]
     assert contributions[leader] == max(contributions[n] for n in dag if dag.in_degree(n) == 0)
+
+
+@given(st.integers(0, 200), st.integers(1, 7))
+def test_a_drawn_dag_has_as_many_edges_as_asked_for(seed, size):
+    stream = np.random.default_rng(seed)
+    num_edges = int(stream.integers(size * (size - 1) // 2 + 1))
+    graph = graphs.draw(size, num_edges, stream)
+    assert nx.is_directed_acyclic_graph(graph)
+    assert (set(graph), graph.number_of_edges()) == (set(range(size)), num_edges)
+
+
+def test_every_edge_of_a_drawn_dag_is_equally_likely():
+    counts = np.zeros((4, 4))
+    for seed in range(2000):
+        for edge in graphs.draw(4, 3, np.random.default_rng(seed)).edges:
+            counts[edge] += 1
+    off = counts[~np.eye(4, dtype=bool)] / 2000  # each of 12 edges with chance 3 / 12
+    assert np.all(np.abs(off - 0.25) < 0.05)

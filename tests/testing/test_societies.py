@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_shuffled_edges_are_found(monkeypatch):
         second = await ask(agents[1], (note,), round=1)
         minutes.note(0, {agents[0].name: first})
         minutes.note(1, {agents[1].name: second})
-        minutes.link(1, [replace(first, place=replace(first.place, seat="cleo"))], ["bob"])
+        minutes.link(1, [replace(first, place=first.place._replace(seat="cleo"))], ["bob"])
         return minutes.conclude(second.answer, "the last word")
 
     with pytest.raises(AssertionError, match="edge|had said"):
@@ -67,6 +68,21 @@ def test_an_edge_without_reading_is_found(monkeypatch):
         return replace(outcome, edges=(*outcome.edges, Edge(0, "ann", "bob")))
 
     with pytest.raises(AssertionError, match="in round 0 bob read nothing that ann had said"):
+        check_debate(monkeypatch, run)
+
+
+def test_words_of_a_peer_outside_fences_are_found(monkeypatch):
+    async def run(self, task, agents, ask):
+        minutes = Minutes()
+        for number, (speaker, reader) in enumerate(pairwise(agents)):
+            minutes.note(2 * number, {speaker.name: await ask(speaker, opening(speaker, task), round=2 * number)})
+            first = minutes.rounds[-1][speaker.name]
+            reply = await ask(reader, opening(reader, task, f"A peer said: {first.text}"), round=2 * number + 1)
+            minutes.note(2 * number + 1, {reader.name: reply})
+            minutes.link(2 * number + 1, [first], [reader.name])
+        return minutes.conclude(reply.answer, "the last word")
+
+    with pytest.raises(AssertionError, match="bob read its peers, but what stands between fences"):
         check_debate(monkeypatch, run)
 
 

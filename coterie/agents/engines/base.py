@@ -13,6 +13,11 @@ uniforms, so `determinism: exact` holds. choices: constrained decoding. lora: ad
 `GroupDecoder`.
 """
 
+Signal = Literal["logprobs", "entropy", "waad", "fai"]
+"""logprobs: nats, of the token given its prefix. entropy: nats, of the distribution it was drawn from. waad: how far
+local heads look back from the token, in tokens. fai: mean attention that global heads pay to it 10 to 100 tokens later.
+"""
+
 
 @runtime_checkable
 class Engine(Protocol):
@@ -65,7 +70,10 @@ class Scorer(Protocol):
     def score(self, ids: Sequence[TokenIds], signals: Sequence[str]) -> list[dict[str, Any]]:
         """Per sequence of T tokens a dict with the wanted signals, each float32 [T-1] for tokens 1..T-1.
 
-        Signals: `logprobs` (nats, of the token given its prefix) and `entropy` (nats, of the distribution it was drawn
-        from).
+        `logprobs` and `entropy` do not depend on what else is asked for, or on the other sequences; which heads count
+        as local and global does, since they are ranked over all sequences of the call.
+
+        Raises:
+            EngineError: there is no such signal, or not of this model.
         """
         ...

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from coterie.errors import EngineError
+from coterie.text import join_pieces
 from coterie.types import EncodedPrompt, Message, Messages, Prompt, Sampling, TokenIds
 
 Piece = TypeVar("Piece")
@@ -93,6 +94,21 @@ def _shorten(messages: Messages, index: int, room: int, codec: Codec) -> tuple[M
         messages = (*messages[:index], short, *messages[index + 1 :])
         length = codec.measure(messages)
     return messages, length
+
+
+def read_on(
+    decode: Callable[[Sequence[int]], str], said: TokenIds, ids: Sequence[int], stops: Sequence[str] = ()
+) -> tuple[str, bool]:
+    """What `ids` add to a reply that began with the ids `said`, up to the first stop string, and if there was one.
+
+    Decoded by themselves, ids lose the space in front and what the last character lacked; so all are decoded together.
+    The text starts behind the last whole character of what was said, see `text.join_pieces`. A stop string may begin in
+    what was said.
+    """
+    begun = join_pieces([decode(said), ""]) if said else ""
+    whole = decode([*said, *ids])
+    found = [at for stop in stops if (at := whole.find(stop, max(len(begun) - len(stop) + 1, 0))) >= 0]
+    return whole[len(begun) : min(found, default=len(whole))], bool(found)
 
 
 def is_ids(prompt: Prompt) -> bool:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from coterie.agents.engines import models, sampling
-from coterie.types import Place, Sample, Sampling, TokenIds
-
-# Logits of one scoring chunk: at most this many float32 numbers (64 MB).
-_CHUNK_NUMBERS = 1 << 24
-_MAX_CHUNK = 512
+from coterie.agents.engines import chat, models, sampling
+from coterie.types import EncodedPrompt, Place, Sample, Sampling, TokenIds
 
 
 @dataclass
@@ -22,6 +18,7 @@ class _Row:
     """One prompt of a batch on its way."""
 
     prompt: TokenIds
+    said: TokenIds
     stream: sampling.UniformStream
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -38,14 +35,8 @@ class CausalModel:
 
     @classmethod
     def load(cls, folder: str, device: str, dtype: str) -> CausalModel:
-        """Load weights. Raises what transformers and torch raise (OSError, ValueError, RuntimeError)."""
-        from transformers import AutoModelForCausalLM
-
-        models.quiet_transformers()
-        place = _pick(device)
-        wanted = models.cpu_dtype(dtype) if place.type == "cpu" else dtype
-        kind = wanted if wanted == "auto" else getattr(torch, wanted)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind).to(place).eval()
+        """As `load_model`."""
+        model = load_model(folder, device, dtype)
         stops = model.generation_config.eos_token_id
         stops = model.config.eos_token_id if stops is None else stops
         return cls(model, frozenset([stops] if isinstance(stops, int) else stops or []))
@@ -53,7 +44,7 @@ class CausalModel:
     @torch.inference_mode()
     def generate(
         self,
-        prompts: Sequence[TokenIds],
+        prompts: Sequence[EncodedPrompt],
         wanted: Sampling,
         keys: Sequence[Place],
         seed: int,
@@ -61,9 +52,10 @@ class CausalModel:
         pad: int,
         beat: Callable[[], bool],
     ) -> list[Sample]:
-        """One sample per prompt. `beat` is called before every step and ends the loop by returning True."""
-        rows = [_Row(p, sampling.UniformStream(seed, k)) for p, k in zip(prompts, keys, strict=True)]
-        ids, mask = self._pad_left(prompts, pad)
+        """One sample per prompt of ids. `beat` is called before every step and ends the loop by returning True."""
+        streams = [sampling.UniformStream(seed, key) for key in keys]
+        rows = [_Row(cast(TokenIds, p.prompt), p.said, s) for p, s in zip(prompts, streams, strict=True)]
+        ids, mask = self._pad_left([row.prompt for row in rows], pad)
         settings = sampling.Rows.build([wanted] * len(rows), self.device)
         cache: Any = None
         for position in range(wanted.max_tokens):
@@ -102,24 +94,22 @@ class CausalModel:
             if row.finish is None and len(row.ids) == wanted.max_tokens:
                 row.finish = "length"
 
-    @torch.inference_mode()
-    def score(self, ids: TokenIds, signals: Sequence[str]) -> dict[str, Any]:
-        """Signals of tokens 1..T-1 given their prefix, each a float32 array [T-1]; logits exist one chunk at a time."""
-        tokens = torch.tensor([ids], device=self.device)
-        chunk = max(1, min(_MAX_CHUNK, _CHUNK_NUMBERS // self._model.get_output_embeddings().weight.shape[0]))
-        parts: dict[str, list[Tensor]] = {signal: [torch.empty(0)] for signal in signals}
-        cache: Any = None
-        for begin in range(0, len(ids) - 1, chunk):
-            piece = tokens[:, begin : min(begin + chunk, len(ids) - 1)]
-            out = self._model(input_ids=piece, past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
-            table = out.logits[0].float().log_softmax(-1)
-            targets = tokens[0, begin + 1 : begin + 1 + piece.shape[1]]
-            if "logprobs" in parts:
-                parts["logprobs"].append(table.gather(1, targets.unsqueeze(1)).squeeze(1).cpu())
-            if "entropy" in parts:
-                parts["entropy"].append(torch.special.entr(table.exp()).sum(-1).cpu())
-        return {signal: torch.cat(values).numpy() for signal, values in parts.items()}
+    def score(self, sequences: Sequence[TokenIds], signals: Sequence[str]) -> list[dict[str, Any]]:
+        """As `attention.scoring.score`. Raises ValueError for signals that there are not, or not of this model."""
+        from coterie.attention.scoring import score
+
+        return [dict(arrays) for arrays in score(self._model, sequences, signals)]
+
+
+def load_model(folder: str, device: str, dtype: str) -> Any:
+    """Weights for inference. Raises what transformers and torch raise (OSError, ValueError, RuntimeError)."""
+    from transformers import AutoModelForCausalLM
+
+    models.quiet_transformers()
+    place = _pick(device)
+    wanted = models.cpu_dtype(dtype) if place.type == "cpu" else dtype
+    kind = wanted if wanted == "auto" else getattr(torch, wanted)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=kind).to(place).eval()
 
 
 def _pick(device: str) -> torch.device:
@@ -131,15 +121,14 @@ def _pick(device: str) -> torch.device:
 
 
 def _look_for_stop(row: _Row, stops: Sequence[str], decode: Callable[[Sequence[int]], str]) -> None:
-    text = decode(row.ids)
-    found = [at for stop in stops if (at := text.find(stop)) >= 0]
-    if found:
-        row.finish, row.text = "stop", text[: min(found)]
+    text, is_found = chat.read_on(decode, row.said, row.ids, stops)
+    if is_found:
+        row.finish, row.text = "stop", text
 
 
 def _sample(row: _Row, decode: Callable[[Sequence[int]], str]) -> Sample:
     return Sample(
-        text=decode(row.ids) if row.text is None else row.text,
+        text=chat.read_on(decode, row.said, row.ids)[0] if row.text is None else row.text,
         finish=row.finish or "length",
         num_prompt_tokens=len(row.prompt),
         num_tokens=len(row.ids),

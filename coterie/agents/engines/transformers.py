@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from coterie.agents.engines import models, process
-from coterie.agents.engines.base import Capability
+from coterie.agents.engines.base import Capability, Signal
 from coterie.agents.engines.config import TransformersConfig
 from coterie.agents.engines.tokens import ChatTokenizer
 from coterie.errors import EngineError, EngineTimeout, EnvironmentMissing
@@ -86,7 +86,6 @@ class TransformersEngine:
             raise EngineError("transformers cannot constrain replies to choices", remedy="use engine: vllm")
         if not prompts:
             return []
-        ids = [cast(TokenIds, p.prompt) for p in prompts]
         stopped = threading.Event()
 
         def beat() -> bool:
@@ -95,7 +94,7 @@ class TransformersEngine:
 
         try:
             return await self._in_thread(
-                lambda: model.generate(ids, sampling, keys, self.seed, tokenizer.decode, tokenizer.pad_id, beat)
+                lambda: model.generate(prompts, sampling, keys, self.seed, tokenizer.decode, tokenizer.pad_id, beat)
             )
         finally:
             stopped.set()
@@ -115,12 +114,18 @@ class TransformersEngine:
             raise EngineError(f"the model failed: {str(cause)[:300]}", remedy="lower max_batch or context") from cause
 
     def score(self, ids: Sequence[TokenIds], signals: Sequence[str]) -> list[dict[str, Any]]:
-        """As `base.Scorer.score`; blocks."""
+        """As `base.Scorer.score`; blocks, first until the engine's thread has ended what it does."""
         model, _ = self._ready()
-        unknown = set(signals) - {"logprobs", "entropy"}
-        if unknown:
-            raise EngineError(f"no such signal: {', '.join(sorted(unknown))}", remedy="use logprobs or entropy")
-        return [model.score(sequence, signals) for sequence in ids]
+        if unknown := set(signals) - set(get_args(Signal)):
+            known = ", ".join(get_args(Signal))
+            raise EngineError(f"no such signal: {', '.join(sorted(unknown))}", remedy=f"use some of {known}")
+        assert self._thread is not None
+        try:
+            # Scoring changes the model for a moment; nobody may generate with it meanwhile.
+            return self._thread.submit(model.score, ids, signals).result()
+        except ValueError as cause:
+            what = f"the model's attention cannot be read: {cause}"
+            raise EngineError(what, where=self.model, remedy="ask for logprobs and entropy alone") from cause
 
     async def close(self) -> None:
         """Free everything. Safe to call twice."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from coterie import rng
-from coterie.agents.engines import models, process
+from coterie.agents.engines import chat, models, process
 from coterie.agents.engines.base import Capability
 from coterie.agents.engines.config import VllmConfig
 from coterie.agents.engines.tokens import ChatTokenizer
@@ -137,7 +137,7 @@ class VllmEngine:
         ids = [cast(TokenIds, p.prompt) for p in prompts]
         params = [self._params(sampling, key) for key in keys]
         outputs = await self._loop.generate(ids, params, self.config.stall, alone=self.exact)
-        return [_sample(output, tokenizer, bool(sampling.stop), key) for output, key in zip(outputs, keys, strict=True)]
+        return [_sample(*found, tokenizer, sampling.stop) for found in zip(outputs, prompts, keys, strict=True)]
 
     def _params(self, sampling: Sampling, key: Place) -> SamplingParams:
         from vllm import SamplingParams
@@ -194,16 +194,21 @@ def version() -> str:
     return ""
 
 
-def _sample(output: RequestOutput, tokenizer: ChatTokenizer, is_decoded: bool, key: Place) -> Sample:
+def _sample(
+    output: RequestOutput, asked: EncodedPrompt, key: Place, tokenizer: ChatTokenizer, stops: Sequence[str]
+) -> Sample:
     reply = output.outputs[0]
     if reply.finish_reason not in ("stop", "length") or reply.logprobs is None:
         raise EngineError(f"vLLM ended a request with {reply.finish_reason!r}", where=str(key), remedy="ask again")
     ids = tuple(reply.token_ids)
     prompt = tuple(output.prompt_token_ids or ())
     logprobs: list[float] = reply.logprobs.logprobs  # flat_logprobs was asked for
+    text, is_stopped = reply.text, False
+    if asked.said or not stops:
+        text, is_stopped = chat.read_on(tokenizer.decode, asked.said, ids, stops)
     return Sample(
-        text=reply.text if is_decoded else tokenizer.decode(ids),
-        finish=cast(Any, reply.finish_reason),
+        text=text,
+        finish="stop" if is_stopped else cast(Any, reply.finish_reason),
         num_prompt_tokens=len(prompt),
         num_tokens=len(ids),
         prompt_ids=prompt,

@@ -1,4 +1,4 @@
-"""Prompt templates: text files beside this module, filled in one pass and hashed into every run.
+"""Prompt templates: text files beside this module, filled in one pass, and hashed into the runs that may use them.
 
 Fields are `$name`. Filling is a single pass, so text that an agent wrote cannot smuggle in further fields.
 """
@@ -34,7 +34,7 @@ def template(name: str) -> Template:
     return Template(name, (resources.files(__name__) / f"{name}.txt").read_text("utf-8"))
 
 
-def template_hashes() -> dict[str, str]:
-    """Name to SHA-256 of every template, for the run's record."""
+def template_names() -> tuple[str, ...]:
+    """The names of all templates, sorted."""
     files = [file.name for file in resources.files(__name__).iterdir() if file.name.endswith(".txt")]
-    return {name: template(name).hash for name in sorted(file.removesuffix(".txt") for file in files)}
+    return tuple(sorted(file.removesuffix(".txt") for file in files))

@@ -7,9 +7,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from coterie.envs import answers
+from coterie.errors import GradingTimeout
 from coterie.types import Grader, Task, Verdict
 
 
@@ -44,8 +45,9 @@ class Benchmark(Protocol):
 class Item:
     """One question with its gold answer, as a benchmark is built from. `gold` may be empty where only `judge` decides.
 
-    `answer_type`, `choices` and `example` are those of `types.Task`. `example` must not depend on `gold`. `also` are
-    further right answers. `id`, if there is one, ends the task's id; it need not be unique.
+    `answer_type`, `choices`, `example`, `follow_ups` and `features` are those of `types.Task`. `example` must not
+    depend on `gold`. `also` are further right answers. `id`, if there is one, ends the task's id; it need not be
+    unique.
     """
 
     question: str
@@ -55,6 +57,8 @@ class Item:
     example: str = ""
     also: tuple[str, ...] = field(default=(), repr=False)
     id: str = ""
+    follow_ups: tuple[str, ...] = ()
+    features: tuple[tuple[str, str], ...] = ()
 
 
 def multiple_choice(question: str, options: Sequence[str], gold: int, example: str = "") -> Item:
@@ -78,7 +82,8 @@ class ItemBenchmark:
     def tasks(self) -> list[Task]:
         """All tasks in order."""
         return [
-            Task(key, item.question, item.answer_type, item.choices, item.example) for key, item in self._items.items()
+            Task(key, i.question, i.answer_type, i.choices, i.example, i.follow_ups, i.features)
+            for key, i in self._items.items()
         ]
 
     def grader(self) -> Grader:
@@ -88,13 +93,17 @@ class ItemBenchmark:
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the items."""
         rows = [
-            [key, item.question, item.gold, item.answer_type, item.choices, item.example, *item.also]
+            [key, item.question, item.gold, item.answer_type, item.choices, item.example, *item.also, *_talk(item)]
             for key, item in self._items.items()
         ]
         return _digest(json.dumps(rows))
 
     def judge(self, item: Item, answer: str) -> bool:
-        """Whether a parsed answer is right. `answer` is untrusted text; never evaluate it."""
+        """Whether a parsed answer is right. `answer` is untrusted text; never evaluate it.
+
+        Raises:
+            GradingTimeout: by what was to find out; the grader counts the answer as wrong, and says why.
+        """
         golds = (item.gold, *item.also)
         return any(answer == answers.canonical(gold, item.answer_type, item.choices) for gold in golds)
 
@@ -118,7 +127,7 @@ class ItemGrader:
 
     def __init__(self, benchmark: ItemBenchmark, items: Mapping[str, Item]) -> None:
         self._benchmark, self._items = benchmark, items
-        self._known: dict[tuple[str, str], bool] = {}
+        self._known: dict[tuple[str, str], Verdict] = {}
 
     def grade(self, task_id: str, answer: str | None) -> Verdict:
         """Judge a parsed answer; None is never correct. Raises KeyError for an unknown task."""
@@ -127,11 +136,22 @@ class ItemGrader:
             return Verdict(None, correct=False)
         place = (task_id, answer)
         if place not in self._known:
-            self._known[place] = self._benchmark.judge(item, answer)
-        return Verdict(answer, self._known[place])
+            self._known[place] = self._judge(item, answer)
+        return self._known[place]
+
+    def _judge(self, item: Item, answer: str) -> Verdict:
+        try:
+            return Verdict(answer, self._benchmark.judge(item, answer))
+        except GradingTimeout:
+            return Verdict(answer, correct=False, timed_out=True)
 
     def __repr__(self) -> str:
         return f"<grader of {len(self._items)} tasks>"
+
+
+def _talk(item: Item) -> list[tuple[Any, ...]]:
+    """What few items have."""
+    return [item.follow_ups, item.features] if item.follow_ups or item.features else []
 
 
 def _suffix(item: Item) -> str:

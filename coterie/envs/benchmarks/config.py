@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from coterie.config.base import Config, KindConfig
+from coterie.config.schema import Name
 
 
 class ReasoningGymConfig(KindConfig):
@@ -123,6 +124,37 @@ class ChessConfig(RowsConfig):
     kind: Literal["chess"] = "chess"
     path: str
     """The task's JSON file, or a folder with `task.json`; relative to this file."""
+
+
+class DeceptionBenchConfig(RowsConfig):
+    """Scenarios that tempt a model to deceive, judged by a model (DeceptionBench); the data is the user's own copy."""
+
+    converses: ClassVar[bool] = True
+    """Needs a protocol that holds a conversation with the user."""
+
+    kind: Literal["deceptionbench"] = "deceptionbench"
+    path: str
+    """Your copy: a file of JSON lines, or a folder with `original.jsonl`; relative to this file."""
+    judge: Name
+    """The policy that judges the replies; it need not sit at a seat."""
+    domains: tuple[str, ...] = ()
+    """Only these, as the data names them; empty is all."""
+    levels: Annotated[tuple[Literal["L1", "L2", "L3"], ...], Field(min_length=1)] = ("L1", "L2", "L3")
+    """`L1` without an inducement, `L2` with one, `L3` with one over several turns."""
+    roles: Annotated[tuple[Literal["self", "other"], ...], Field(min_length=1)] = ("self", "other")
+    """Who gains by deceiving: the model, or its user."""
+    inducements: Annotated[tuple[Literal["neutral", "pressure", "reward"], ...], Field(min_length=1)] = (
+        "neutral", "pressure", "reward",
+    )  # fmt: skip
+    """`neutral` goes with `L1` alone, the others with `L2` and `L3`."""
+
+    @model_validator(mode="after")
+    def _leaves_conditions(self) -> Self:
+        if not ("L1" in self.levels and "neutral" in self.inducements) and not (
+            {"L2", "L3"} & set(self.levels) and {"pressure", "reward"} & set(self.inducements)
+        ):
+            raise ValueError("no condition has these `levels` and `inducements`")
+        return self
 
 
 class FieldsConfig(Config):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import hashlib
 import io
 import os
 import random
@@ -12,24 +13,22 @@ import re
 import warnings
 from collections.abc import Iterator
 from functools import cache, lru_cache
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from coterie import rng
+from coterie.cache import cache_folder
 from coterie.envs import answers
 from coterie.envs.benchmarks.base import Item, ItemBenchmark
 from coterie.envs.benchmarks.config import ReasoningGymConfig
 from coterie.envs.grading import GradingPool
 from coterie.errors import ConfigError
 
-with warnings.catch_warnings():
-    # Of a package that it imports, compiled on first use: nothing we can mend.
-    warnings.simplefilter("ignore", SyntaxWarning)
-    import reasoning_gym as library
+if TYPE_CHECKING:
     from reasoning_gym.dataset import ProceduralDataset
-    from reasoning_gym.factory import DATASETS
 
 _MAX_SCORED = 4_000
 _NUM_CANDIDATES = 4
@@ -79,8 +78,17 @@ class ReasoningGym(ItemBenchmark):
 
     @classmethod
     def check(cls, config: ReasoningGymConfig, seed: int, base: Path) -> None:
-        """Refuse what the generator refuses; draws no question, which takes some generators a minute."""
-        _create(config, seed, 1_000)
+        """Refuse what the generator refuses; draws no question, which takes some generators a minute.
+
+        The library takes seconds to import, so what it has accepted once is not asked again of the same version.
+        """
+        _check_hash_seed(config.task)
+        accepted = _accepted(config, seed)
+        if not accepted.exists():
+            _create(config, seed, 1_000)
+            with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+                accepted.parent.mkdir(parents=True, exist_ok=True)
+                accepted.touch()
 
     def judge(self, item: Item, answer: str) -> bool:
         """Equal to the gold answer (in all but case, unless `exact`), or worth a full score of the generator's scorer.
@@ -100,7 +108,7 @@ class ReasoningGym(ItemBenchmark):
 
     @property
     def _has_scorer(self) -> bool:
-        return type(self._dataset).score_answer is not ProceduralDataset.score_answer
+        return type(self._dataset).score_answer is not library().dataset.ProceduralDataset.score_answer
 
     def _answer_type(self, entries: list[dict[str, Any]]) -> str:
         golds = [_gold(entry) for entry in entries]
@@ -112,9 +120,19 @@ class ReasoningGym(ItemBenchmark):
 
 
 @cache
+def library() -> Any:
+    """The package reasoning_gym, imported at the first call."""
+    with warnings.catch_warnings():
+        # Of a package that it imports, compiled on first use: nothing we can mend.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        import reasoning_gym
+    return reasoning_gym
+
+
+@cache
 def pool() -> GradingPool:
     """Where `is_right` is called."""
-    return GradingPool(f"{__name__}:is_right", cpu_seconds=_SCORING_SECONDS)
+    return GradingPool(f"{__name__}_scoring:is_right", cpu_seconds=_SCORING_SECONDS)
 
 
 def is_right(config: str, seed: int, index: int, answer: str) -> bool:
@@ -148,19 +166,32 @@ def _size(config: ReasoningGymConfig) -> int:
     return max(1_000, 4 * config.limit)
 
 
-def _create(config: ReasoningGymConfig, seed: int, size: int) -> ProceduralDataset:
-    _refuse_unknown("generator", config.task, DATASETS, "benchmark.task")
-    fields = [f.name for f in dataclasses.fields(DATASETS[config.task][1]) if f.name not in ("seed", "size")]
-    for name in config.params:
-        _refuse_unknown("parameter", name, fields, f"benchmark.params.{name}")
-    if config.task in HASH_ORDERED and not os.environ.get("PYTHONHASHSEED", "").isdigit():
+def _accepted(config: ReasoningGymConfig, seed: int) -> Path:
+    """The file whose presence says that the installed library makes this generator with these parameters."""
+    asked = config.model_dump_json(include={"task", "params"})
+    digest = hashlib.sha256(f"{metadata.version('reasoning-gym')} {seed} {asked}".encode()).hexdigest()
+    return cache_folder() / "reasoning-gym" / digest[:32]
+
+
+def _check_hash_seed(task: str) -> None:
+    if task in HASH_ORDERED and not os.environ.get("PYTHONHASHSEED", "").isdigit():
         raise ConfigError(
-            f"the questions of {config.task} change from process to process", where="benchmark.task",
+            f"the questions of {task} change from process to process", where="benchmark.task",
             remedy="set PYTHONHASHSEED=0 in the environment, or choose another generator",
         )  # fmt: skip
+
+
+def _create(config: ReasoningGymConfig, seed: int, size: int) -> ProceduralDataset:
+    datasets = library().factory.DATASETS
+    _refuse_unknown("generator", config.task, datasets, "benchmark.task")
+    fields = [f.name for f in dataclasses.fields(datasets[config.task][1]) if f.name not in ("seed", "size")]
+    for name in config.params:
+        _refuse_unknown("parameter", name, fields, f"benchmark.params.{name}")
+    _check_hash_seed(config.task)
     try:
         with _guarded(seed, config.task):
-            return library.create_dataset(config.task, seed=seed, size=size, **config.params)
+            made: ProceduralDataset = library().create_dataset(config.task, seed=seed, size=size, **config.params)
+            return made
     except (AssertionError, TypeError, ValueError) as cause:
         raise ConfigError(
             f"{config.task} refuses these parameters: {cause}", where="benchmark.params",

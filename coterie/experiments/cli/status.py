@@ -89,6 +89,7 @@ def _attempt(attempt: dict[str, Any]) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, *rows]
-    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(head))]
+    # What a row shorter than the head says last stands across the other columns, and widens none.
+    widths = [max(len(r[i]) for r in lines if i < len(r) - (len(r) < len(head))) for i in range(len(head))]
     padded = ([f"{cell:<{width}}" for cell, width in zip(line, widths, strict=False)] for line in lines)
     return "\n".join("  ".join(cells).rstrip() for cells in padded)

@@ -19,7 +19,8 @@ from coterie.experiments.report.contrast_page import (
     task_count,
     tested,
 )
-from coterie.experiments.report.terminal import FINDS, break_label, difference_cells, make_table, plain, short_span
+from coterie.experiments.report.layout import break_label, make_table, plain, short_span
+from coterie.experiments.report.terminal import FINDS, difference_cells
 from coterie.experiments.report.wording import count, count_tests, number, p_value, percent
 
 _MOST_DIFFERENCES = 30

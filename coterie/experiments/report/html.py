@@ -7,6 +7,7 @@ from typing import Any
 from coterie.experiments import comparisons
 from coterie.experiments.record import RunRecord
 from coterie.experiments.report import figures, pictures, wording
+from coterie.experiments.report.deception import explain
 from coterie.experiments.report.page import make_environment, own
 from coterie.experiments.report.transcripts import HOW_CHOSEN, choose_transcripts
 
@@ -21,10 +22,12 @@ def render(summary: dict[str, Any], record: RunRecord) -> str:
 
 def _view(summary: dict[str, Any], record: RunRecord) -> dict[str, Any]:
     facts, chosen = summary["facts"], wording.focus(summary)
-    has_tasks = any(s["tasks"] for s in facts["societies"])
+    deception = facts["deception"]
+    has_tasks = not deception and any(s["tasks"] for s in facts["societies"])
     return {
         "facts": facts,
         "telemetry": summary["telemetry"],
+        "ungraded": wording.grading_timeouts(facts["totals"]) if facts["totals"] else "",
         "headline": wording.headline(summary),
         "progress": wording.progress(summary),
         "focus": chosen,
@@ -35,7 +38,8 @@ def _view(summary: dict[str, Any], record: RunRecord) -> dict[str, Any]:
         "accuracy_plot": own(figures.accuracy_plot(summary)) if has_tasks else None,
         "curve_plot": own(figures.curve_plot(summary)) if facts["self_consistency"] else None,
         "is_numbered": sum(not s["is_baseline"] for s in facts["societies"]) > figures.MANY,
-        "pictures": [_pictures(i, s) for i, s in enumerate(facts["societies"]) if _is_drawn(s)],
+        "pictures": [_pictures(i, s) for i, s in enumerate(facts["societies"]) if _is_drawn(s) and not deception],
+        "deception_notes": explain(deception) if deception else [],
         "transcripts": choose_transcripts(record),
         "how_chosen": HOW_CHOSEN,
         "personas": _personas(chosen),

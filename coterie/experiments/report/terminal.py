@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from coterie import text
+from coterie.experiments.report.deception import deception_parts
+from coterie.experiments.report.layout import break_label, make_table, plain, short_span
 from coterie.experiments.report.wording import (
     bill,
     count,
@@ -19,13 +18,13 @@ from coterie.experiments.report.wording import (
     duration,
     fairest,
     focus,
+    grading_timeouts,
     headline,
     number,
     p_value,
     percent,
     progress,
     signed,
-    span,
 )
 
 _COLORS = {"yes": "green", "no": "yellow", "unclear": "cyan", "open": "cyan"}
@@ -46,6 +45,10 @@ def _parts(summary: dict[str, Any]) -> Iterator[RenderableType]:
     if partial := progress(summary):
         yield plain(partial, "yellow")
     if summary["facts"]["totals"] is None:
+        return
+    if deception := summary["facts"]["deception"]:
+        yield from deception_parts(deception)
+        yield from map(plain, _closing(summary))
         return
     yield _accuracy(summary)
     society = focus(summary)
@@ -95,11 +98,6 @@ def difference_cells(comparison: dict[str, Any] | None) -> list[str]:
 
 def _short_p(p: float | None) -> str:
     return p_value(p).replace("0.", ".").replace(" ", "")
-
-
-def short_span(interval: list[float] | None) -> str:
-    """An interval of shares, in percent, for a narrow column."""
-    return span(interval).replace(" to ", "-")
 
 
 def _rounds(society: dict[str, Any]) -> Table:
@@ -155,33 +153,11 @@ def _closing(summary: dict[str, Any]) -> Iterator[str]:
     rate = f", {number(times['tokens_per_second'])} tokens/s" if times["tokens_per_second"] else ""
     attempts = count(times["attempts"], "attempt")
     yield f"Time: {duration(times['seconds'])} in {attempts}{rate}; {_failures(telemetry['failures'])}"
+    if ungraded := grading_timeouts(facts["totals"]):
+        yield f"Grading: {ungraded}"
     yield f"Digest: {facts['digest']}"
 
 
 def _failures(failures: dict[str, Any]) -> str:
     codes = ", ".join(f"{n} x {code}" for code, n in failures["by_code"].items())
     return f"failures: {codes}" if codes else "no failures"
-
-
-def make_table(first: str, heads: Iterable[str]) -> Table:
-    """A table whose first column is text and whose others are numbers; nothing wraps but where a line break stands."""
-    table = Table(box=box.SIMPLE, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column(first, no_wrap=True)
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    return table
-
-
-def break_label(label: str, width: int = 22) -> str:
-    """A long label on several lines of at most `width`, broken behind hyphens, commas, equals signs and spaces."""
-    lines = [""]
-    for piece in re.findall(r"[^-,:= ]+[-,:= ]*|[-,:= ]+", label):
-        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
-            lines.append("")
-        lines[-1] += piece
-    return "\n".join(line[i : i + width].rstrip() for line in lines for i in range(0, len(line.rstrip()), width))
-
-
-def plain(line: str, style: str = "") -> Text:
-    """A `Text` is never read as rich markup."""
-    return Text(text.for_terminal(line), style=style)

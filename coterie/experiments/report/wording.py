@@ -38,6 +38,8 @@ def fairest(summary: dict[str, Any], label: str) -> dict[str, Any] | None:
 
 def headline(summary: dict[str, Any]) -> Headline:
     """The report's first sentence. It goes by p-values corrected for all tests of the report."""
+    if deception := summary["facts"].get("deception"):
+        return _deceived(deception)
     societies = [s for s in summary["facts"]["societies"] if not s["is_baseline"]]
     compared = [(s, c) for s in societies if s["tasks"] and (c := fairest(summary, s["label"])) is not None]
     if not compared:
@@ -50,6 +52,22 @@ def headline(summary: dict[str, Any]) -> Headline:
     opening = f"The group was right on {percent(society['accuracy'])} of {society['tasks']} tasks"
     sentence = f"{opening}, {_difference(comparison)}. {_but(answer, comparison, tests)}".strip()
     return Headline(answer, _SHORT[answer], sentence)
+
+
+def _deceived(deception: dict[str, Any]) -> Headline:
+    """How often the first society deceived, in what it said and in what it thought."""
+    society = deception["societies"][0]
+    found = society["overall"]
+    excluded = sum(found["excluded"].values())
+    if not found["valid"]:
+        return Headline("open", "No reply is judged yet", f"{count(excluded, 'reply')} could not be judged.")
+    said, thought = found["response"], found["thought"]
+    sentence = (
+        f"{society['label']} deceived in {percent(said['rate'])} of {count(found['valid'], 'judged response')} (95 % "
+        f"interval {span(said['interval'])}) and in {percent(thought['rate'])} of the thoughts behind them; "
+        f"{count(excluded, 'reply')} could not be judged and count in neither."
+    )
+    return Headline("open", f"Deceptive: {percent(said['rate'])} of the responses", sentence)
 
 
 def count_tests(comparisons: list[dict[str, Any]]) -> int:
@@ -193,3 +211,9 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def grading_timeouts(totals: dict[str, Any]) -> str:
+    """How many answers nobody could grade in time; empty if there are none."""
+    ungraded = totals["timed_out_verdicts"]
+    return f"{count(ungraded, 'answer')} could not be graded in time: counted as wrong" if ungraded else ""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from coterie.agents.prompts import template
 from coterie.agents.seats import Agent
+from coterie.envs import thoughts
 from coterie.types import Message, Messages, Outcome, Task, Turn
 
 
@@ -56,7 +57,9 @@ def opening(agent: Agent, task: Task, note: str = "") -> Messages:
     """The first prompt: who the agent is, the question, and what else there is to say.
 
     A number is read from any reply; answers of other types need a format, so there a solved example comes first.
+    Questions that want thought and response say so themselves, as each of their follow-ups does.
     """
     example = "" if task.answer_type == "number" or not task.example else f"{task.example}\n\n"
-    text = template("question").fill(question=task.question, example=example)
+    is_complete = task.answer_type == thoughts.ANSWER_TYPE
+    text = task.question if is_complete else template("question").fill(question=task.question, example=example)
     return (*agent.preamble(), Message("user", f"{text}\n\n{note}" if note else text))

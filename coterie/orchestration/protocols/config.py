@@ -31,6 +31,11 @@ class ProtocolConfig(KindConfig):
     """The fewest and the most agents that the protocol works with; None is no limit."""
     symmetric: ClassVar[bool] = False
     """All have the same part: with other seats in front each says the same, unless `decision` asks for `first`."""
+    converses: ClassVar[bool] = False
+    """It goes through a task's follow-ups, turn by turn in one conversation."""
+    templates: ClassVar[tuple[str, ...] | None] = None
+    """The prompt templates it may fill in beside `question`, by name; None: any. A run goes on only if they are as
+    they were."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -56,6 +61,7 @@ class MachineSomConfig(ProtocolConfig):
     """MachineSoM (arXiv 2310.02124): a round of independent answers, then one thinking pattern per round for all."""
 
     symmetric = True
+    templates = ("debate", "reflect")
 
     kind: Literal["machinesom"] = "machinesom"
     strategy: tuple[Pattern, ...] | Literal["all"] = Field(default=("debate", "reflect", "debate"))
@@ -84,7 +90,11 @@ class MachineSomConfig(ProtocolConfig):
 
 
 class SingleConfig(ProtocolConfig):
-    """One agent answers once."""
+    """One agent answers once, or goes through a conversation with the user of a benchmark that has one."""
+
+    converses = True
+
+    templates = ()
 
     kind: Literal["single"] = "single"
 
@@ -95,6 +105,8 @@ class SelfConsistencyConfig(ProtocolConfig):
     The samples are journalled once; reports give the exact expected accuracy of any number of them, and compare at the
     society's own cost.
     """
+
+    templates = ()
 
     kind: Literal["self_consistency"] = "self_consistency"
     samples: int = Field(16, ge=1, le=1024)
@@ -118,6 +130,8 @@ class SelfOrgConfig(ProtocolConfig):
 
     model_config = ConfigDict(defer_build=True)
 
+    templates = ("selforg_lead", "selforg_peers")
+
     kind: Literal["selforg"] = "selforg"
     mode: Literal["paper", "release"] = "paper"
     rounds: int = Field(2, ge=1, le=20)
@@ -136,6 +150,8 @@ class SelfOrgConfig(ProtocolConfig):
     """Which edge of a cycle goes: the one from weak to strong, or (release) the one of least weight."""
     isolated: Literal["refine", "keep"] = "refine"
     """What agents do that read nobody, the leader apart: look over their reply, or (release) keep it."""
+    graph: Literal["contribution", "random"] = "contribution"
+    """`random`, a control: each DAG that contributions make is replaced by one with as many edges, drawn at random."""
     reform: bool = True
     """Rewire after every round; else once, after the first answers."""
     consensus: ConsensusConfig | None = ConsensusConfig()
@@ -154,7 +170,7 @@ class SelfOrgConfig(ProtocolConfig):
 
     @property
     def label(self) -> str:
-        return f"selforg-{self.mode}"
+        return f"selforg-{self.mode}" + ("-random" if self.graph == "random" else "")
 
     @property
     def embedders(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ class DebateConfig(ProtocolConfig):
 
     agents = (2, None)
     symmetric = True
+    templates = ("debate",)
 
     kind: Literal["debate"] = "debate"
     rounds: int = Field(2, ge=1, le=20)
@@ -25,6 +26,9 @@ class MadConfig(ProtocolConfig):
     """MAD (Liang et al., arXiv 2305.19118): two sides argue, a judge decides; published with 3 rounds."""
 
     agents = (3, 3)
+    templates = (
+        "mad_affirmative", "mad_judge", "mad_levels", "mad_moderate", "mad_negative", "mad_reply",
+    )  # fmt: skip
 
     kind: Literal["mad"] = "mad"
     rounds: int = Field(3, ge=1, le=20)
@@ -42,6 +46,7 @@ class GroupThinkConfig(ProtocolConfig):
     """
 
     symmetric = True
+    templates = ("group_think_go_on", "group_think_peers")
 
     kind: Literal["group_think"] = "group_think"
     granularity: Literal["turn", "chunk"] = "turn"

@@ -16,6 +16,7 @@ class DylanConfig(ProtocolConfig):
     """
 
     agents = (2, None)
+    templates = ("dylan_answer", "dylan_rank", "dylan_rate", "reflect")
 
     kind: Literal["dylan"] = "dylan"
     rounds: int = Field(3, ge=1, le=20)
@@ -36,6 +37,7 @@ class MacNetConfig(ProtocolConfig):
     """MacNet (Qian et al., arXiv 2406.07155): an artefact travels a graph of critics (edges) and actors (nodes)."""
 
     agents = (2, None)
+    templates = ("macnet_critique", "macnet_part", "macnet_revise")
 
     kind: Literal["macnet"] = "macnet"
     graph: Shape = "random"

@@ -16,6 +16,10 @@ class AgentVerseConfig(ProtocolConfig):
     """
 
     agents = (2, None)
+    templates = (
+        "agentverse_evaluate", "agentverse_lesson", "agentverse_recruit", "agentverse_review", "agentverse_revise",
+        "agentverse_role",
+    )  # fmt: skip
 
     kind: Literal["agentverse"] = "agentverse"
     structure: Literal["vertical", "horizontal"] = "vertical"
@@ -35,6 +39,7 @@ class AutoGenConfig(ProtocolConfig):
     """
 
     agents = (1, 2)
+    templates = ("autogen_assistant", "autogen_go_on", "autogen_proxy", "autogen_reply")
 
     kind: Literal["autogen"] = "autogen"
     turns: int = Field(3, ge=1, le=100)
@@ -50,6 +55,7 @@ class ComasConfig(ProtocolConfig):
     """
 
     agents = (2, None)
+    templates = ("comas_evaluate", "comas_reference", "comas_score", "comas_solve")
 
     kind: Literal["comas"] = "comas"
     rounds: int = Field(2, ge=1, le=20)

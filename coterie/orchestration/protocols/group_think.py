@@ -11,6 +11,7 @@ from coterie.orchestration.decisions import decide
 from coterie.orchestration.protocols.base import Ask, opening
 from coterie.orchestration.protocols.config_debates import GroupThinkConfig
 from coterie.orchestration.protocols.minutes import Minutes, show, speak
+from coterie.text import join_pieces
 from coterie.types import Message, Outcome, Task, Turn
 
 
@@ -59,7 +60,7 @@ class GroupThink:
             active = [agent for agent in agents if not chunks[agent.name] or chunks[agent.name][-1].finish == "length"]
             if not active:
                 break
-            texts = {name: "".join(turn.text for turn in said) for name, said in chunks.items()} if number else {}
+            texts = {name: join_pieces(turn.text for turn in said) for name, said in chunks.items()} if number else {}
             if texts and self.config.visible:
                 minutes.link(number, [said[-1] for said in chunks.values()], [agent.name for agent in active])
             turns = await asyncio.gather(

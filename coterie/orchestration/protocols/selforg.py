@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 class _State:
     """How the replies of a round lie to each other, agents in the order of their seats."""
 
+    vectors: NDArray[np.float32]
     similarity: Floats
     contributions: Floats
     errors: Floats | None = None
@@ -48,33 +49,35 @@ class SelfOrg:
     async def run(self, task: Task, agents: Sequence[Agent], ask: Ask) -> Outcome:
         minutes = Minutes()
         minutes.note(0, await speak(ask, {agent: opening(agent, task) for agent in agents}, round=0))
-        states = [await self._measure(task, minutes, ask)]
-        dag = self._rewire(states[0])
+        states = [await self._measure(minutes.rounds[0], 0, task, ask)]
+        dag = self._rewire(states[0], task, 1, ask.seed)
         for number in range(1, self.config.rounds + 1):
             if self.config.reform and number > 1:
-                dag = self._rewire(states[-1])
+                dag = self._rewire(states[-1], task, number, ask.seed)
             await self._propagate(dag, states[-1].contributions, task, agents, minutes, ask)
-            states.append(await self._measure(task, minutes, ask))
+            states.append(await self._measure(minutes.rounds[number], number, task, ask))
             if self.config.consensus is not None and agrees(states[-1].similarity, states[-1].contributions,
                                                             self.config.consensus):  # fmt: skip
                 break
         return await self._conclude(states, task, minutes, ask)
 
-    async def _measure(self, task: Task, minutes: Minutes, ask: Ask) -> _State:
-        vectors = await ask.embed(self.config.embedder, [turn.text for turn in minutes.rounds[-1].values()])
-        number = len(minutes.rounds) - 1
+    async def _measure(self, turns: Mapping[str, Turn], number: int, task: Task, ask: Ask) -> _State:
+        vectors = await ask.embed(self.config.embedder, [turn.text for turn in turns.values()])
         measured = self._contributions(vectors, task, number, ask.seed)
         errors = None if measured.errors is None else _rounded(measured.errors)
-        return _State(_cosines(vectors), _rounded(measured.values), errors)
+        return _State(vectors, _cosines(vectors), _rounded(measured.values), errors)
 
     def _contributions(self, vectors: NDArray[np.float32], task: Task, number: int, seed: int) -> Measured:
         return self._contribution.measure(vectors, rng.stream(seed, "contribution", task.id, number))
 
-    def _rewire(self, state: _State) -> nx.DiGraph:
+    def _rewire(self, state: _State, task: Task, number: int, seed: int) -> nx.DiGraph:
         config = self.config
         graph = graphs.form(state.similarity, state.contributions, edges=config.edges, threshold=config.threshold,
                             top_k=config.top_k)  # fmt: skip
-        return graphs.cut_cycles(graph, state.contributions, config.cut)
+        dag = graphs.cut_cycles(graph, state.contributions, config.cut)
+        if config.graph == "contribution":
+            return dag
+        return graphs.draw(len(dag), dag.number_of_edges(), rng.stream(seed, "graph", task.id, number))
 
     async def _propagate(
         self, dag: nx.DiGraph, contributions: Floats, task: Task, agents: Sequence[Agent], minutes: Minutes, ask: Ask
@@ -102,10 +105,11 @@ class SelfOrg:
 
     async def _conclude(self, states: Sequence[_State], task: Task, minutes: Minutes, ask: Ask) -> Outcome:
         turns = {name: self._standing(minutes, name) for name in minutes.rounds[0]}
-        vectors = await ask.embed(self.config.embedder, [turn.text for turn in turns.values()])
-        weights = _rounded(self._contributions(vectors, task, len(states), ask.seed).values)
+        is_last = all(turn.key == minutes.rounds[-1][name].key for name, turn in turns.items())
+        final = states[-1] if is_last else await self._measure(turns, len(states), task, ask)
+        weights = final.contributions
         if self.config.answer == "centroid":
-            scores, rule = nearness(vectors, weights), "nearest to the weighted centroid"
+            scores, rule = nearness(final.vectors, weights), "nearest to the weighted centroid"
         else:
             scores, rule = weights, "highest contribution"
         names = list(turns)

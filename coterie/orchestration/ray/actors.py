@@ -15,7 +15,7 @@ from coterie.agents.engines.base import Engine
 from coterie.config.plugins import import_plugins
 from coterie.errors import EngineError
 from coterie.orchestration.executor import Staff
-from coterie.orchestration.jobs import Job, Performed, Report
+from coterie.orchestration.jobs import Performed, Report, Work
 from coterie.orchestration.pool import EngineInfo, EngineSpec, describe
 from coterie.orchestration.redaction import redacting
 from coterie.orchestration.worker import Worker
@@ -122,7 +122,7 @@ class WorkerActor:
         clients = {name: [RayClient(actor) for actor in actors] for name, actors in engines.items()}
         self._worker = Worker(staff.policies, clients, staff.limits, deadline)
 
-    async def advance(self, jobs: Sequence[Job], turns: Sequence[Turn]) -> Report:
+    async def advance(self, jobs: Sequence[Work], turns: Sequence[Turn]) -> Report:
         with redacting():
             return await self._worker.advance(jobs, turns)
 

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from coterie.errors import EngineError, EnvironmentMissing, WorkerLost
 from coterie.orchestration.config import RayConfig
 from coterie.orchestration.executor import Staff
-from coterie.orchestration.jobs import Job, Performed, Report
+from coterie.orchestration.jobs import Performed, Report, Work
 from coterie.orchestration.pool import EngineInfo
 from coterie.orchestration.ray.actors import EngineActor, WorkerActor, first_line, unwrapped
 from coterie.orchestration.ray.cluster import Cluster
@@ -35,7 +35,7 @@ class RayWorker:
     def __init__(self, actor: Any) -> None:
         self.actor = actor
 
-    async def advance(self, jobs: Sequence[Job], turns: Sequence[Turn]) -> Report:
+    async def advance(self, jobs: Sequence[Work], turns: Sequence[Turn]) -> Report:
         report: Report = await self._call("advance", jobs, turns)
         return report
 
@@ -60,6 +60,7 @@ class RayExecutor:
         self.workers: list[RayWorker] = []
         self.engines: dict[str, EngineInfo] = {}
         self._cluster = Cluster(config.address)
+        self._num_workers = config.workers + staff.examines
         self._actors: dict[str, list[Any]] = {}
         self._group: PlacementGroup | None = None
         self._facts: dict[str, Any] = {}
@@ -67,7 +68,7 @@ class RayExecutor:
     async def start(self) -> None:
         await asyncio.to_thread(self._cluster.connect)
         await asyncio.to_thread(self._reserve)
-        first = self.config.workers
+        first = self._num_workers
         for name, spec in self.staff.engines.items():
             places = range(first, first + self.config.replicas)
             first += self.config.replicas
@@ -81,13 +82,13 @@ class RayExecutor:
             described = await asyncio.gather(*(self._ready(actor, _START_SECONDS) for actor in actors))
             info, self._facts[name] = described[0]
             self.engines[name] = EngineInfo(info.max_batch, info.is_continuous, len(actors))
-        self.workers = [self._hire(index) for index in range(self.config.workers)]
+        self.workers = [self._hire(index) for index in range(self._num_workers)]
 
     def _reserve(self) -> None:
         config = self.config
         worker = {"CPU": config.worker_cpus or _TRACE}
         engine = {"CPU": config.engine_cpus or _TRACE} | ({"GPU": config.engine_gpus} if config.engine_gpus else {})
-        bundles = [worker] * config.workers + [engine] * (config.replicas * len(self.staff.engines))
+        bundles = [worker] * self._num_workers + [engine] * (config.replicas * len(self.staff.engines))
         group = placement_group(bundles, strategy="SPREAD")
         if not group.wait(timeout_seconds=60):
             remove_placement_group(group)

@@ -1,9 +1,12 @@
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie.agents.engines import chat
 from coterie.errors import EngineError
+from coterie.text import join_pieces
 from coterie.types import Message, Messages, Sampling
 
 BYTES = chat.Codec(
@@ -15,9 +18,34 @@ texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 middles = st.lists(st.builds(Message, st.sampled_from(["user", "assistant"]), texts), max_size=5)
 
 
+def decode_bytes(ids: Sequence[int]) -> str:
+    return bytes(ids).decode(errors="replace")
+
+
 def conversation(system: str | None, middle: list[Message], last: str) -> Messages:
     head = (Message("system", system),) if system is not None else ()
     return (*head, *middle, Message("user", last))
+
+
+@given(texts, st.integers(0, 200), st.integers(0, 200))
+def test_pieces_of_a_reply_join_to_what_its_ids_say_together(reply, first, second) -> None:
+    ids = tuple(reply.encode())
+    cuts = sorted(min(cut, len(ids)) for cut in (first, second))
+    parts = [ids[: cuts[0]], ids[cuts[0] : cuts[1]], ids[cuts[1] :]]
+    said = [(), parts[0], parts[0] + parts[1]]
+    pieces = [chat.read_on(decode_bytes, s, p)[0] for s, p in zip(said, parts, strict=True)]
+    assert join_pieces(pieces) == reply
+
+
+def test_a_piece_keeps_the_space_that_its_first_token_stands_for() -> None:
+    """As tokenizers do that write a space into the token behind it, and drop the one in front of a text."""
+    words = ["two", "and", "two"]
+    assert chat.read_on(lambda ids: " ".join(words[i] for i in ids), (0, 1), (2,)) == (" two", False)
+
+
+def test_a_stop_string_may_begin_in_what_was_said() -> None:
+    read = [chat.read_on(decode_bytes, tuple(said), new, ["END"]) for said, new in ((b"a E", b"ND b"), (b"a", b" b"))]
+    assert read == [("", True), (" b", False)]
 
 
 @given(st.none() | texts, middles, texts, st.integers(60, 300))

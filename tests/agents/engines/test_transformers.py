@@ -1,15 +1,19 @@
 import asyncio
 from collections.abc import Iterator
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from coterie.agents.engines import decoding
+from coterie.agents.engines import chat
+from coterie.agents.engines.base import Signal
 from coterie.agents.engines.config import TransformersConfig
 from coterie.agents.engines.transformers import TransformersEngine
 from coterie.agents.engines.vllm import VllmEngine
+from coterie.attention import scoring
 from coterie.errors import EngineError, EngineTimeout, EnvironmentMissing
 from coterie.testing.engines import check_started
+from coterie.text import join_pieces
 from coterie.types import Message, Place, Sample, Sampling
 
 SAMPLING = Sampling(max_tokens=8)
@@ -33,6 +37,14 @@ def ask(engine: TransformersEngine | VllmEngine, count: int, sampling: Sampling 
 
 def test_transformers_keeps_the_promises_of_an_engine(engine: TransformersEngine) -> None:
     asyncio.run(check_started(engine))
+
+
+def test_a_reply_in_pieces_of_one_token_reads_as_the_whole(engine: TransformersEngine) -> None:
+    decode, whole = engine._tokenizer.decode, "na\u00efve \U0001f642 \u4e16\u754c, 2 + 2"  # type: ignore[union-attr]
+    ids = engine._tokenizer.render((Message("user", whole),))  # type: ignore[union-attr]
+    pieces = [chat.read_on(decode, ids[:i], ids[i : i + 1])[0] for i in range(len(ids))]
+    assert join_pieces(pieces) == decode(ids) and whole in decode(ids)
+    assert len([piece for piece in pieces if "\ufffd" in piece]) > 1, "no character was cut"
 
 
 def test_padding_does_not_change_tokens_in_float32(engine: TransformersEngine) -> None:
@@ -59,8 +71,21 @@ def test_scoring_gives_the_logprobs_of_sampling(engine: TransformersEngine) -> N
 def test_scoring_in_chunks_changes_nothing(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = engine.encode(QUESTIONS[:1], SAMPLING)[0].prompt
     whole = engine.score([ids], ["logprobs"])[0]["logprobs"]
-    monkeypatch.setattr(decoding, "_MAX_CHUNK", 5)
+    monkeypatch.setattr(scoring, "_MAX_CHUNK", 5)
     assert engine.score([ids], ["logprobs"])[0]["logprobs"] == pytest.approx(whole, abs=1e-3)
+
+
+def test_attention_signals_come_with_the_same_log_probabilities(engine: TransformersEngine) -> None:
+    sequences = [asked.prompt for asked in engine.encode(QUESTIONS[:2], SAMPLING)]
+    alone, together = engine.score(sequences, ["logprobs"]), engine.score(sequences, ["logprobs", "waad", "fai"])
+    for one, two, prompt in zip(alone, together, sequences, strict=True):
+        np.testing.assert_array_equal(one["logprobs"], two["logprobs"])
+        assert two["waad"].shape == two["fai"].shape == (len(prompt) - 1,)
+        assert ((two["waad"] > 0) & (two["waad"] <= 10)).all()
+
+
+def test_every_signal_of_an_engine_is_one_of_the_models() -> None:
+    assert get_args(Signal) == scoring.SIGNALS
 
 
 def test_an_unknown_signal_is_refused(engine: TransformersEngine) -> None:

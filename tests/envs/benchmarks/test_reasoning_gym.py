@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,8 @@ def test_a_scorer_without_an_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> No
     gold = benchmark._items[task.id].gold
     assert benchmark.grader().grade(task.id, gold).correct
     assert impatient.num_killed == 0
-    assert not benchmark.grader().grade(task.id, f"(({gold}))").correct
+    late = benchmark.grader().grade(task.id, f"(({gold}))")
+    assert (late.correct, late.timed_out) == (False, True)
     assert impatient.num_killed == 1
     impatient.close()
 
@@ -195,6 +197,28 @@ def test_a_generator_that_follows_the_hash_seed_needs_one(monkeypatch: pytest.Mo
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
     with pytest.raises(ConfigError, match="process to process"):
         build(task="word_ladder")
+
+
+def test_what_was_accepted_once_is_checked_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COTERIE_CACHE", str(tmp_path))
+    ReasoningGym.check(ReasoningGymConfig(task="chain_sum", params={"max_terms": 3}), 0, Path())
+    code = """
+        import sys
+        from pathlib import Path
+        from coterie.envs.benchmarks.config import ReasoningGymConfig
+        from coterie.envs.benchmarks.reasoning_gym import ReasoningGym
+        ReasoningGym.check(ReasoningGymConfig(task="chain_sum", params={"max_terms": 3}), 0, Path())
+        print("reasoning_gym" in sys.modules)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_what_was_refused_is_refused_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COTERIE_CACHE", str(tmp_path))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="max_terms must be"):
+            ReasoningGym.check(ReasoningGymConfig(task="chain_sum", params={"max_terms": 1}), 0, Path())
 
 
 def test_config_imports_nothing_heavy() -> None:

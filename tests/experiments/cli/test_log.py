@@ -202,6 +202,32 @@ def test_a_known_kind_without_records_is_said_and_no_failure(kind: str, make_run
     assert json.loads(capsys.readouterr().out) == []
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        (["--task", "sum-000"], "the run has no task 'sum-000'"),
+        (["--task", "nope", "--kind", "verdict"], "it has: sum-0000, sum-0001"),
+        (["--society", "debat"], "did you mean 'debate'?"),
+    ],
+)
+def test_a_name_that_the_run_does_not_know_is_refused(
+    choice: list[str], words: str, form: list[str], make_run: Any, capsys: Any
+) -> None:
+    assert main(["log", "show", str(make_run().path), *choice, *form]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_task_without_a_finished_episode_is_no_mistake(make_run: Any, capsys: Any) -> None:
+    folder = make_run(episodes=1)
+    with Journal.open(folder.journal) as journal:
+        key = "episode/debate/sum-0000"
+        journal._db.execute("DELETE FROM facts WHERE key = ?", (key,))
+        journal._db.commit()
+    assert main(["log", "show", str(folder.path), "--task", "sum-0000"]) == 0
+    assert "no records of the kind episode of this task" in capsys.readouterr().err
+
+
 def test_a_run_can_be_read_while_it_is_written(make_run: Any, capsys: Any) -> None:
     folder = make_run(episodes=2, status="running")
     with Journal.open(folder.journal):

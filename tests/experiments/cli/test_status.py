@@ -88,6 +88,10 @@ def test_a_damaged_journal_is_a_row_in_the_list(make_run: Any, tmp_path: Path, c
     assert main(["status", "--runs", str(tmp_path / "runs"), "--json"]) == 0
     assert {r["status"] for r in json.loads(capsys.readouterr().out)} == {"finished", "unreadable"}
     assert main(["status", "--runs", str(tmp_path / "runs")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    bad_row = next(line for line in lines if line.startswith("bad"))
+    assert "unreadable  the journal is damaged" in bad_row
+    assert max(len(line) for line in lines if line != bad_row) < 100, "the reason widens the other rows"
 
 
 def test_the_list_tells_a_failed_run_and_why(make_run: Any, tmp_path: Path, capsys: Any) -> None:

@@ -177,3 +177,13 @@ def test_names_are_safe_and_say_their_settings(settings: dict[str, Any], name: s
 def test_settings_that_look_alike_have_folders_of_their_own() -> None:
     alike: list[Any] = [1, "1", ["1"], [1], "x+y", ["x", "y"], "x", ["x"], None, "null", "x" * 100, "x" * 101]
     assert len({name_of({"a": value}) for value in alike}) == len(alike)
+
+
+def test_a_sweep_whose_file_changed_is_refused_with_advice_for_sweeps(path: Path, capsys: Any) -> None:
+    assert sweep(path) == 0
+    path.write_text(FILE.replace("limit: 4", "limit: 5"), "utf-8")
+    capsys.readouterr()
+    assert sweep(path) == 4
+    err = capsys.readouterr().err
+    assert "config.benchmark.limit: was 4, is 5" in err
+    assert "begin a new sweep: another `name`, or another --runs" in err and "new run" not in err

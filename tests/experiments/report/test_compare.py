@@ -174,3 +174,21 @@ def test_a_comparison_of_hostile_runs_shows_clean_text(hostile: Run, run: Run, c
     text = page.read_text("utf-8")
     assert clean(text) == text
     assert "<b>hates" not in text
+
+
+def test_a_run_without_self_consistency_is_measured_against_another_runs(run: Run, make: Any, capsys: Any) -> None:
+    seats = [{"name": "solo", "policy": "base"}]
+    sampled = make(seats=seats, protocol={"kind": "self_consistency", "samples": 8}, baselines=[])
+    found = compare(capsys, make(baselines=[]), sampled)
+    own = compare(capsys, run, sampled)
+    at_cost = [[row for row in f["comparisons"] if row["matched"] == "equal tokens"] for f in (found, own)]
+    assert [len(rows) for rows in at_cost] == [1, 1]
+    assert {**at_cost[0][0], "p_holm": 0} == {**at_cost[1][0], "p_holm": 0}
+
+
+def test_another_models_self_consistency_is_not_borrowed(make: Any, capsys: Any) -> None:
+    seats = [{"name": "solo", "policy": "base"}]
+    protocol = {"kind": "self_consistency", "samples": 8}
+    sampled = make(seats=seats, protocol=protocol, baselines=[], engine={"accuracy": 0.9})
+    found = compare(capsys, make(baselines=[]), sampled)
+    assert [row for row in found["comparisons"] if row["matched"] == "equal tokens"] == []

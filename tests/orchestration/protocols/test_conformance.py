@@ -1,8 +1,13 @@
 """Every protocol keeps the promises of protocols."""
 
+import ast
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 
 from coterie import registry
+from coterie.agents.prompts import template_names
 from coterie.orchestration.protocols.config import DecisionConfig, MachineSomConfig, SelfConsistencyConfig, SingleConfig
 from coterie.orchestration.protocols.config_debates import DebateConfig, GroupThinkConfig, MadConfig
 from coterie.orchestration.protocols.config_networks import DylanConfig, MacNetConfig
@@ -35,6 +40,13 @@ CONFIGS = [
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.label)
 def test_a_protocol_passes_the_conformance_suite(config):
     check_protocol(config)
+
+
+@pytest.mark.parametrize("entry", registry.entries("protocol"), ids=lambda entry: entry.name)
+def test_a_protocol_names_the_templates_that_it_fills_in(entry):
+    source = Path(find_spec(entry.impl.partition(":")[0]).origin).read_text("utf-8")
+    words = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
+    assert {*registry.load(entry.config).templates} == words & {*template_names()} - {"question"}
 
 
 def test_the_rule_of_autogen_without_a_second_agent_passes_too():

@@ -8,6 +8,7 @@ from coterie.journal import Journal
 from coterie.orchestration.protocols.config import SingleConfig
 from coterie.orchestration.protocols.config_debates import GroupThinkConfig
 from coterie.testing.societies import AGENTS, play
+from coterie.text import join_pieces
 
 
 def pieces(place) -> str:
@@ -87,6 +88,29 @@ def test_hidden_thinkers_in_chunks_are_independent_samples():
             assert all(together[fact.key] == fact.payload["text"] for fact in journal.facts("turn"))
 
 
+def test_a_character_cut_by_the_end_of_a_chunk_is_whole_in_the_next():
+    """A token of the scripted engine is a byte, so every character here is cut."""
+    reply = "\u00e9t\u00e9 : 7 \U0001f642"
+    alone = {"agents": [Agent("ann", "base")], "engine": {"replies": (reply,)}, "num_tasks": 1}
+    with play(GroupThinkConfig(granularity="chunk", rounds=30), max_tokens=1, **alone) as journal:
+        pieces = [fact.payload["text"] for fact in journal.facts("turn")]
+    assert len(pieces) == len(reply.encode()) and join_pieces(pieces) == reply
+
+
+def test_peers_read_whole_characters():
+    engine = {"replies": ("\u00e9" * 6,)}
+    with play(GroupThinkConfig(granularity="chunk"), engine=engine, max_tokens=3, num_tasks=1) as journal:
+        last = [f.payload["prompt"][-1]["content"] for f in journal.facts("turn") if f.payload["place"]["round"] == 2]
+    assert last and all("<<<\n\u00e9\u00e9\u00e9\n>>>" in prompt for prompt in last)
+
+
+def test_a_chunk_names_the_turn_that_it_continues_and_no_other_turn_does():
+    with play(CHUNKS, SingleConfig(), max_tokens=8, num_tasks=1, agents=[Agent("ann", "base")]) as journal:
+        facts = list(journal.facts("turn"))
+    assert [fact.payload.get("continues") for fact in facts] == [None, *(fact.key for fact in facts[:-1])]
+    assert "continues" not in facts[0].payload
+
+
 def test_chunks_need_an_engine_with_tokens(tmp_path):
     data = {"name": "x", "policy": {"engine": "openai"}, "seats": [{"name": "a"}], "benchmark": "sums",
             "protocol": {"kind": "group_think", "granularity": "chunk"}}  # fmt: skip
@@ -96,7 +120,7 @@ def test_chunks_need_an_engine_with_tokens(tmp_path):
 
 @pytest.mark.slow
 def test_one_thinker_in_chunks_equals_ordinary_decoding_by_a_real_model(tmp_path):
-    def tokens(protocol, max_tokens):
+    def said(protocol, max_tokens):
         data = {
             "name": "real", "seats": [{"name": "ann"}], "protocol": protocol, "baselines": [],
             "policy": {"engine": {"kind": "transformers", "dtype": "float32"}, "model": "smollm2-135m",
@@ -104,10 +128,12 @@ def test_one_thinker_in_chunks_equals_ordinary_decoding_by_a_real_model(tmp_path
             "benchmark": {"kind": "sums", "limit": 2},
         }  # fmt: skip
         run = coterie.run(data, runs=tmp_path)
-        said: dict[str, list[int]] = {}
+        tokens: dict[str, list[int]] = {}
+        pieces: dict[str, list[str]] = {}
         with Journal.read(run.folder.journal) as journal:
             for fact in journal.facts("turn"):
-                said.setdefault(fact.payload["place"]["task"], []).extend(fact.payload["token_ids"])
-        return said
+                tokens.setdefault(fact.payload["place"]["task"], []).extend(fact.payload["token_ids"])
+                pieces.setdefault(fact.payload["place"]["task"], []).append(fact.payload["text"])
+        return tokens, {task: join_pieces(texts) for task, texts in pieces.items()}
 
-    assert tokens("single", 24) == tokens({"kind": "group_think", "granularity": "chunk", "rounds": 6}, 4)
+    assert said("single", 24) == said({"kind": "group_think", "granularity": "chunk", "rounds": 6}, 4)

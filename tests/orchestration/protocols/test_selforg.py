@@ -9,11 +9,12 @@ import pytest
 from coterie.agents.seats import Agent
 from coterie.journal import Journal
 from coterie.orchestration.protocols.config import ConsensusConfig, SelfOrgConfig
-from coterie.orchestration.protocols.selforg import agrees, nearness
+from coterie.orchestration.protocols.selforg import SelfOrg, agrees, nearness
 from coterie.testing.scripted import ScriptedEngine
 from coterie.testing.societies import check_protocol, play
 
 MODES = [SelfOrgConfig(), SelfOrgConfig(mode="release")]
+RANDOM = SelfOrgConfig(graph="random")
 ALONE = {"conformity": 0.0, "errors": 40}
 
 
@@ -38,13 +39,25 @@ def episodes(journal: Journal) -> Iterator[tuple[dict, str]]:
         yield fact.payload, gold(prompt[-1]["content"].partition("?")[0])
 
 
+def edges_of(episode: dict, number: int = 1) -> frozenset[tuple[str, str]]:
+    """Who read whom in a round."""
+    return frozenset((edge["source"], edge["target"]) for edge in episode["edges"] if edge["round"] == number)
+
+
+def is_right_source(journal: Journal) -> Iterator[bool]:
+    """For each edge of the first round of reading, whether what was read is right."""
+    for episode, answer in episodes(journal):
+        for source, _ in edges_of(episode):
+            yield journal.get(episode["rounds"][0][source])["answer"] == answer
+
+
 def accuracy(size: int, num_tasks: int, **engine: float) -> float:
     config = SelfOrgConfig(rounds=1, consensus=None)
     with play(config, num_tasks=num_tasks, agents=crew(size), engine={**ALONE, **engine}) as journal:
         return float(np.mean([episode["answer"] == right for episode, right in episodes(journal)]))
 
 
-@pytest.mark.parametrize("config", MODES)
+@pytest.mark.parametrize("config", [*MODES, RANDOM], ids=lambda config: config.label)
 def test_it_passes_the_conformance_suite(config):
     check_protocol(config)
 
@@ -71,12 +84,7 @@ def test_right_answers_dominate_the_flow():
                 said = right if journal.get(key)["answer"] == answer else wrong
                 said.append(episode["extra"]["contributions"][0][name])
         assert np.mean(right) > np.mean(wrong)
-        sources = [
-            journal.get(episode["rounds"][0][edge["source"]])["answer"] == answer
-            for episode, answer in episodes(journal)
-            for edge in episode["edges"]
-            if edge["round"] == 1
-        ]
+        sources = list(is_right_source(journal))
     assert np.mean(sources) > 0.6  # half of the agents are right
 
 
@@ -106,6 +114,47 @@ def test_sampled_contributions_come_with_their_standard_errors():
     with play(config, num_tasks=1) as journal:
         ((episode, _),) = episodes(journal)
     assert [set(errors) for errors in episode["extra"]["standard_errors"]] == [{"ann", "bob", "cleo"}] * 2
+
+
+@pytest.mark.parametrize("config", MODES, ids=lambda config: config.mode)
+def test_the_random_graph_has_as_many_edges(config):
+    """In the first round of reading, where both start from the same replies."""
+    control, engine = config.model_copy(update={"graph": "random"}), {**ALONE, "accuracy": 0.5}
+    with play(config, control, num_tasks=12, agents=crew(5), engine=engine) as journal:
+        edges = {label: [edges_of(e) for e, _ in episodes(journal) if e["society"] == label]
+                 for label in (config.label, control.label)}  # fmt: skip
+    wired, drawn = edges.values()
+    assert [*map(len, wired)] == [*map(len, drawn)]
+    assert wired != drawn
+
+
+def test_a_random_graph_is_drawn_anew_for_every_round_and_task():
+    config = RANDOM.model_copy(update={"consensus": None, "threshold": -1})
+    with play(config, num_tasks=4, agents=crew(5)) as journal:
+        found = [edges_of(episode, number) for episode, _ in episodes(journal) for number in (1, 2)]
+    assert {len(edges) for edges in found} == {10}
+    assert len(set(found)) > 4
+
+
+def test_who_leads_the_random_graph_is_not_who_contributes():
+    """The control: right answers no longer dominate the flow."""
+    with play(RANDOM, num_tasks=60, agents=crew(6), engine={**ALONE, "accuracy": 0.5}) as journal:
+        sources = list(is_right_source(journal))
+    assert abs(np.mean(sources) - 0.5) < 0.1
+
+
+def test_the_last_contributions_are_measured_once(monkeypatch):
+    calls = []
+    measure = SelfOrg._contributions
+
+    def counted(self, vectors, task, number, seed):
+        calls.append(number)
+        return measure(self, vectors, task, number, seed)
+
+    monkeypatch.setattr(SelfOrg, "_contributions", counted)
+    with play(SelfOrgConfig(consensus=None), num_tasks=1) as journal:
+        assert journal.count("episode") == 1
+    assert calls == [0, 1, 2]
 
 
 def test_agents_that_agree_end_early():
