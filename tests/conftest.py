@@ -16,11 +16,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 # Before any test imports a library that reads it: no test may reach for a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Nor may threads of torch spin for long while other processes want the cores (see agents/engines/process.py).
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+# A crowded machine takes its time; what must be fast is asserted where it must be.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # A run has one vLLM engine and one Ray cluster, also where processes share its tests: one of them gets all that use it.
 _SHARED = {"vllm_engine": "vllm", "nodes": "ray", "make_nodes": "ray"}

@@ -159,7 +159,8 @@ def grey_measures(record: RunRecord, logprobs: Mapping[str, Sequence[float]]) ->
     """
     found = {}
     for member in record.societies:
-        last = [(e, latest_of(e.outcome.rounds)) for _, e in sorted(record.episodes[member.label].items())]
+        judged = [e for _, e in sorted(record.episodes[member.label].items()) if not e.is_excluded]
+        last = [(e, latest_of(e.outcome.rounds)) for e in judged]
         known = [(e, list(keys.values())) for e, keys in last if keys and all(key in logprobs for key in keys.values())]
         if not known:
             continue

@@ -112,16 +112,24 @@ def _accuracy(scores: Sequence[Mapping[str, float]]) -> Estimate:
 def _find_curve(run: RunRecord, curves: Sequence[Sequence[Curve | None]]) -> Curve | None:
     """A run's own curve of self-consistency, or that of another run on the same tasks with the same policies.
 
-    Of several the one under the same seed, else the first.
+    Only such another's that was sampled as the run's own baseline would be: by the first seat's policy, without a
+    persona. Of several the one under the same seed, else the first.
     """
     config = run.facts["config"]
     fit = [
         curve for found in curves for curve in found
         if curve is not None and has_same_tasks(curve.record, run)
         and curve.record.facts["config"]["policies"] == config["policies"]
+        and _sampled(curve.record) == (config["seats"][0]["policy"], "")
     ]  # fmt: skip
     fit.sort(key=lambda curve: (curve.record is not run, curve.record.facts["config"]["seed"] != config["seed"]))
     return fit[0] if fit else None
+
+
+def _sampled(record: RunRecord) -> tuple[str, str]:
+    """Policy and persona of the agent that answers in a run's self-consistency."""
+    agents = next(society["agents"] for society in record.facts["societies"] if society["label"] == SAMPLED)
+    return agents[0]["policy"], agents[0]["persona"]
 
 
 def _with_baseline(index: int, setting: Setting, member: Member, curves: Sequence[Curve | None], seed: int) -> Row:

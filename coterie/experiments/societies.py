@@ -45,7 +45,7 @@ def society_facts(record: RunRecord, member: Member) -> Row:
         "cut_replies": sum(turn.finish == "length" for turn in replies),
         "dropped_tokens": sum(turn.num_dropped for turn in turns),
         "rounds": _rounds(record, episodes),
-        **behaviour_facts(record, member, episodes),
+        **behaviour_facts(record, member, judged),
         "self_evaluation": self_evaluation_facts(record, member, episodes),
         "rewards": _rewards(record, member),
         "cost": _cost(record, episodes),

@@ -44,9 +44,9 @@ def test_light_verbs_import_nothing_heavy(arguments: list[str], tmp_path: Path) 
     arguments = [write(tmp_path / "a.yaml", example()) if word == "FILE" else word for word in arguments]
     code = f"import sys\nfrom coterie.experiments.cli.main import main\ncode = main({arguments})\n"
     done = call("-c", code + f"print([m for m in {HEAVY} if m in sys.modules], code)")
-    # reasoning-gym, which is asked whether its parameters are right, imports matplotlib for some generator.
-    found = "['matplotlib'] 0" if arguments[0] == "validate" else "[] 0"
-    assert done.stdout.splitlines()[-1] == found, done.stdout + done.stderr
+    # reasoning-gym, which is asked once whether its parameters are right, imports matplotlib for some generator.
+    found = ("['matplotlib'] 0", "[] 0") if arguments[0] == "validate" else ("[] 0",)
+    assert done.stdout.splitlines()[-1] in found, done.stdout + done.stderr
 
 
 def test_validating_a_benchmark_of_the_hub_goes_nowhere(tmp_path: Path) -> None:

@@ -69,6 +69,13 @@ def test_the_report_and_the_rows_hold_it(runs):
     assert {"self_update", "self_evaluation/p_true/auroc", "self_evaluation/verbal_confidence/ece"} <= metrics
 
 
+def test_the_report_holds_that_of_a_single_agent(tmp_path):
+    alone = {**EXPERIMENT, "seats": [{"name": "a"}], "protocol": "single", "baselines": [], "probes": ["p_true"]}
+    page = coterie.run(alone, runs=tmp_path).report().read_text("utf-8")
+    assert "Self-evaluation: every agent was asked" in page
+    assert "p true" in page and "vote share" not in page
+
+
 def test_a_run_with_probes_audits_clean(runs):
     assert audit(runs[1].folder)[1] == []
 

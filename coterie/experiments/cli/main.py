@@ -15,7 +15,10 @@ import typer
 from coterie import text
 from coterie.errors import CoterieError
 
-VERBS = ("init", "validate", "run", "sweep", "resume", "status", "report", "compare", "log", "schema", "ls", "doctor")
+VERBS = (
+    "init", "validate", "run", "sweep", "resume", "status", "report", "compare", "log", "inspect-attention", "bench",
+    "schema", "ls", "doctor",
+)  # fmt: skip
 
 app = typer.Typer(
     name="coterie",
@@ -43,7 +46,8 @@ def _options(
 
 
 def _add(verb: str) -> None:
-    command = getattr(importlib.import_module(f"coterie.experiments.cli.{verb}"), verb)
+    name = verb.replace("-", "_")
+    command = getattr(importlib.import_module(f"coterie.experiments.cli.{name}"), name)
     if isinstance(command, typer.Typer):
         app.add_typer(command, name=verb)
     else:

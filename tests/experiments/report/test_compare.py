@@ -192,3 +192,14 @@ def test_another_models_self_consistency_is_not_borrowed(make: Any, capsys: Any)
     sampled = make(seats=seats, protocol=protocol, baselines=[], engine={"accuracy": 0.9})
     found = compare(capsys, make(baselines=[]), sampled)
     assert [row for row in found["comparisons"] if row["matched"] == "equal tokens"] == []
+
+
+@pytest.mark.parametrize("sampled", [{"policy": "other"}, {"policy": "base", "persona": "overconfident"}])
+def test_self_consistency_of_another_seat_is_not_borrowed(make: Any, capsys: Any, sampled: dict[str, str]) -> None:
+    """The policies are the same, but those of a baseline are drawn by the first seat's, without a persona."""
+    one = {"engine": {"kind": "scripted"}, "model": "none"}
+    two = {"engine": {"kind": "scripted", "accuracy": 0.9}, "model": "none"}
+    shared = {"policies": {"base": one, "other": two}, "baselines": []}
+    sampling = make(**shared, seats=[{"name": "solo", **sampled}], protocol={"kind": "self_consistency", "samples": 8})
+    found = compare(capsys, make(**shared), sampling)
+    assert [row for row in found["comparisons"] if row["matched"] == "equal tokens"] == []

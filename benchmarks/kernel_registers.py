@@ -1,0 +1,51 @@
+"""What the Triton kernels need on a Hopper GPU: registers, spills, shared memory. Compiles them; no GPU is there.
+
+    python benchmarks/kernel_registers.py
+
+Joins what other kernels' functions in `KERNELS` give; each yields (configuration, kernel name, usage).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _common import save
+
+from coterie.attention.kernels import neighbor_triton, stats_triton
+from coterie.attention.kernels.compilation import Usage, compile_kernel
+
+Row = tuple[str, str, Usage]
+
+
+def neighbor() -> Iterator[Row]:
+    for dtype in ("fp32", "bf16"):
+        for width, slots, heads in ((8, 16, 4), (10, 6, 1), (32, 16, 1), (64, 32, 1), (256, 64, 1)):
+            signatures = neighbor_triton.signatures(dtype, width, slots, heads=heads, key_heads=heads)
+            for name, (kernel, types, constants) in signatures.items():
+                usage = compile_kernel(kernel, types, constants, **neighbor_triton.LAUNCH)
+                yield f"{dtype}, D={width}, K={slots}, H={heads}", name, usage
+
+
+def stats() -> Iterator[Row]:
+    for dtype, width in (("bf16", 64), ("bf16", 128), ("bf16", 256), ("fp32", 64), ("fp32", 128)):
+        for name, (kernel, types, constants) in stats_triton.signatures(dtype, width).items():
+            usage = compile_kernel(
+                kernel, types, constants, num_warps=stats_triton.NUM_WARPS, aligned=stats_triton.STRIDES
+            )
+            yield f"{dtype}, D={width}", name, usage
+
+
+KERNELS: list[Callable[[], Iterator[Row]]] = [neighbor, stats]
+
+
+if __name__ == "__main__":
+    rows = [
+        {"kernel": name, "configuration": configuration, **usage._asdict()}
+        for kernel in KERNELS
+        for configuration, name, usage in kernel()
+    ]
+    assert not any(row["stack"] for row in rows), "a kernel spills registers"
+    save("kernel_registers", {"target": "sm_90", "kernels": rows})

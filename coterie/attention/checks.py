@@ -1,0 +1,95 @@
+"""Checks of tensors before a kernel sees them. Each raises one ValueError that names the tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def check_shape(name: str, tensor: Tensor, pattern: str, sizes: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Bind the letters of a pattern to the sizes of a tensor.
+
+    Args:
+        name: What the caller calls the tensor.
+        tensor: Any tensor.
+        pattern: One word per dimension, such as "A H D" or "N 2"; a number stands for itself.
+        sizes: What letters stand for already.
+
+    Returns:
+        `sizes` and what the pattern added, to be given to the check of the next tensor.
+
+    Raises:
+        ValueError: Another number of dimensions, or a letter with two sizes.
+    """
+    bound, words = dict(sizes or {}), pattern.split()
+    matches = len(words) == tensor.dim() and all(
+        size == (int(word) if word.isdigit() else bound.setdefault(word, size))
+        for word, size in zip(words, tensor.shape, strict=True)
+    )
+    if not matches:
+        known = ", ".join(f"{word}={bound[word]}" for word in words if word in (sizes or {}))
+        raise ValueError(
+            f"{name} has shape {list(tensor.shape)}, expected [{', '.join(words)}]{known and f' with {known}'}"
+        )
+    return bound
+
+
+def check_broadcast(name: str, tensor: Tensor, *shape: int) -> None:
+    """Refuse a tensor that does not broadcast to a shape.
+
+    Raises:
+        ValueError: It has more dimensions, or one that is neither 1 nor the size wanted.
+    """
+    trailing = shape[len(shape) - tensor.dim() :]
+    fits = tensor.dim() <= len(shape) and all(a in (1, b) for a, b in zip(tensor.shape, trailing, strict=True))
+    if not fits:
+        raise ValueError(f"{name} has shape {list(tensor.shape)}, which does not broadcast to {list(shape)}")
+
+
+def check_dtype(name: str, tensor: Tensor, *among: torch.dtype) -> None:
+    """Refuse a tensor of another dtype.
+
+    Raises:
+        ValueError: Its dtype is none of `among`.
+    """
+    if tensor.dtype not in among:
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in among)
+        raise ValueError(f"{name} is {str(tensor.dtype).removeprefix('torch.')}, expected {names}")
+
+
+def check_device(**tensors: Tensor | None) -> None:
+    """Refuse tensors on different devices. Names are the keywords; None is passed over; the first sets the device.
+
+    Raises:
+        ValueError: One lies elsewhere than the first.
+    """
+    given = [(name, tensor) for name, tensor in tensors.items() if tensor is not None]
+    for name, tensor in given[1:]:
+        if tensor.device != given[0][1].device:
+            raise ValueError(f"{name} is on {tensor.device}, but {given[0][0]} is on {given[0][1].device}")
+
+
+def check_range(name: str, tensor: Tensor, low: int, high: int) -> None:
+    """Refuse values outside low <= value < high. Reads the tensor, so on a GPU it waits for it.
+
+    Raises:
+        ValueError: A value is outside.
+    """
+    if tensor.numel() == 0:
+        return
+    smallest, largest = (int(value) for value in torch.aminmax(tensor))
+    if smallest < low or largest >= high:
+        value = smallest if smallest < low else largest
+        raise ValueError(f"{name} holds {value}, expected {low} <= value < {high}")
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Refuse infinities and NaN. Reads the tensor, so on a GPU it waits for it.
+
+    Raises:
+        ValueError: A value is not finite.
+    """
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name} holds values that are not finite")

@@ -1,0 +1,64 @@
+"""Which form of a kernel runs, and why: said once in the log, forced by one environment variable."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Backend = Literal["naive", "cpu", "triton", "sdpa"]
+
+VARIABLE = "COTERIE_ATTENTION"
+"""Environment variable that forces a backend, for debugging and for comparisons."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A form of a kernel. `refusal` says why it cannot serve this call; empty: it can."""
+
+    backend: Backend
+    refusal: str = ""
+
+
+def choose(kernel: str, candidates: Sequence[Candidate], *, why: str) -> Backend:
+    """The first candidate that can serve the call, or the one that COTERIE_ATTENTION names.
+
+    Args:
+        kernel: Name of the kernel, for messages.
+        candidates: Best first; at least one.
+        why: Why the first that can is the best, for the log.
+
+    Raises:
+        ValueError: COTERIE_ATTENTION names no backend, or one that cannot serve this call; or none can.
+    """
+    forced = os.environ.get(VARIABLE)
+    if forced:
+        return _force(kernel, candidates, forced)
+    for candidate in candidates:
+        if not candidate.refusal:
+            passed = [f"not {c.backend}: {c.refusal}" for c in candidates[: candidates.index(candidate)]]
+            _log_once(kernel, candidate.backend, "; ".join([why, *passed]))
+            return candidate.backend
+    refusals = "; ".join(f"{c.backend}: {c.refusal}" for c in candidates)
+    raise ValueError(f"no backend of {kernel} can serve this call ({refusals})")
+
+
+def _force(kernel: str, candidates: Sequence[Candidate], forced: str) -> Backend:
+    if forced not in get_args(Backend):
+        raise ValueError(f"{VARIABLE}={forced} is none of {', '.join(get_args(Backend))}")
+    for candidate in candidates:
+        if candidate.backend == forced and not candidate.refusal:
+            _log_once(kernel, candidate.backend, f"forced by {VARIABLE}")
+            return candidate.backend
+    refusals = [c.refusal for c in candidates if c.backend == forced] or [f"it has no {forced} form"]
+    raise ValueError(f"{VARIABLE}={forced} cannot serve {kernel}: {'; '.join(refusals)}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _log_once(kernel: str, backend: Backend, reason: str) -> None:
+    _logger.info("%s runs as %s: %s", kernel, backend, reason)

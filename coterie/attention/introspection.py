@@ -1,0 +1,134 @@
+"""Attention statistics of a transformers model, collected during its ordinary forward passes.
+
+    with collect(model, StatisticsRequest(waad=10, fai=(10, 100))) as found:
+        logits = model(input_ids=ids).logits
+    found[15].waad     # [B, Hq, T]
+
+There is no second model, no second pass and no map: queries, keys and the log-sum-exps of the attention that the model
+computes anyway are read in passing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coterie.attention.ablation import by_layer
+from coterie.attention.interception import Attended, full_layers, listen
+from coterie.attention.stats import AttentionStatistics, StatisticsRequest, attention_statistics
+
+
+@contextmanager
+def collect(
+    model: Any,
+    which: StatisticsRequest,
+    layers: Sequence[int] | Mapping[int, Sequence[int]] | None = None,
+    *,
+    queries: Tensor | None = None,
+    labels: Tensor | None = None,
+) -> Iterator[dict[int, AttentionStatistics]]:
+    """Collect statistics in whatever forward passes are made meanwhile; each replaces those of the one before.
+
+    Padding and packed sequences are found in the model's own masks. Log-probabilities stay what they were, as the same
+    kernels run; a pass with a mask costs one attention forward more per layer, since SDPA keeps its log-sum-exps.
+    The model is afterwards as it was, also after an exception.
+
+    Args:
+        model: A causal language model of transformers that runs SDPA (or eager attention, replaced by SDPA meanwhile).
+        which: What is wanted.
+        layers: Which layers, or per layer which of its heads; `middle_layers(model)` by default, all heads.
+        queries: As for `attention_statistics`, of the passes that are made meanwhile: such as a response's tokens.
+        labels: Likewise.
+
+    Yields:
+        By layer the statistics; their head dimension holds the heads that were asked for.
+
+    Raises:
+        ValueError: There is no such layer or head. During a pass: a layer whose queries do not see their whole sequence
+            (windows), a mask that is not causal, a cache with tokens of earlier passes.
+    """
+    chosen = _choose(model, layers)
+    found: dict[int, AttentionStatistics] = {}
+    reader = _MaskReader()
+
+    def hear(heard: Attended) -> None:
+        query, key, lse = _pick(heard, chosen[heard.layer])
+        found[heard.layer] = attention_statistics(
+            query, key, lse, which, segments=reader.segments(heard), queries=queries, labels=labels, scale=heard.scale
+        )
+
+    with listen(model, hear, sorted(chosen), with_lse=True):
+        yield found
+
+
+def middle_layers(model: Any, count: int = 5) -> list[int]:
+    """Layers evenly spaced over the middle third of those that see their whole sequence, floor(L/3) to floor(2L/3).
+
+    Where attention tells most about credit; all layers, the top or the bottom third were worse than none (arXiv
+    2510.13554, section 5.1 and the ablations).
+
+    Raises:
+        ValueError: There is none.
+    """
+    layers = full_layers(model)
+    if not layers:
+        raise ValueError("model has no layer that sees its whole sequence")
+    first, last = len(layers) // 3, min(2 * len(layers) // 3, len(layers) - 1)
+    return [layers[index] for index in sorted({int(i) for i in torch.linspace(first, last, count).round()})]
+
+
+def _choose(model: Any, layers: Sequence[int] | Mapping[int, Sequence[int]] | None) -> dict[int, list[int] | None]:
+    if isinstance(layers, Mapping):
+        heads = [(layer, head) for layer, chosen in layers.items() for head in chosen]
+        return dict(by_layer(model, heads))
+    return dict.fromkeys(middle_layers(model) if layers is None else layers)
+
+
+def _pick(heard: Attended, heads: list[int] | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Queries, keys and log-sum-exps of some heads, cut off from the graph."""
+    query, key, lse = heard.query.detach(), heard.key.detach(), heard.lse
+    if heads is None:
+        return query, key, lse
+    group = query.shape[1] // key.shape[1]
+    return query[:, heads], key[:, [head // group for head in heads]], None if lse is None else lse[:, heads]
+
+
+class _MaskReader:
+    """Reads from masks where sequences begin and what is padding. Layers share masks, so the last one is remembered."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def segments(self, heard: Attended) -> Tensor | None:
+        """Integers [B, T] as `attention_statistics` takes them; None: each element of the batch is one sequence."""
+        length, seen = heard.query.shape[2], heard.key.shape[2]
+        if length != seen:
+            raise ValueError(
+                f"key of layer {heard.layer} holds {seen} tokens and query {length}, expected whole sequences: "
+                "statistics need one pass with an empty cache"
+            )
+        if heard.window is not None and heard.window < length:
+            raise ValueError(f"layer {heard.layer} sees {heard.window} tokens back and the input has {length}")
+        if heard.mask is None:
+            return None
+        if self._last is None or self._last[0] is not heard.mask:
+            self._last = heard.mask, _read_segments(heard.mask)
+        return self._last[1]
+
+
+def _read_segments(mask: Tensor) -> Tensor:
+    """[B, 1, T, T] to [B, T]: a sequence begins where a token does not see the one before; no token sees padding."""
+    allowed = mask[:, 0]
+    is_real = allowed.diagonal(dim1=1, dim2=2)
+    begins = torch.ones_like(is_real)
+    begins[:, 1:] = ~allowed.diagonal(-1, 1, 2)
+    segments = begins.cumsum(1).masked_fill(~is_real, -1)
+    causal = torch.ones(allowed.shape[1:], dtype=torch.bool, device=mask.device).tril()
+    expected = (segments[:, :, None] == segments[:, None]) & causal & is_real[:, :, None]
+    if not bool((expected == allowed)[is_real].all()):
+        raise ValueError("attention_mask is not causal within sequences that follow one another")
+    return segments

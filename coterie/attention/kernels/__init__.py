@@ -1,0 +1,1 @@
+"""The fused kernels: one module per kernel and form. `coterie.attention` calls them; they check nothing."""

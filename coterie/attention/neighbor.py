@@ -1,0 +1,187 @@
+"""Attention over a few neighbours of each agent, given by index: of a swarm, of a graph of agents."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from coterie.attention.checks import check_device, check_dtype, check_finite, check_shape
+from coterie.attention.dispatch import Backend, Candidate, choose
+from coterie.attention.kernels import neighbor_torch
+from coterie.attention.kernels.neighbor_torch import Scores
+from coterie.attention.topology import Topology
+
+_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_MAX_WIDTH = 256
+
+
+def neighbor_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    topology: Topology,
+    *,
+    scale: float | None = None,
+    distance: Tensor | None = None,
+    slope: Tensor | None = None,
+    bias: Tensor | None = None,
+    allowed: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Softmax attention of each query over its neighbours.
+
+        s_ij = scale q_i.k_j - slope distance_ij + bias_ij    p_i = softmax over neighbours j    o_i = sum_j p_ij v_j
+
+    Differentiable in q, k, v, distance, slope and bias, by o and by lse. Gradients are sums in a fixed order: the same
+    inputs give the same bits. A query without neighbours gets zeros, lse = -inf and zero gradients. What `distance` and
+    `bias` hold in empty slots is not read.
+
+    Args:
+        q: [A, H, D].
+        k: [M, Hk, D], in the dtype of q. Hk divides H; consecutive query heads share a key head.
+        v: [M, Hk, D], in the dtype of q.
+        topology: The neighbours.
+        scale: 1/sqrt(D) by default.
+        distance: [A, K], floating-point.
+        slope: [H], floating-point; with `distance` and only with it.
+        bias: [A, K, H], floating-point.
+        allowed: Bool [A, K], to leave neighbours out that the topology names; all by default.
+
+    Returns:
+        o [A, H, D] in the dtype of v, and lse [A, H], the log of each softmax's denominator, in float32 (float64 for
+        float64).
+
+    Raises:
+        ValueError: A tensor has another shape, dtype or device, or `distance`, `slope` or `bias` a
+            value that is not finite.
+    """
+    sizes = check_shape("q", q, "A H D", {"A": topology.num_queries})
+    sizes = check_shape("k", k, "M Hk D", sizes | {"M": topology.num_keys})
+    check_dtype("q", q, *_FLOATS)
+    check_dtype("k", k, q.dtype)
+    check_dtype("v", v, q.dtype)
+    check_device(v=v, q=q, k=k)
+    if (distance is None) != (slope is None):
+        raise ValueError("distance and slope go together, but only one is given")
+    width = q.shape[2]
+    scores = Scores(q, k, distance, slope, bias, width**-0.5 if scale is None else float(scale))
+    result: tuple[Tensor, Tensor] = _attend(scores, v, topology, allowed, sizes)
+    return result
+
+
+def neighbor_aggregate(
+    logits: Tensor, v: Tensor, topology: Topology, *, allowed: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`neighbor_attention` with ready-made logits, such as a perceptron's scores of pairs, in place of q.k.
+
+    Args:
+        logits: [A, K, H], floating-point.
+        v: [M, Hk, D]. Hk divides H.
+        topology: The neighbours.
+        allowed: Bool [A, K].
+    """
+    pattern = {"A": topology.num_queries, "K": topology.num_neighbors, "M": topology.num_keys}
+    sizes = check_shape("logits", logits, "A K H", pattern)
+    check_dtype("v", v, *_FLOATS)
+    scores = Scores(None, None, None, None, logits, 1.0)
+    result: tuple[Tensor, Tensor] = _attend(scores, v, topology, allowed, sizes, bias_name="logits")
+    return result
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _attend(
+    scores: Scores,
+    v: Tensor,
+    topology: Topology,
+    allowed: Tensor | None,
+    sizes: dict[str, int],
+    bias_name: str = "bias",
+) -> tuple[Tensor, Tensor]:
+    sizes = check_shape("v", v, "M Hk D", sizes | {"M": topology.num_keys, "K": topology.num_neighbors})
+    if not sizes["Hk"] or sizes["H"] % sizes["Hk"]:
+        raise ValueError(f"v has {sizes['Hk']} heads, which do not divide the {sizes['H']} heads of the queries")
+    index = topology.index
+    check_device(v=v, topology=index, allowed=allowed)
+    if allowed is not None:
+        check_shape("allowed", allowed, "A K", sizes)
+        check_dtype("allowed", allowed, torch.bool)
+        index = index.masked_fill(~allowed, -1)
+    _check_term("distance", scores.distance, "A K", sizes, v, index)
+    _check_term("slope", scores.slope, "H", sizes, v, None)
+    _check_term(bias_name, scores.bias, "A K H", sizes, v, index)
+    backend = _choose(v, index, scores)
+    if backend == "naive":
+        with torch.autocast(v.device.type, enabled=False):
+            return neighbor_torch.attend(scores, v, index)
+    result: tuple[Tensor, Tensor] = _Neighbor.apply(  # type: ignore[no-untyped-call]
+        *scores[:5], v, scores.scale, index, topology, _form(backend)
+    )
+    return result
+
+
+def _check_term(
+    name: str, tensor: Tensor | None, pattern: str, sizes: dict[str, int], v: Tensor, index: Tensor | None
+) -> None:
+    if tensor is None:
+        return
+    check_shape(name, tensor, pattern, sizes)
+    check_dtype(name, tensor, *_FLOATS)
+    check_device(v=v, **{name: tensor})
+    # What a sum says about all is quicker to learn than about each; infinity may stand where there is no neighbour.
+    if not bool(torch.isfinite(tensor.detach().sum(dtype=torch.float64))):
+        read = (
+            tensor
+            if index is None
+            else tensor.masked_fill((index < 0).view(*index.shape, *[1] * (tensor.dim() - 2)), 0)
+        )
+        check_finite(name, read)
+
+
+def _choose(v: Tensor, index: Tensor, scores: Scores) -> Backend:
+    nothing = "" if index.numel() and v.numel() else "there is nothing to attend to"
+    wide = f"D is above {_MAX_WIDTH}" if v.shape[2] > _MAX_WIDTH else ""
+    fused = nothing or wide
+    double = "it has no float64" if v.dtype == torch.float64 else ""
+    triton = Candidate("triton", fused or double or _missing("triton") or _unreachable(v.device.type))
+    if v.device.type == "cpu":
+        candidates = [Candidate("cpu", fused or _missing("numba")), Candidate("naive"), triton]
+        return choose("neighbor", candidates, why="numba keeps sums over neighbours in registers")
+    return choose("neighbor", [triton, Candidate("naive")], why="Triton gathers rows once, into registers")
+
+
+def _unreachable(device: str) -> str:
+    interpreted = device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    return "" if device == "cuda" or interpreted else f"it does not run on {device}"
+
+
+def _missing(package: str) -> str:
+    return "" if importlib.util.find_spec(package) else f"{package} is not installed"
+
+
+def _form(backend: Backend) -> ModuleType:
+    return importlib.import_module(f"coterie.attention.kernels.neighbor_{'numba' if backend == 'cpu' else backend}")
+
+
+class _Neighbor(torch.autograd.Function):
+    """A fused form and its backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        q, k, distance, slope, bias, v, ctx.scale, index, ctx.topology, ctx.form = inputs
+        o, lse = ctx.form.forward(Scores(q, k, distance, slope, bias, ctx.scale), v, index)
+        ctx.save_for_backward(q, k, distance, slope, bias, v, index, o, lse)
+        return o, lse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_o: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, distance, slope, bias, v, index, o, lse = ctx.saved_tensors
+        scores = Scores(q, k, distance, slope, bias, ctx.scale)
+        found = ctx.form.backward(scores, v, index, ctx.topology.inverse, o, lse, grad_o, grad_lse)
+        return found.q, found.k, found.distance, found.slope, found.bias, found.v, None, None, None, None

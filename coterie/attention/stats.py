@@ -1,0 +1,350 @@
+"""Statistics of self-attention from queries, keys and log-sum-exps alone, in memory linear in the tokens.
+
+With lse_t = ln sum_s exp(a q_t.k_s) known, as every fused attention forward knows it, each entry of the map is
+a_ts = exp(a q_t.k_s - lse_t) by itself, so tiles of the map can be made, summed up and forgotten in any order.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from coterie.attention import checks
+from coterie.attention.dispatch import Backend, Candidate, choose
+from coterie.attention.kernels.stats_naive import naive_statistics
+from coterie.attention.kernels.stats_torch import tiled_statistics
+
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8)
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsRequest:
+    """Which statistics are wanted. a_ts is what query t gives to key s; positions t and s are counted in tokens.
+
+    Raises:
+        ValueError: A parameter is out of its range.
+    """
+
+    span: bool = False
+    """sum_s a_ts |t - s| per query: how far back it looks (arXiv 2510.13554, eq. 7 before its mean)."""
+    entropy: bool = False
+    """-sum_s a_ts ln a_ts per query, in nats."""
+    sink: int = 0
+    """Per query the sum of a_ts over this many first tokens of its own sequence; 0: not wanted."""
+    waad: int = 0
+    """sum_s a_ts min(|t - s|, W) per query, with this W (eq. 9); 0: not wanted."""
+    received: bool = False
+    """Per key the mean of a_ts over all queries that may see it (arXiv 2410.10781, the sink score's a_k)."""
+    fai: tuple[int, int | None] | None = None
+    """Per key s the mean of a_ts over queries s + low <= t <= s + high of its sequence, for (low, high) (eq. 10).
+
+    high=None: to the end of the sequence. A key whose horizon holds no query gets 0, and `fai_queries` says so.
+    """
+    mass: int = 0
+    """Attention among this many labels: for (i, j) the sum of a_ts over queries labelled i and keys labelled j."""
+
+    def __post_init__(self) -> None:
+        for name in ("sink", "waad", "mass"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 0")
+        if self.fai is not None:
+            low, high = self.fai
+            if low < 0 or (high is not None and high < low):
+                raise ValueError(f"fai is {self.fai}, expected 0 <= low <= high")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Where the sequences of a packed batch lie. Padding has start = T and stop = 0, so that it sees nothing."""
+
+    start: Tensor
+    """Int32 [B, T], the first position of a token's sequence."""
+    stop: Tensor
+    """Int32 [B, T], the position after its last one."""
+    queries: Tensor
+    """Bool [B, T]: tokens whose attention counts."""
+    labels: Tensor | None
+    """Int32 [B, T], -1 for none."""
+
+    def runs(self) -> list[tuple[int, int, int]]:
+        """(batch element, start, stop) of each sequence. Reads the tensors, so on a GPU it waits for them."""
+        batch, start = (self.start == _positions(self.start)).nonzero(as_tuple=True)
+        return list(zip(batch.tolist(), start.tolist(), self.stop[batch, start].tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionStatistics:
+    """What was asked for, in fp32, and None for the rest. Tokens that are no queries have 0 where a query is described.
+
+    Padding has 0 everywhere.
+    """
+
+    span: Tensor | None = None
+    """[B, Hq, T], tokens."""
+    entropy: Tensor | None = None
+    """[B, Hq, T], nats."""
+    sink: Tensor | None = None
+    """[B, Hq, T], in [0, 1]."""
+    waad: Tensor | None = None
+    """[B, Hq, T], tokens, in [0, W]."""
+    received: Tensor | None = None
+    """[B, Hq, T]."""
+    fai: Tensor | None = None
+    """[B, Hq, T]."""
+    mass: Tensor | None = None
+    """[B, Hq, L, L], from label to label; divided by `mass_queries`[:, None, :, None] it is the mean per query."""
+    queries: Tensor | None = None
+    """Bool [B, T], always there: the tokens that row statistics describe."""
+    received_queries: Tensor | None = None
+    """[B, T], the number of queries in the mean of `received`."""
+    fai_queries: Tensor | None = None
+    """[B, T], the number of queries in the mean of `fai`."""
+    mass_queries: Tensor | None = None
+    """[B, L], the number of queries with each label."""
+
+    def head_means(self) -> dict[str, Tensor]:
+        """Mean over all queries of the batch, per head [Hq], of each row statistic asked for; NaN without queries."""
+        assert self.queries is not None
+        rows = {"span": self.span, "entropy": self.entropy, "sink": self.sink, "waad": self.waad}
+        count = self.queries.sum()
+        return {name: values.sum((0, 2)) / count for name, values in rows.items() if values is not None}
+
+
+@torch.no_grad()
+def attention_statistics(
+    q: Tensor,
+    k: Tensor,
+    lse: Tensor | None,
+    which: StatisticsRequest,
+    *,
+    segments: Tensor | None = None,
+    queries: Tensor | None = None,
+    labels: Tensor | None = None,
+    scale: float | None = None,
+    causal: bool = True,
+) -> AttentionStatistics:
+    """Row and column statistics of softmax attention, without the map. They carry no gradient.
+
+    Query and key are what the softmax sees: after norms and rotary embedding. Windows, learned sinks and softcaps are
+    not part of the formula. Query head h reads key head h // (Hq / Hk), and keys are not repeated in memory.
+
+    Args:
+        q: [B, Hq, T, D], float32, bfloat16 or float16.
+        k: [B, Hk, T, D], the same dtype; Hk divides Hq.
+        lse: [B, Hq, T] float32, the natural log of each softmax's denominator; None: it is computed, at the price of
+            one fused attention forward. On the CPU, causal, it is compared with the scores of first tokens.
+        which: What is wanted.
+        segments: Integers [B, T]. A sequence is a run of equal numbers, and attends to itself alone; negative numbers
+            are padding. By default each batch element is one sequence.
+        queries: Bool [B, T], the tokens whose attention counts, such as a response; all by default.
+        labels: Integers [B, T] below `which.mass`; negative: without a label.
+        scale: Factor of q.k, 1/sqrt(D) by default.
+        causal: Whether a query sees no later key. `fai` counts later queries only in either case.
+
+    Raises:
+        ValueError: A tensor has the wrong shape, dtype, device or values; `mass` without `labels` or the reverse.
+    """
+    _check(q, k, lse, which, segments, queries, labels)
+    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    layout = _lay_out(q, segments, queries, labels)
+    if lse is None:
+        _, lse = attention_with_lse(q, k, k, segments=segments, scale=scale, causal=causal)
+    elif causal and q.device.type == "cpu":
+        _check_lse(q, k, lse, layout, scale)
+    backend = _backend(q)
+    if backend == "triton":
+        from coterie.attention.kernels.stats_triton import fused_statistics as sums
+    else:
+        sums = naive_statistics if backend == "naive" else tiled_statistics
+    return _average(sums(q, k, lse, which, layout, scale, causal), which, layout, causal)
+
+
+def attention_with_lse(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    segments: Tensor | None = None,
+    scale: float | None = None,
+    causal: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Self-attention by PyTorch's fused kernels, and the log-sum-exp that they know anyway.
+
+    The output is differentiable, the log-sum-exp is not. Padding gets zeros and -inf.
+
+    Args:
+        q: [B, Hq, T, D].
+        k: [B, Hk, T, D].
+        v: [B, Hk, T, Dv].
+        segments: As for `attention_statistics`.
+        scale: Factor of q.k, 1/sqrt(D) by default.
+        causal: Whether a query sees no later key.
+
+    Returns:
+        The output [B, Hq, T, Dv] and the log-sum-exp [B, Hq, T] in float32 (on the CPU float64 for float64).
+
+    Raises:
+        ValueError: A tensor has the wrong shape or device.
+    """
+    checks.check_device(q=q, k=k, v=v, segments=segments)
+    sizes = _check_heads(q, k)
+    checks.check_shape("v", v, "B Hk T Dv", sizes)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if segments is None:
+        return _fused(q, k, v, scale, causal)
+    checks.check_shape("segments", segments, "B T", sizes)
+    o = q.new_zeros(*q.shape[:3], v.shape[-1])
+    lse = torch.full(q.shape[:3], -torch.inf, device=q.device)
+    for b, start, stop in _lay_out(q, segments, None, None).runs():
+        one, rows = slice(b, b + 1), slice(start, stop)
+        o[one, :, rows], lse[one, :, rows] = _fused(q[one, :, rows], k[one, :, rows], v[one, :, rows], scale, causal)
+    return o, lse
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+    """Calls by PyTorch's names, since `scaled_dot_product_attention` throws the log-sum-exp away."""
+    aten: Any = torch.ops.aten
+    size = v.shape[-1]
+    wide = max(q.shape[-1], size)
+    wide += -wide % (8 if q.is_cuda else 1)
+    q, k, v = (functional.pad(x, (0, wide - x.shape[-1])) for x in (q, k, v))
+    if not q.is_cuda:
+        o, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
+    elif q.dtype != torch.float32:
+        o, lse = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, scale=scale)[:2]
+    else:
+        # This kernel wants as many key heads as query heads: the i-th of every group reads all key heads in order.
+        group = q.shape[1] // k.shape[1]
+        parts = [
+            aten._scaled_dot_product_efficient_attention(q[:, i::group], k, v, None, True, 0.0, causal, scale=scale)
+            for i in range(group)
+        ]
+        o, lse = (torch.stack([part[j] for part in parts], 2).flatten(1, 2) for j in (0, 1))
+    return o[..., :size], lse[..., : q.shape[2]]
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    lse: Tensor | None,
+    which: StatisticsRequest,
+    segments: Tensor | None,
+    queries: Tensor | None,
+    labels: Tensor | None,
+) -> None:
+    checks.check_device(q=q, k=k, lse=lse, segments=segments, queries=queries, labels=labels)
+    checks.check_dtype("q", q, *_FLOATS)
+    checks.check_dtype("k", k, q.dtype)
+    sizes = _check_heads(q, k)
+    if lse is not None:
+        checks.check_dtype("lse", lse, torch.float32)
+        checks.check_shape("lse", lse, "B Hq T", sizes)
+    for name, tensor, dtypes in (("segments", segments, _INTEGERS), ("queries", queries, (torch.bool,))):
+        if tensor is not None:
+            checks.check_dtype(name, tensor, *dtypes)
+            checks.check_shape(name, tensor, "B T", sizes)
+    if (labels is None) != (which.mass == 0):
+        raise ValueError("labels and mass go together: give both or none")
+    if labels is not None:
+        checks.check_dtype("labels", labels, *_INTEGERS)
+        checks.check_shape("labels", labels, "B T", sizes)
+        checks.check_range("labels", labels.clamp(min=-1), -1, which.mass)
+
+
+def _check_heads(q: Tensor, k: Tensor) -> dict[str, int]:
+    sizes = checks.check_shape("q", q, "B Hq T D")
+    if q.numel() == 0:
+        raise ValueError(f"q has shape {list(q.shape)}, which holds nothing")
+    sizes = checks.check_shape("k", k, "B Hk T D", sizes)
+    if sizes["Hk"] == 0 or sizes["Hq"] % sizes["Hk"]:
+        raise ValueError(f"k has {sizes['Hk']} heads, which do not divide the {sizes['Hq']} heads of q")
+    return sizes
+
+
+def _check_lse(q: Tensor, k: Tensor, lse: Tensor, layout: Layout, scale: float) -> None:
+    """The first token of a sequence sees itself alone: its log-sum-exp is its score. Finds other bases and scales."""
+    batch, first = (layout.start == _positions(layout.start)).nonzero(as_tuple=True)
+    group = q.shape[1] // k.shape[1]
+    own = k[batch, :, first].float().repeat_interleave(group, 1)
+    score = (q[batch, :, first].float() * own).sum(-1) * scale
+    wrong = (lse[batch, :, first] - score).abs() > 0.02 * score.abs().clamp(min=1)
+    if bool(wrong.any()):
+        raise ValueError("lse is not the natural log of the denominators of softmax(scale * q.k) over the allowed keys")
+
+
+def _lay_out(q: Tensor, segments: Tensor | None, queries: Tensor | None, labels: Tensor | None) -> Layout:
+    shape = (q.shape[0], q.shape[2])
+    start = torch.zeros(shape, dtype=torch.int32, device=q.device)
+    stop = torch.full_like(start, shape[1])
+    counted = torch.ones_like(start, dtype=torch.bool) if queries is None else queries
+    if segments is not None:
+        position = _positions(start)
+        is_first = torch.ones_like(counted)
+        is_first[:, 1:] = segments[:, 1:] != segments[:, :-1]
+        is_last = is_first.roll(-1, 1)
+        start = torch.where(is_first, position, 0).cummax(1).values.masked_fill(segments < 0, shape[1])
+        stop = torch.where(is_last, position + 1, shape[1]).flip(1).cummin(1).values.flip(1)
+        stop = stop.masked_fill(segments < 0, 0)
+        counted = counted & (segments >= 0)
+    return Layout(start, stop, counted, None if labels is None else labels.clamp(min=-1).int())
+
+
+def _positions(like: Tensor) -> Tensor:
+    return torch.arange(like.shape[1], dtype=torch.int32, device=like.device)
+
+
+def _backend(q: Tensor) -> Backend:
+    return choose(
+        "stats",
+        [Candidate("triton", _triton_refusal(q)), Candidate("cpu"), Candidate("naive")],
+        why="one pass over tiles of the map",
+    )
+
+
+def _triton_refusal(q: Tensor) -> str:
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if not q.is_cuda and not interpreted:
+        return f"tensors are on {q.device.type}"
+    if interpreted and q.dtype == torch.bfloat16:
+        return "Triton's interpreter computes wrongly in bfloat16"
+    limit = 128 if q.dtype == torch.float32 else 256
+    if q.shape[-1] > limit:
+        return f"D is {q.shape[-1]}, and tiles fit into a multiprocessor up to {limit}"
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return "Triton is not installed"
+    return ""
+
+
+def _average(sums: dict[str, Tensor], which: StatisticsRequest, layout: Layout, causal: bool) -> AttentionStatistics:
+    """Column sums become means; the counts come from cumulative sums over queries."""
+    position, stop = _positions(layout.start), layout.stop
+    counts: dict[str, Tensor] = {}
+    if which.received:
+        counts["received"] = _count(layout.queries, position if causal else layout.start, stop)
+    if which.fai is not None:
+        low, high = which.fai
+        until = stop if high is None else torch.minimum(stop, position + min(high, len(position)) + 1)
+        counts["fai"] = _count(layout.queries, position + min(low, len(position)), until)
+    means = {name: sums[name] / count.clamp(min=1)[:, None] for name, count in counts.items()}
+    if layout.labels is not None:
+        labels = torch.arange(which.mass, device=stop.device)
+        is_labelled = (layout.labels[..., None] == labels) & layout.queries[..., None]
+        counts["mass"] = is_labelled.sum(1).float()
+    named = {f"{name}_queries": count for name, count in counts.items()}
+    return AttentionStatistics(**{**sums, **means, **named}, queries=layout.queries)
+
+
+def _count(queries: Tensor, start: Tensor, stop: Tensor) -> Tensor:
+    """The number of queries at start <= t < stop, for each pair of entries; 0 where stop comes first."""
+    before = functional.pad(queries.cumsum(1, dtype=torch.int32), (1, 0))
+    size = queries.shape[1]
+    first, last = (x.expand_as(queries).clamp(0, size).long() for x in (start, stop))
+    return (before.gather(1, torch.maximum(first, last)) - before.gather(1, first)).float()

@@ -1,0 +1,71 @@
+"""`coterie bench`: how fast kernels are on this machine, against what one would write without them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+bench = typer.Typer(help="Measure kernels on this machine.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@bench.callback()
+def _group() -> None:
+    """Measure kernels on this machine."""
+
+
+@bench.command()
+def attention(
+    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda, cuda:1, ..."),
+    repeats: int = typer.Option(5, "--repeats", min=1, help="Times that each is measured; medians are shown."),
+    tokens: int = typer.Option(2048, "--tokens", min=128, help="Length of the sequence whose statistics are taken."),
+    agents: int = typer.Option(16384, "--agents", min=16, help="Agents that attend to 16 neighbours each."),
+    as_json: bool = typer.Option(False, "--json", help="Print a list of objects."),
+) -> None:
+    """Compare the attention core with eager PyTorch. Exit code 1: a kernel computes something else."""
+    from coterie.agents.engines import process
+
+    process.prepare()
+    import torch
+
+    from coterie.attention.bench import compare
+
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else _check(device)
+    rows = []
+    for row in compare(where, repeats, tokens, agents):
+        rows.append(row)
+        if not as_json:
+            print(_line(row), flush=True)
+    if as_json:
+        print(json.dumps([_as_dict(row) for row in rows], indent=2))
+    raise typer.Exit(0 if all(row.is_correct for row in rows) else 1)
+
+
+def _check(device: str) -> str:
+    import torch
+
+    from coterie.errors import ConfigError, EnvironmentMissing
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as cause:
+        what = str(cause).splitlines()[0]
+        if "device string" in what or "Expected one of" in what:
+            raise ConfigError(f"there is no such device: {what}", where=f"--device {device}") from cause
+        raise EnvironmentMissing(
+            f"this device does not work here: {what}", where=f"--device {device}", remedy="use --device cpu"
+        ) from cause
+    return device
+
+
+def _line(row: Any) -> str:
+    verdict = f"{row.ratio:5.1f}x" if row.is_correct else "WRONG "
+    times = f"{row.milliseconds:9.2f} ms, {row.rival} {row.rival_milliseconds:9.2f} ms"
+    return f"{verdict}  {row.name:<22} {row.size:<24} {times}, error {row.error:.0e}"
+
+
+def _as_dict(row: Any) -> dict[str, Any]:
+    import dataclasses
+
+    return {**dataclasses.asdict(row), "ratio": row.ratio, "is_correct": row.is_correct}
