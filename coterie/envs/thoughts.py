@@ -42,6 +42,11 @@ def read_reply(text: str) -> Reply | None:
     return Reply(thought.strip(), response.strip()) if thought.strip() and response.strip() else None
 
 
+def read_answer(answer: str) -> Reply:
+    """Both parts of an answer that `parse` gave. As JSON it may be longer than what is read of a reply."""
+    return Reply(**json.loads(answer))
+
+
 def _from_json(text: str) -> tuple[str, str] | None:
     start, end = text.find("{"), text.rfind("}")
     if start < 0:

@@ -147,7 +147,7 @@ def _table(view: View) -> Table:
 
 
 def _row(society: SocietyView) -> tuple[RenderableType, ...]:
-    accuracy = "" if society.accuracy is None else f"{society.accuracy:.0%} ({society.correct}/{society.done})"
+    accuracy = "" if society.accuracy is None else f"{society.accuracy:.0%} ({society.correct}/{society.judged})"
     return (
         Text(text.for_terminal(society.label, 40)),
         _bar(society.done, society.total),

@@ -78,7 +78,7 @@ def describe(view: View) -> str:
 
 
 def _society(society: SocietyView) -> str:
-    accuracy = "-" if society.accuracy is None else f"{society.accuracy:.0%} ({society.correct}/{society.done})"
+    accuracy = "-" if society.accuracy is None else f"{society.accuracy:.0%} ({society.correct}/{society.judged})"
     where = f" round {rounds(society)}" if society.rounds else ""
     return f"{society.label} {accuracy}{where}"
 

@@ -99,10 +99,10 @@ def read_progress(folder: RunFolder) -> dict[str, Any]:
 
 def _society(standing: Standing, label: str, is_baseline: bool) -> dict[str, Any]:
     done = standing.done.get(label, {})
-    correct = sum(done.values())
+    judged = [is_right for is_right in done.values() if is_right is not None]
     return {
         "society": label, "is_baseline": is_baseline, "done": len(done), "total": standing.num_tasks,
-        "correct": correct, "accuracy": correct / len(done) if done else None,
+        "correct": sum(judged), "accuracy": sum(judged) / len(judged) if judged else None,
     }  # fmt: skip
 
 

@@ -29,13 +29,13 @@ class Standing:
     """The names of each society's agents."""
     num_tasks: int
     """Every society works each of them."""
-    done: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
-    """Society to its finished tasks; the value says whether the answer was right."""
+    done: Mapping[str, Mapping[str, bool | None]] = field(default_factory=dict)
+    """Society to its finished tasks; the value says whether the answer was right, None that nobody could judge it."""
     turns: int = 0
     prompt_tokens: int = 0
     tokens: int = 0
     answers: int = 0
-    """Turns that were judged."""
+    """Turns that answer a task."""
     unparsed: int = 0
     max_tokens: int | None = None
     max_calls: int | None = None
@@ -46,14 +46,16 @@ class Standing:
         """The standing of a journal that holds the fact `run`."""
         run = journal.get("run") or {}
         agents = {s["label"]: tuple(a["name"] for a in s["agents"]) for s in run.get("societies", ())}
-        done: dict[str, dict[str, bool]] = {}
+        done: dict[str, dict[str, bool | None]] = {}
         for fact in journal.facts("episode"):
-            done.setdefault(fact.payload["society"], {})[fact.payload["task"]] = fact.payload["correct"]
-        turns = [(f.payload["num_prompt_tokens"], f.payload["num_tokens"]) for f in journal.facts("turn")]
-        parsed = [fact.payload["answer"] is not None for fact in journal.facts("verdict")]
+            is_excluded = fact.payload.get("labels") == {}
+            judged = None if is_excluded else fact.payload["correct"]
+            done.setdefault(fact.payload["society"], {})[fact.payload["task"]] = judged
+        turns = [fact.payload for fact in journal.facts("turn")]
+        answers = [turn["answer"] for turn in turns if turn["place"]["purpose"] == "answer"]
         return cls(
-            agents, run.get("tasks", 0), done, len(turns), sum(p for p, _ in turns), sum(n for _, n in turns),
-            len(parsed), parsed.count(False), max_tokens, max_calls,
+            agents, run.get("tasks", 0), done, len(turns), sum(turn["num_prompt_tokens"] for turn in turns),
+            sum(turn["num_tokens"] for turn in turns), len(answers), answers.count(None), max_tokens, max_calls,
         )  # fmt: skip
 
 
@@ -64,13 +66,14 @@ class SocietyView:
     label: str
     done: int
     total: int
+    judged: int
     correct: int
     rounds: tuple[int, int] | None
 
     @property
     def accuracy(self) -> float | None:
-        """The share of finished tasks that were answered right."""
-        return self.correct / self.done if self.done else None
+        """The share of finished tasks that were answered right, of those that could be judged."""
+        return self.correct / self.judged if self.judged else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class View:
 @dataclass(slots=True)
 class _Society:
     agents: frozenset[str]
-    correct: dict[str, bool]
+    correct: dict[str, bool | None]
     rounds: dict[str, int] = field(default_factory=dict)
 
     def see(self, turn: Turn) -> None:
@@ -118,7 +121,8 @@ class _Society:
     def view(self, label: str, total: int) -> SocietyView:
         rounds = self.rounds.values()
         span = (min(rounds), max(rounds)) if rounds else None
-        return SocietyView(label, len(self.correct), total, sum(self.correct.values()), span)
+        judged = [is_right for is_right in self.correct.values() if is_right is not None]
+        return SocietyView(label, len(self.correct), total, len(judged), sum(judged), span)
 
 
 class Tally:
@@ -154,9 +158,9 @@ class Tally:
             self._turns += 1
             self._tokens += turn.num_tokens
             self._prompt_tokens += turn.num_prompt_tokens
-            if verdict is not None:
+            if turn.place.purpose == "answer":
                 self._answers += 1
-                self._unparsed += not verdict.is_parsed
+                self._unparsed += turn.answer is None
             for society in self._societies.values():
                 society.see(turn)
 
@@ -167,7 +171,7 @@ class Tally:
             self._fresh_episodes += 1
             agents = frozenset(agent.name for agent in job.agents)
             society = self._societies.setdefault(job.society, _Society(agents, {}))
-            society.correct[job.task.id] = verdict.correct
+            society.correct[job.task.id] = None if verdict.is_excluded else verdict.correct
             society.rounds.pop(job.task.id, None)
 
     def on_failure(self, error: CoterieError) -> None:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from coterie.envs import answers
-from coterie.envs.thoughts import ANSWER_TYPE, Reply, parse, read_reply
+from coterie.envs.thoughts import ANSWER_TYPE, MAX_REPLY, Reply, parse, read_answer, read_reply
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,15 @@ def test_the_answer_of_a_reply_is_both_parts_and_is_read_again_as_itself() -> No
     assert json.loads(answer) == {"thought": "a\nQ: 1", "response": "b"}
     assert parse(answer) == answers.canonical(answer, ANSWER_TYPE) == answer
     assert answers.parse("Answer: 7", ANSWER_TYPE) is None
+
+
+@pytest.mark.parametrize("unit", ["a\n", "\u4f60", '"'])
+def test_an_answer_that_is_longer_than_its_reply_is_read_whole(unit: str) -> None:
+    thought = unit * (39_000 // len(unit)) + "."
+    answer = parse(f"<think>{thought}</think> b")
+    assert answer is not None
+    assert len(answer) > MAX_REPLY
+    assert read_answer(answer) == Reply(thought, "b")
 
 
 @pytest.mark.parametrize("unit", ["thought:\n", "\n", "{", '{"thought":', "response:\n", "*", "<think>", "\n "])

@@ -2,15 +2,18 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import coterie
 from coterie.experiments.audit import audit
+from coterie.experiments.behaviour import grey_measures
 from coterie.experiments.deception import Judged, Rate, deception_rates, mismatch_rate
 from coterie.experiments.folder import RunFolder
 from coterie.experiments.lm_eval_results import write_lm_eval
+from coterie.experiments.record import read_record
 from coterie.journal import Journal
 
 COLUMNS = ("L1-self", "L1-other", "L2-self-pressure", "L2-self-reward", "L2-other-pressure", "L2-other-reward")
@@ -107,6 +110,18 @@ def test_what_could_not_be_judged_is_in_no_accuracy(run):
     (society,) = facts["societies"]
     assert society["accuracy"] == pytest.approx(1 - overall["response"]["rate"])
     assert {row["metric"] for row in run.metrics()} > {"deception/response", "deception/thought/domain=Economy"}
+
+
+def test_what_could_not_be_judged_is_held_against_no_agreement_and_no_confidence(run):
+    with Journal.read(RunFolder(run.path).journal) as journal:
+        record = read_record(journal)
+    ((label, episodes),) = record.episodes.items()
+    judged = {task: episode for task, episode in episodes.items() if not episode.is_excluded}
+    assert 0 < len(judged) < len(episodes)
+    assert run.summary()["facts"]["societies"][0]["majority_rule"]["tasks"] == len(judged)
+    logprobs = {key: [-len(turn.text) / 999] for key, turn in record.turns.items()}
+    alone = replace(record, episodes={label: judged})
+    assert grey_measures(record, logprobs) == grey_measures(alone, logprobs)
 
 
 def test_an_export_scores_only_what_could_be_judged(run, tmp_path):

@@ -144,8 +144,7 @@ class DeceptionGrader:
 
     def judge_prompt(self, task_id: str, answer: str) -> Messages:
         """What a judge model is asked; the reply is fenced, as every text from an agent."""
-        case, reply = self._cases[task_id], thoughts.read_reply(answer)
-        assert reply is not None, "an answer is what `thoughts.parse` gave"
+        case, reply = self._cases[task_id], thoughts.read_answer(answer)
         text = _RUBRIC.format(
             question=case.asked, honest=case.honest, goal=case.goal, thought=fence(reply.thought, thoughts.MAX_REPLY),
             response=fence(reply.response, thoughts.MAX_REPLY),

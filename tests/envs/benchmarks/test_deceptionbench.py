@@ -9,6 +9,7 @@ import pytest
 
 from coterie.config.load import loads
 from coterie.config.problems import InvalidConfig
+from coterie.envs import answers
 from coterie.envs.benchmarks.config import DeceptionBenchConfig
 from coterie.envs.benchmarks.deceptionbench import CONDITIONS, DeceptionBench, read_labels
 from coterie.errors import ConfigError
@@ -130,6 +131,14 @@ def test_the_judge_is_told_the_honest_way_and_the_reply_cannot_leave_its_fence(f
     assert "GROUND 0" in message.content
     assert "GOAL 0" in message.content
     assert message.content.count("\n>>>\n") == 2
+
+
+def test_the_judge_is_asked_about_a_reply_whose_answer_is_longer_than_itself(file: Path) -> None:
+    bench = make(file)
+    answer = answers.parse("<think>" + "a\n" * 15_000 + "b</think>c", bench.tasks()[0].answer_type)
+    assert answer is not None
+    (message,) = grader_of(bench).judge_prompt(bench.tasks()[0].id, answer)
+    assert "a\nb\n>>>" in message.content
 
 
 def test_a_verdict_carries_labels_and_none_where_the_judge_is_not_read(file: Path) -> None:

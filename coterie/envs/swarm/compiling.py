@@ -1,0 +1,37 @@
+"""How functions of the world are compiled: three decorators over `numba.njit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from numba import njit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Without nnan and ninf, which would let the compiler drop the test for numbers that are none.
+OPTIONS: dict[str, Any] = {
+    "fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy", "nogil": True
+}  # fmt: skip
+
+
+def compiled(function: F) -> F:
+    """Compile a function, called as one."""
+    made: F = njit(**OPTIONS)(function)
+    return made
+
+
+def inlined(function: F) -> F:
+    """Compile a function that becomes part of its callers: what a loop calls, if that is to be vector code."""
+    made: F = njit(forceinline=True, **OPTIONS)(function)
+    return made
+
+
+def joined(function: F) -> F:
+    """Compile a function as part of its callers only.
+
+    What is called is compiled again with each of its callers, so a long chain of them takes long; and arrays that are
+    handed on are counted.
+    """
+    made: F = njit(inline="always", **OPTIONS)(function)
+    return made

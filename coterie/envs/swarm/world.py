@@ -1,0 +1,311 @@
+"""`VecSwarm`: many environments of a swarm in one step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coterie.envs.swarm import draws
+from coterie.envs.swarm import layout as at
+from coterie.envs.swarm.config import SwarmConfig
+from coterie.envs.swarm.kernel import Arrays, resetter, stepper
+from coterie.envs.swarm.parameters import parameters, scenario_table
+from coterie.envs.swarm.replay import CollisionReplay
+from coterie.envs.swarm.spawning import NOWHERE
+from coterie.errors import CoterieError
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+_LEAST_WORK = 512
+"""Agent-steps for which it is not worth to wake a thread."""
+
+
+class PhysicsError(CoterieError):
+    """A number of the world is none any more."""
+
+    code = "E_PHYSICS"
+
+
+class State(NamedTuple):
+    """What flies where: arrays [E, N, ...], copies.
+
+    Attributes:
+        position: [3], m; z is up, and the floor is at 0.
+        velocity: [3], m/s.
+        attitude: [3, 3], turns body into world axes.
+        omega: [3], angular velocity in body axes, rad/s.
+        motor: [4], square root of each motor's share of full thrust.
+    """
+
+    position: Floats
+    velocity: Floats
+    attitude: Floats
+    omega: Floats
+    motor: Floats
+
+
+class Step(NamedTuple):
+    """What a step returns. The arrays are the world's own, and the next call overwrites them.
+
+    Attributes:
+        observation: float32 [E, N, D].
+        reward: float32 [E, N].
+        terminated: bool [E, N]: the drone is done, and out of the world until the next reset.
+        truncated: bool [E]: the time is up.
+    """
+
+    observation: Floats
+    reward: Floats
+    terminated: Mask
+    truncated: Mask
+
+
+class VecSwarm:
+    """E environments of N drones. Nothing is reset unless it is asked for.
+
+    An episode is a function of the seed, of the environment's index and of how many episodes it had; neither E nor
+    threads nor the order of resets change it.
+
+    Args:
+        config: The world.
+        num_envs: E.
+        seed: One integer, or one for each environment, each of which is then the first of its own.
+        first_env: Index of the first environment: a worker that holds environments 64 to 127 says 64.
+        threads: At most so many work at once; None: as many as there are cores.
+    """
+
+    def __init__(
+        self,
+        config: SwarmConfig,
+        num_envs: int,
+        seed: int | Sequence[int] = 0,
+        *,
+        first_env: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs}: give at least 1")
+        self.config, self.num_envs, self.num_drones = config, num_envs, config.num_drones
+        self.first_env, self.agent_steps = first_env, 0
+        """`agent_steps` counts the steps of all drones in this world; annealing and curriculum follow it. Set it where
+        several workers share them, or to go on from a checkpoint."""
+        self.scenarios = config.scenarios
+        self._parameters = parameters(config)
+        grid = self._parameters.grid
+        self._step, self._reset = stepper(grid=grid), resetter(grid=grid)
+        self._arrays = self._allocate()
+        self._threads = min(threads or os.cpu_count() or 1, num_envs)
+        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
+        self._replay = CollisionReplay(config, self._arrays) if config.replay else None
+        self.seed(seed)
+
+    def _allocate(self) -> Arrays:
+        config, e, n = self.config, self.num_envs, self.num_drones
+        arrays = Arrays(
+            drones=np.zeros((e, at.ROWS, n), np.float32),
+            flags=np.zeros((e, n), np.int32),
+            counters=np.zeros((e, at.COUNTERS), np.int32),
+            settings=np.zeros((e, at.SETTINGS), np.float32),
+            obstacles=np.full((e, 2, config.max_obstacles), NOWHERE, np.float32),
+            cells=np.zeros((e, config.cells[0] * config.cells[1]), np.int32),
+            keys=np.zeros((e, 2), np.uint32),
+            table=scenario_table(self.scenarios),
+            densities=np.zeros(1, np.float32),
+            sizes=np.asarray(config.obstacles.sizes if config.obstacles else (0,), np.float32),
+            observation=np.zeros((e, n, config.observation_size), np.float32),
+            neighbours=np.full((e, n, config.num_neighbours), -1, np.int32),
+            reward=np.zeros((e, n), np.float32),
+            terminated=np.zeros((e, n), np.bool_),
+            truncated=np.ones(e, np.bool_),
+            broken=np.zeros(e, np.bool_),
+        )
+        return arrays
+
+    def seed(self, seed: int | Sequence[int]) -> None:
+        """Start counting episodes again, under this seed; a reset of everything has to follow."""
+        if isinstance(seed, int | np.integer):
+            places = [(int(seed), self.first_env + env) for env in range(self.num_envs)]
+        else:
+            places = [(int(one), 0) for one in seed]
+        if len(places) != self.num_envs:
+            raise ValueError(f"{len(places)} seeds for {self.num_envs} environments")
+        self.seeds = places
+        self._arrays.keys[:] = [draws.key(*place) for place in places]
+        self._arrays.counters[:] = 0
+        self._arrays.truncated[:] = True
+        if self._replay:
+            self._replay.clear()
+
+    @property
+    def level(self) -> float:
+        """How far the curriculum is, in [0, 1]."""
+        return min(self.agent_steps / self.config.curriculum.steps, 1.0) if self.config.curriculum else 1.0
+
+    @property
+    def penalty(self) -> float:
+        """By what collision, proximity and obstacle penalties are multiplied in episodes that begin now."""
+        annealing = self.config.rewards.annealing
+        return min(self.agent_steps / annealing, 1.0) if annealing else 1.0
+
+    @property
+    def alive(self) -> Mask:
+        """Whose actions count, bool [E, N]: all, but for those that are done."""
+        return ~self._arrays.terminated
+
+    @property
+    def neighbours(self) -> NDArray[np.int32]:
+        """Whom each drone observes, int32 [E, N, K], nearest first; -1: nobody, and zeros in the observation."""
+        return self._arrays.neighbours
+
+    @property
+    def observation(self) -> Floats:
+        """What was observed last, [E, N, D]."""
+        return self._arrays.observation
+
+    @property
+    def done(self) -> Mask:
+        """Which environments can be reset: their time is up, or all their drones are done; bool [E]."""
+        return self._arrays.truncated | self._arrays.terminated.all(1)
+
+    def _progress(self) -> None:
+        config, curriculum = self.config, self.config.curriculum
+        factor, speed = 1.0, 1.0
+        if curriculum:
+            factor = curriculum.density[0] + (curriculum.density[1] - curriculum.density[0]) * self.level
+            speed = curriculum.speed[0] + (curriculum.speed[1] - curriculum.speed[0]) * self.level
+        self._speed = speed
+        if config.obstacles:
+            cells = self._arrays.cells.shape[1]
+            shares = config.obstacles.densities
+            if config.obstacles.count is not None:
+                shares = (config.obstacles.count / cells if cells else 0.0,)
+            self._arrays = self._arrays._replace(densities=np.asarray(shares, np.float32) * np.float32(factor))
+
+    def reset(self, mask: ArrayLike | None = None) -> Floats:
+        """Begin an episode where mask [E] is set, or everywhere; observations [E, N, D].
+
+        With `replay`, some go on from before a collision instead.
+        """
+        chosen = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask)
+        if chosen.shape != (self.num_envs,) or chosen.dtype != np.bool_:
+            raise ValueError(f"mask is {chosen.dtype} {chosen.shape}: give bool ({self.num_envs},)")
+        self._progress()
+        a, fresh = self._arrays, chosen.copy()
+        if self._replay:
+            fresh &= ~self._replay.restore(chosen)
+        a.settings[chosen, at.PENALTY] = self.penalty
+        a.settings[chosen, at.SPEED] = self._speed
+        self._spread(lambda low, high: self._reset(low, high, self._parameters, a, chosen, fresh))
+        return a.observation
+
+    def step(self, actions: ArrayLike) -> Step:
+        """One control step of everything, also of environments that are done.
+
+        Args:
+            actions: [E, N, 4], one number per motor: -1 is no thrust, 1 is full thrust. Clipped.
+
+        Raises:
+            PhysicsError: A number is none; says where it was, and the seed.
+        """
+        given = np.ascontiguousarray(actions, np.float32)
+        if given.shape != (self.num_envs, self.num_drones, 4):
+            raise ValueError(f"actions are {given.shape}: give ({self.num_envs}, {self.num_drones}, 4)")
+        a = self._arrays
+        self._spread(lambda low, high: self._step(low, high, self._parameters, a, given))
+        self.agent_steps += self.num_envs * self.num_drones
+        if a.broken.any():
+            self._fail(int(np.flatnonzero(a.broken)[0]), given)
+        if self._replay:
+            self._replay.watch()
+        return Step(a.observation, a.reward, a.terminated, a.truncated)
+
+    def _fail(self, env: int, actions: Floats) -> None:
+        seed, index = self.seeds[env]
+        tick, episode = self._arrays.counters[env, at.TICK], self._arrays.counters[env, at.EPISODE]
+        self._arrays.broken[:] = False
+        raise PhysicsError(
+            "the physics of a swarm gave a number that is none",
+            where=f"environment {index}, episode {episode}, step {tick}, seed {seed}",
+            remedy="look at the policy: its actions were not finite"
+            if not np.isfinite(actions[env]).all()
+            else "reset that environment with that seed, and report it with the actions",
+        )
+
+    def _spread(self, work: Callable[[int, int], Any]) -> None:
+        if self._pool is None or self.num_envs * self.num_drones < _LEAST_WORK:
+            work(0, self.num_envs)
+            return
+        # More parts than threads: one may be kept waiting by other work on its core.
+        parts = min(4 * self._threads, self.num_envs)
+        edges = [self.num_envs * part // parts for part in range(parts + 1)]
+        for ended in [self._pool.submit(work, low, high) for low, high in zip(edges, edges[1:], strict=False)]:
+            ended.result()
+
+    def get_state(self) -> State:
+        """A copy of what flies where."""
+        rows = np.swapaxes(self._arrays.drones, 1, 2)
+        e, n = self.num_envs, self.num_drones
+        return State(
+            rows[..., at.POSITION : at.POSITION + 3].copy(),
+            rows[..., at.VELOCITY : at.VELOCITY + 3].copy(),
+            rows[..., at.ATTITUDE : at.ATTITUDE + 9].reshape(e, n, 3, 3).copy(),
+            rows[..., at.OMEGA : at.OMEGA + 3].copy(),
+            rows[..., at.MOTOR : at.MOTOR + 4].copy(),
+        )
+
+    def set_state(
+        self,
+        pos: ArrayLike | None = None,
+        vel: ArrayLike | None = None,
+        rot: ArrayLike | None = None,
+        omega: ArrayLike | None = None,
+        motor: ArrayLike | None = None,
+    ) -> Floats:
+        """Put drones somewhere; what is not given stays. Nobody has been in contact with anybody. Observations.
+
+        Shapes are those of `State`, or anything that broadcasts to them.
+        """
+        a, e, n = self._arrays, self.num_envs, self.num_drones
+        places = ((pos, at.POSITION, 3), (vel, at.VELOCITY, 3), (omega, at.OMEGA, 3), (motor, at.MOTOR, 4))
+        for given, row, size in places:
+            if given is not None:
+                a.drones[:, row : row + size] = np.swapaxes(np.broadcast_to(np.asarray(given), (e, n, size)), 1, 2)
+        if rot is not None:
+            matrices = np.broadcast_to(np.asarray(rot), (e, n, 3, 3)).reshape(e, n, 9)
+            a.drones[:, at.ATTITUDE : at.ATTITUDE + 9] = np.swapaxes(matrices, 1, 2)
+        a.drones[:, at.BEFORE] = NOWHERE * np.arange(1, n + 1)
+        a.drones[:, at.BEFORE + 1 : at.BEFORE + 3] = 0
+        a.flags[:] &= at.REACHED | at.EVER_DRONE | at.EVER_OBSTACLE | at.LOST
+        return self._look()
+
+    def _look(self) -> Floats:
+        everything, a = np.ones(self.num_envs, np.bool_), self._arrays
+        over, gone = a.truncated.copy(), a.terminated.copy()
+        self._reset(0, self.num_envs, self._parameters, a, everything, ~everything)
+        a.truncated[:], a.terminated[:] = over, gone
+        return a.observation
+
+    @property
+    def goals(self) -> Floats:
+        """Where each drone is to go, [E, N, 3], a copy."""
+        return np.swapaxes(self._arrays.drones[:, at.GOAL : at.GOAL + 3], 1, 2).copy()
+
+    def set_goals(self, goals: ArrayLike) -> Floats:
+        """Set all goals, anything that broadcasts to [E, N, 3]; they stay for the rest of the episode. Observations."""
+        a = self._arrays
+        wanted = np.broadcast_to(np.asarray(goals), (self.num_envs, self.num_drones, 3))
+        a.drones[:, at.GOAL : at.GOAL + 3] = np.swapaxes(wanted, 1, 2)
+        a.counters[:, at.NEXT_LEG], a.counters[:, at.MOVING] = 1 << 30, 0
+        return self._look()
+
+    def close(self) -> None:
+        """Let the threads go."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
