@@ -95,7 +95,10 @@ class Fields:
         self._known: dict[object, Tensor] = {}
 
     def token(self, side: Side, field: Field, below: int | None = None) -> Tensor | None:
-        """A field of the tokens of one side, [N] or [B, N]; None for positions that count from 0."""
+        """A field of the tokens of one side, int64 [N] or [B, N]; None for positions that count from 0.
+
+        Differences of narrow integers would wrap, and so would bounds beside them.
+        """
         tokens = self.data.queries if side == "queries" or self.data.keys is None else self.data.keys
         tensor: Tensor | None = getattr(tokens, field)
         if tensor is None and field == "position":
@@ -107,11 +110,11 @@ class Fields:
         tensor = self._checked(name, tensor, _INTEGERS, pattern)
         if below is not None:
             check_range(name, tensor, 0, below)
-        return tensor
+        return tensor.long()
 
     def hops(self) -> Tensor:
-        """[N, M] or [B, N, M]."""
-        return self._once("hops", lambda: self._checked("hops", self.data.hops, _INTEGERS, "N M"))
+        """[N, M] or [B, N, M], int64."""
+        return self._once("hops", lambda: self._checked("hops", self.data.hops, _INTEGERS, "N M").long())
 
     def neighbors(self) -> Tensor:
         """[N, K] or [B, N, K], int64; no key twice in a row, but where a topology has it."""

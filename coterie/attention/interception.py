@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -56,6 +57,9 @@ class _Ear:
 
 
 _ears: WeakKeyDictionary[nn.Module, list[_Ear]] = WeakKeyDictionary()
+_switched: WeakKeyDictionary[nn.Module, tuple[dict[str, str], int]] = WeakKeyDictionary()
+"""Models that call us: what they called before, and for how many listeners. The last to go switches back."""
+_lock = Lock()
 
 
 @contextmanager
@@ -79,7 +83,7 @@ def listen(
             implementation, or one that does not go through transformers' attention interface.
     """
     modules = _attention_modules(model, layers)
-    previous = _switch(model)
+    _switch(model)
     ear = _Ear(listener, with_lse)
     try:
         for module in modules:
@@ -88,7 +92,7 @@ def listen(
     finally:
         for module in modules:
             _ears[module].remove(ear)
-        model.set_attn_implementation(previous)
+        _switch_back(model)
 
 
 def count_layers(model: Any) -> int:
@@ -111,7 +115,22 @@ def _attention_modules(model: Any, layers: Sequence[int] | None) -> list[nn.Modu
     return [module for module in model.modules() if getattr(module, "layer_idx", None) in wanted]
 
 
-def _switch(model: Any) -> dict[str, str]:
+def _switch(model: Any) -> None:
+    with _lock:
+        previous, listeners = _switched.get(model) or (_call_us(model), 0)
+        _switched[model] = previous, listeners + 1
+
+
+def _switch_back(model: Any) -> None:
+    with _lock:
+        previous, listeners = _switched.pop(model)
+        if listeners > 1:
+            _switched[model] = previous, listeners - 1
+        else:
+            model.set_attn_implementation(previous)
+
+
+def _call_us(model: Any) -> dict[str, str]:
     """Make the model call us, and say what it called before, as `set_attn_implementation` takes it."""
     parts = {name: getattr(model.config, name) for name in model.config.sub_configs}
     previous = {"": model.config._attn_implementation} | {n: c._attn_implementation for n, c in parts.items() if c}
@@ -123,6 +142,7 @@ def _switch(model: Any) -> dict[str, str]:
     AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
     model.set_attn_implementation(NAME)
     if model.config._attn_implementation != NAME:
+        model.set_attn_implementation(previous)
         raise ValueError(f"model is a {type(model).__name__}, which does not use transformers' attention interface")
     return previous
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -160,6 +161,7 @@ def _unreachable(device: str) -> str:
     return "" if device == "cuda" or interpreted else f"it does not run on {device}"
 
 
+@functools.cache
 def _missing(package: str) -> str:
     return "" if importlib.util.find_spec(package) else f"{package} is not installed"
 

@@ -124,9 +124,11 @@ class Spec:
             u = fields.term("query_factors", batch, heads, queries, self.rank, dtypes=wide)
             w = fields.term("key_factors", batch, heads, keys, self.rank, dtypes=wide)
             # No matrix product: those may run in tf32 or under autocast, and factors hold positions up to 1e5.
+            u, w = _four(u), _four(w)
             terms += [u[..., :, None, r] * w[..., None, :, r] for r in range(self.rank)]
         if self.key_bias:
-            terms.append(widened(fields.term("key_bias", batch, heads, keys))[..., None, :])
+            key_bias = fields.term("key_bias", batch, heads, keys)
+            terms.append(widened(key_bias.expand(batch, heads, keys))[..., None, :])
         if self.edge_bias:
             terms.append(self._edge_bias(fields, self.edge_bias))
         return _four(functools.reduce(operator.add, terms)) if terms else None

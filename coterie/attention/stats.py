@@ -200,7 +200,7 @@ def attention_with_lse(
         return _fused(q, k, v, scale, causal)
     checks.check_shape("segments", segments, "B T", sizes)
     o = q.new_zeros(*q.shape[:3], v.shape[-1])
-    lse = torch.full(q.shape[:3], -torch.inf, device=q.device)
+    lse = torch.full(q.shape[:3], -torch.inf, dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
     for b, start, stop in _lay_out(q, segments, None, None).runs():
         one, rows = slice(b, b + 1), slice(start, stop)
         o[one, :, rows], lse[one, :, rows] = _fused(q[one, :, rows], k[one, :, rows], v[one, :, rows], scale, causal)

@@ -60,9 +60,10 @@ class Topology:
 
     def to(self, device: torch.device | str) -> Topology:
         """The same graph on another device; itself if it lies there."""
-        if torch.device(device) == self.device:
+        index = self.index.to(device)
+        if index is self.index:  # also where "cuda" stands for "cuda:0"
             return self
-        moved = Topology(self.index.to(device), self.num_keys)
+        moved = Topology(index, self.num_keys)
         moved.order = None if self.order is None else self.order.to(device)
         return moved
 

@@ -175,6 +175,17 @@ def test_a_model_is_left_as_it_was_after_an_exception(model: Any, ids: Tensor) -
     assert model.config._attn_implementation == "sdpa" and not found
 
 
+def test_listeners_may_leave_in_any_order(model: Any, ids: Tensor) -> None:
+    first, second = collect(model, ALL), collect(model, ALL)
+    first.__enter__()
+    found = second.__enter__()
+    first.__exit__(None, None, None)
+    with torch.no_grad():
+        model(ids)
+    second.__exit__(None, None, None)
+    assert found and model.config._attn_implementation == "sdpa"
+
+
 def test_an_eager_model_is_eager_again(ids: Tensor) -> None:
     model = make_model(attn_implementation="eager")
     with torch.no_grad(), collect(model, ALL) as found:

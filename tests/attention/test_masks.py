@@ -67,6 +67,15 @@ def test_a_mask_of_tokens_allows_what_its_definition_says(mask: Mask) -> None:
         assert bool(found[b, h, i, j]) == DEFINITIONS[mask](tokens(data, b, i), tokens(data, b, j), h)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+@pytest.mark.parametrize("mask", [Window(None, 0), Window(1, 1), Window((1, None), 3), Roles(TABLE), Hops(1000)])
+def test_narrow_integers_mean_what_wide_ones_mean(mask: Mask, dtype: torch.dtype) -> None:
+    wide = make_data(3)
+    tokens = Tokens(**{name: getattr(wide.queries, name).to(dtype) for name in ("position", "role", "group")})
+    narrow = Data(tokens, hops=wide.hops.clamp(min=0).to(dtype))
+    assert torch.equal(grid(mask, narrow), grid(mask, Data(wide.queries, hops=wide.hops.clamp(min=0))))
+
+
 def test_hops_allow_what_a_short_path_reaches() -> None:
     data = make_data(4)
     assert grid(Hops(2), data)[1, 1].tolist() == [[0 <= hops <= 2 for hops in row] for row in data.hops.tolist()]

@@ -196,6 +196,24 @@ def test_what_is_not_allowed_is_as_if_it_were_not_there():
         assert_near("gradient", x, y, 1e-6)  # incoming edges are counted otherwise, and summed in other groups
 
 
+def test_what_idle_agents_hold_reaches_no_gradient():
+    given = case(63, 63, 16, 1, 1, 32)
+    allowed = torch.ones(63, 16, dtype=torch.bool)
+    allowed[5] = False
+    inputs, odd = leaves(given.inputs), leaves((given.q.index_fill(0, torch.tensor([5]), torch.nan), *given.inputs[1:]))
+    grad_o = given.grad_o.index_fill(0, torch.tensor([5]), torch.nan)
+    expected = torch.autograd.grad(attend(given, inputs, allowed)[0], inputs, given.grad_o)
+    for name, x, y in zip(Case._fields, torch.autograd.grad(attend(given, odd, allowed)[0], odd, grad_o), expected,
+                          strict=False):  # fmt: skip
+        assert torch.equal(x, y), name
+
+
+def test_a_bias_may_be_as_low_as_a_mask():
+    given = case(7, 9, 64, 2, 2, 32)
+    low = leaves((*given.inputs[:5], torch.full_like(given.bias, -1e35)))
+    assert_near("o", attend(given, low)[0], by_formula(*(x.double() for x in low), given.index)[0], 1e-5)
+
+
 def test_empty_slots_are_not_read():
     given = case(63, 63, 16, 1, 1, 32)
     empty = given.index < 0

@@ -14,7 +14,7 @@ TESTS = Path(__file__).with_name("test_neighbor.py")
 
 def test_every_property_of_the_kernel_holds_under_the_interpreter():
     """In another process: the interpreter replaces Triton's compiler when Triton is imported."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "COTERIE_ATTENTION": "triton"}
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "COTERIE_ATTENTION": "triton", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(TESTS)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stdout[-3000:]

@@ -46,6 +46,13 @@ def test_biases_add_up_term_by_term(make_case: Callable[..., Any]) -> None:
         assert float(bias[b, h, i, j]) == pytest.approx(expected, abs=1e-12)
 
 
+def test_biases_may_be_shared_by_all_tokens(make_case: Callable[..., Any]) -> None:
+    case = make_case("dense", 4)
+    shared = Data(query_factors=torch.tensor([1.0, 2.0]), key_factors=torch.tensor([3.0, 4.0]), key_bias=torch.ones(()))
+    spec = Spec(rank=2, key_bias=True)
+    assert (spec.bias(spec.read(case.q, case.k, shared)) == 12).all()
+
+
 def test_alibi_factors_keep_positions_apart_at_65536_tokens_beside_bfloat16_queries() -> None:
     tokens, last = 65_536, torch.tensor([65_535, 40_001, 3])
     slopes = torch.tensor([0.5, 2.0**-8, 0.7])

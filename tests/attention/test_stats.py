@@ -286,6 +286,12 @@ def test_attention_with_lse_is_attention() -> None:
     torch.testing.assert_close(lse, wanted_lse, atol=1e-5, rtol=1e-5)
 
 
+def test_attention_with_lse_keeps_float64_in_packed_sequences_too() -> None:
+    q, k = (x.double() for x in tensors(20))
+    _, lse = attention_with_lse(q, k, k, segments=torch.ones(1, 20).long())
+    assert torch.equal(lse, attention_with_lse(q, k, k)[1])
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [

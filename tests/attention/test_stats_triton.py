@@ -1,13 +1,16 @@
 """The Triton form: against the naive form under Triton's interpreter, and compiled for a GPU that need not be there.
 
-Both need a process of their own: the interpreter replaces kernels when they are imported.
+Both need a process of their own: the interpreter replaces kernels when they are imported. All interpreted cases share
+one, since each would import torch and Triton anew.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -92,7 +95,22 @@ for name in ("sink", "waad", "fai"):
 ERROR = 2e-3
 compare(*tensors(100, dtype=torch.float16), EVERYTHING, labels=labels(100))
 """,
+    "bfloat16, with which the interpreter is not trusted": """
+try:
+    compare(*tensors(3, dtype=torch.bfloat16), BAND)
+except ValueError as error:
+    assert "bfloat16" in str(error)
+else:
+    raise AssertionError
+""",
 }
+
+ATTEMPT = """
+try:
+{code}
+except Exception:
+    failures[{name!r}] = traceback.format_exc()
+"""
 
 COMPILED = """
 from coterie.attention.kernels import stats_triton
@@ -108,30 +126,26 @@ for name, (kernel, types, constants) in stats_triton.signatures(DTYPE, DEPTH).it
 
 def run(code: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
-    )
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def failures() -> dict[str, str]:
+    """By case what went wrong."""
+    attempts = [ATTEMPT.format(code=textwrap.indent(code, "    "), name=name) for name, code in CASES.items()]
+    start, end = "\nimport json, traceback\nfailures = {}\n", "\nprint(json.dumps(failures))\n"
+    found: dict[str, str] = json.loads(run(INTERPRETED + start + "".join(attempts) + end, TRITON_INTERPRET="1"))
+    return found
+
+
+@pytest.mark.xdist_group("stats interpreted")
 @pytest.mark.parametrize("case", CASES)
-def test_interpreted_it_agrees_with_the_naive_form(case: str) -> None:
-    run(INTERPRETED + CASES[case], TRITON_INTERPRET="1")
-
-
-def test_the_interpreter_is_not_trusted_with_bfloat16() -> None:
-    code = (
-        INTERPRETED
-        + """
-try:
-    compare(*tensors(3, dtype=torch.bfloat16), BAND)
-except ValueError as error:
-    assert "bfloat16" in str(error)
-else:
-    raise AssertionError
-"""
-    )
-    run(code, TRITON_INTERPRET="1")
+def test_interpreted_it_agrees_with_the_naive_form(failures: dict[str, str], case: str) -> None:
+    assert not failures.get(case)
 
 
 @pytest.mark.parametrize(("dtype", "depth"), [("bf16", 128), pytest.param("fp32", 128, marks=pytest.mark.slow)])

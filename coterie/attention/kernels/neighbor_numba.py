@@ -285,9 +285,12 @@ def _backward_keys(width: int) -> Any:
                     edge = np.int64(incoming[place])
                     i = np.int64((edge + 0.5) * reciprocal)  # exact, and far cheaper than an integer division
                     for h in range(key_head * group, (key_head + 1) * group):
-                        values = add(values, edges[edge, h, 0], load(grad_o, (i * heads + h) * width, width))
+                        p, d = edges[edge, h, 0], edges[edge, h, 1]
+                        if p == 0 and d == 0:  # not allowed: 0 times what an idle query holds may be NaN
+                            continue
+                        values = add(values, p, load(grad_o, (i * heads + h) * width, width))
                         if q is not None:
-                            keys = add(keys, edges[edge, h, 1], load(q, (i * heads + h) * width, width))
+                            keys = add(keys, d, load(q, (i * heads + h) * width, width))
                 store(grad_v, (m * key_heads + key_head) * width, values)
                 if q is not None:
                     store(grad_k, (m * key_heads + key_head) * width, times(keys, scale))

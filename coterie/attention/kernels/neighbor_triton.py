@@ -19,7 +19,8 @@ from coterie.attention.kernels.neighbor_torch import Gradients, Inverse, Scores
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
-EMPTY = tl.constexpr(-1e30)
+EMPTY = tl.constexpr(-3e38)
+"""Below what a bias may be, which may stand for a mask itself."""
 LAUNCH = {"num_warps": 4, "maxnreg": 128}
 """Without the limit the assembler spills a register or two to make room for one program more."""
 

@@ -197,7 +197,8 @@ def fused_statistics(
     """Row statistics, and column statistics as sums, as `tiled_statistics` gives them."""
     q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k))
     launch = _Launch(q, k, lse.contiguous(), layout, scale, causal)
-    sums = launch.rows(which) | launch.columns(which)
+    with torch.cuda.device_of(q):  # type: ignore[no-untyped-call]
+        sums = launch.rows(which) | launch.columns(which)
     counted = layout.queries[:, None]
     for name in sums.keys() & {"span", "entropy", "sink", "waad"}:
         sums[name] = sums[name].masked_fill_(~counted, 0)
