@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Two processes share the tests; a machine with more cores takes `make test PARALLEL="-n 8 --dist loadgroup"`.
-PARALLEL ?= -n 2 --dist loadgroup
+# Two processes share the tests, file by file; a machine with more cores takes `make test PARALLEL="-n 8 --dist loadfile"`.
+PARALLEL ?= -n 2 --dist loadfile
 
 .PHONY: run setup test test-all lint bench clean
 

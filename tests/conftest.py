@@ -1,8 +1,12 @@
-"""What expensive tests share: one model on disk, one vLLM engine and one Ray cluster for the whole run."""
+"""What expensive tests share: one model on disk, one vLLM engine and one Ray cluster for the whole run.
+
+Processes that share the tests of a run (pytest-xdist) take whole files: an engine or a cluster is used in one file.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import secrets
 import shutil
@@ -27,18 +31,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-# A run has one vLLM engine and one Ray cluster, also where processes share its tests: one of them gets all that use it.
-_SHARED = {"vllm_engine": "vllm", "nodes": "ray", "make_nodes": "ray"}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a shared fixture together, and begin with them: they take longest."""
-    for item in items:
-        for name in getattr(item, "fixturenames", ()):
-            if name in _SHARED:
-                item.add_marker(pytest.mark.xdist_group(_SHARED[name]))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
-
 
 @pytest.fixture(scope="session")
 def smollm() -> str:
@@ -52,6 +44,8 @@ def smollm() -> str:
 def vllm_engine(smollm: str) -> Iterator[object]:
     """The one vLLM engine of a test run: smollm2-135m in float32, seed 3, exact. Set `exact` back if you change it."""
     pytest.importorskip("vllm", reason="vLLM is not installed")
+    # Whoever uses neighbour attention or a swarm has it: vLLM has to start beside it.
+    importlib.import_module("numba")
     from coterie.agents.engines.config import VllmConfig
     from coterie.agents.engines.vllm import VllmEngine
 

@@ -142,7 +142,6 @@ def failures() -> dict[str, str]:
     return found
 
 
-@pytest.mark.xdist_group("stats interpreted")
 @pytest.mark.parametrize("case", CASES)
 def test_interpreted_it_agrees_with_the_naive_form(failures: dict[str, str], case: str) -> None:
     assert not failures.get(case)

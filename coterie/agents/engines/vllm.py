@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -88,6 +89,7 @@ class VllmEngine:
         from vllm.v1.engine.llm_engine import LLMEngine
 
         set_threads = torch.set_num_threads
+        _hide_llvm()
         try:
             return LLMEngine.from_engine_args(EngineArgs(**self._arguments()))
         finally:
@@ -182,6 +184,16 @@ class VllmEngine:
             "sampling": "counted" if self.exact else "seeded engine",
             **({"auto": self.why} if self.why else {}),
         }
+
+
+def _hide_llvm() -> None:
+    """Let vLLM start in a process that has imported numba.
+
+    vLLM 0.32 looks for its kernels in the `__dict__` of whatever any module holds. That of llvmlite's library is, like
+    each of its attributes, a wrapped C function, and ends the search with an AttributeError.
+    """
+    if (ffi := sys.modules.get("llvmlite.binding.ffi")) is not None:
+        ffi.lib._fntab.setdefault("__dict__", {})
 
 
 def version() -> str:

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from coterie.agents.engines import vllm
-from coterie.agents.engines.config import VllmConfig
+from coterie.agents.engines.config import TransformersConfig, VllmConfig
+from coterie.agents.engines.transformers import TransformersEngine
 from coterie.agents.engines.vllm import VllmEngine
 from coterie.errors import EngineTimeout, EnvironmentMissing
 from coterie.testing.engines import check_started
@@ -37,6 +38,26 @@ def test_the_same_call_gives_the_same_samples(vllm_engine: VllmEngine) -> None:
 
 def test_in_float32_a_token_does_not_depend_on_its_batch(vllm_engine: VllmEngine) -> None:
     assert [s.token_ids for s in ask(vllm_engine, 6)[:2]] == [s.token_ids for s in ask(vllm_engine, 2)]
+
+
+def test_transformers_and_vllm_draw_the_same_tokens_in_float32(smollm: str, vllm_engine: VllmEngine) -> None:
+    async def draw(engine: TransformersEngine | VllmEngine) -> list[Sample]:
+        user = (Message("user", "What is 4 + 3?" + " Think." * 5 * i) for i in range(4))
+        asked = engine.encode([(Message("system", "You are calm."), message) for message in user], SAMPLING)
+        return await engine.generate(asked, SAMPLING, places(4))
+
+    async def draw_with_transformers() -> list[Sample]:
+        engine = TransformersEngine(TransformersConfig(dtype="float32", device="cpu"), smollm, 3, exact=True)
+        await engine.start()
+        try:
+            return await draw(engine)
+        finally:
+            await engine.close()
+
+    ours = asyncio.run(draw_with_transformers())
+    for mine, theirs in zip(ours, asyncio.run(draw(vllm_engine)), strict=True):
+        assert (mine.token_ids, mine.text, mine.finish) == (theirs.token_ids, theirs.text, theirs.finish)
+        assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-3)
 
 
 def test_top_k_and_top_p_are_counted_too(vllm_engine: VllmEngine) -> None:
