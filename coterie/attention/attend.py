@@ -7,7 +7,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from coterie.attention.checks import check_device, check_dtype, check_shape
+from coterie.attention.checks import check_device, check_dtype, check_shape, check_type
 from coterie.attention.data import Data, Fields
 from coterie.attention.dispatch import Backend, Candidate, choose
 from coterie.attention.masks import Causal, Neighbors
@@ -51,6 +51,8 @@ def attend(
         ValueError: A tensor has a wrong shape, dtype, device, index, or a bias that is not finite; it is named. Or
             COTERIE_ATTENTION names a form that cannot serve this call.
     """
+    check_type("spec", spec, Spec, "a Spec")
+    check_type("data", data, Data, "a Data")
     fields = spec.read(q, k, data)
     batch, heads, queries, keys = fields.sizes
     check_shape("v", v, "B Hk M Dv", {"B": batch, "Hk": k.shape[1], "M": keys})

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import UnionType
 
 import torch
 from torch import Tensor
+
+
+def check_type(name: str, value: object, kind: type | UnionType, wanted: str) -> None:
+    """Refuse a value of another type; `wanted` says in words what was expected.
+
+    Raises:
+        ValueError: It is no `kind`.
+    """
+    if not isinstance(value, kind):
+        given = value.__name__ if isinstance(value, type) else type(value).__name__
+        raise ValueError(f"{name} is {'the class' if isinstance(value, type) else 'a'} {given}, expected {wanted}")
 
 
 def check_shape(name: str, tensor: Tensor, pattern: str, sizes: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -21,8 +33,9 @@ def check_shape(name: str, tensor: Tensor, pattern: str, sizes: Mapping[str, int
         `sizes` and what the pattern added, to be given to the check of the next tensor.
 
     Raises:
-        ValueError: Another number of dimensions, or a letter with two sizes.
+        ValueError: No tensor, another number of dimensions, or a letter with two sizes.
     """
+    check_type(name, tensor, Tensor, "a torch tensor")
     bound, words = dict(sizes or {}), pattern.split()
     matches = len(words) == tensor.dim() and all(
         size == (int(word) if word.isdigit() else bound.setdefault(word, size))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import math
 import os
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from coterie.attention.checks import check_device, check_dtype, check_finite, check_shape
+from coterie.attention.checks import check_device, check_dtype, check_finite, check_shape, check_type
 from coterie.attention.dispatch import Backend, Candidate, choose
 from coterie.attention.kernels import neighbor_torch
 from coterie.attention.kernels.neighbor_torch import Scores
@@ -59,15 +60,18 @@ def neighbor_attention(
         float64).
 
     Raises:
-        ValueError: A tensor has another shape, dtype or device, or `distance`, `slope` or `bias` a
-            value that is not finite.
+        ValueError: A tensor has another shape, dtype or device, or `scale`, `distance`, `slope` or
+            `bias` a value that is not finite.
     """
+    check_type("topology", topology, Topology, "a Topology")
     sizes = check_shape("q", q, "A H D", {"A": topology.num_queries})
     sizes = check_shape("k", k, "M Hk D", sizes | {"M": topology.num_keys})
     check_dtype("q", q, *_FLOATS)
     check_dtype("k", k, q.dtype)
     check_dtype("v", v, q.dtype)
     check_device(v=v, q=q, k=k)
+    if scale is not None and not math.isfinite(scale):
+        raise ValueError(f"scale is {scale}, expected a finite number")
     if (distance is None) != (slope is None):
         raise ValueError("distance and slope go together, but only one is given")
     width = q.shape[2]
@@ -87,6 +91,7 @@ def neighbor_aggregate(
         topology: The neighbours.
         allowed: Bool [A, K].
     """
+    check_type("topology", topology, Topology, "a Topology")
     pattern = {"A": topology.num_queries, "K": topology.num_neighbors, "M": topology.num_keys}
     sizes = check_shape("logits", logits, "A K H", pattern)
     check_dtype("v", v, *_FLOATS)

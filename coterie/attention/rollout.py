@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coterie.attention.checks import check_shape
 from coterie.attention.interception import Attended, count_layers, listen
 
 # Scores in memory at once: at most this many float32 numbers (64 MB).
@@ -31,8 +32,9 @@ def rollout(model: Any, input_ids: Tensor, *, position: int = -1, residual: floa
         [B, T] in fp32; rows sum to 1, and what comes after the position has 0.
 
     Raises:
-        ValueError: A layer without softmax attention, or as `interception.listen`.
+        ValueError: `input_ids` has another shape, a layer is without softmax attention, or as `interception.listen`.
     """
+    check_shape("input_ids", input_ids, "B T")
     heard: list[Attended] = []
     with listen(model, heard.append):
         model.base_model(input_ids=input_ids, use_cache=False)

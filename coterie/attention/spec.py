@@ -14,12 +14,12 @@ import itertools
 import math
 import operator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from coterie.attention.checks import check_device, check_dtype, check_finite, check_shape
+from coterie.attention.checks import check_device, check_dtype, check_finite, check_shape, check_type
 from coterie.attention.data import Data, Fields, Pairs, Sizes
 from coterie.attention.masks import Mask
 
@@ -32,10 +32,17 @@ class EdgeBias:
     """-l f(e_ij), with e in `distance` and l in `slope`.
 
     `by_neighbor`: distances stand by slot of the neighbour lists, and the bias of a key outside the list is 0.
+
+    Raises:
+        ValueError: There is no such shape.
     """
 
     shape: Shape = "linear"
     by_neighbor: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shape not in get_args(Shape):
+            raise ValueError(f"EdgeBias.shape is {self.shape!r}, expected one of {', '.join(get_args(Shape))}")
 
     def of(self, distance: Tensor) -> Tensor:
         """f(e)."""
@@ -68,6 +75,9 @@ class Spec:
     """q.k is divided by `Data.temperature`."""
 
     def __post_init__(self) -> None:
+        check_type("Spec.mask", self.mask, Mask | None, "a mask such as masks.Causal()")
+        check_type("Spec.head_map", self.head_map, tuple | None, "a tuple of integers")
+        check_type("Spec.edge_bias", self.edge_bias, EdgeBias | None, "an EdgeBias")
         if self.scale is not None and not math.isfinite(self.scale):
             raise ValueError(f"Spec.scale is {self.scale}, expected a finite number")
         if self.rank < 0:

@@ -51,8 +51,10 @@ class StatisticsRequest:
 
     def __post_init__(self) -> None:
         for name in ("sink", "waad", "mass"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 0")
+            given = getattr(self, name)
+            # True would be taken for 1 token.
+            if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+                raise ValueError(f"{name} is {given!r}, expected a whole number of at least 0")
         if self.fai is not None:
             low, high = self.fai
             if low < 0 or (high is not None and high < low):

@@ -90,6 +90,12 @@ def _blocked(node: Node, path: Path, step: str | int, mark: Mark, is_last: bool)
         return Problem(mark, (*path, step), message)
     if not isinstance(node.value, dict):
         return Problem(mark, path, f"is {got(node.plain())}, which has no fields to set")
+    if not path and not is_last and step not in node.value:
+        if step == "policies" and "policy" in node.value:
+            return Problem(mark, (step,), "the file has a single `policy`: write policy.engine and so on")
+        if step == "policy" and isinstance(named := dict(node.children()).get("policies", Node({}, mark)).value, dict):
+            for name in list(named)[:1]:
+                return Problem(mark, (step,), f"the file has `policies`: write policies.{name}.engine and so on")
     if not is_last and step not in node.value and takes_any_name(path):
         return unknown(mark, (*path, step), "unknown name", str(step), node.value)
     return None

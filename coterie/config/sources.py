@@ -47,7 +47,7 @@ class Sources:
             if not problems:
                 what = "the file is empty" if root.value is None else f"got {got(root.plain())}"
                 self.problems.append(Problem(root.mark, (), f"expected a mapping of sections, {what}"))
-        _rebase_imports(root, path.parent, home)
+        _rebase(root, path.parent, home)
         return self._extend(root, path.parent, (*above, _identity(path)), home)
 
     def _extend(self, root: Node, folder: Path, above: tuple[Path, ...], home: Path) -> Node:
@@ -70,7 +70,8 @@ class Sources:
     def _text(self, path: Path, asked: Mark, asked_at: Steps) -> str | None:
         try:
             if not path.is_file():
-                raise FileNotFoundError(2, "no such file" if not path.exists() else "not a regular file")
+                what = "a link to a file that is not there" if path.is_symlink() else "no such file"
+                raise FileNotFoundError(2, "not a regular file" if path.exists() else what)
             with path.open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
         except (OSError, ValueError) as error:
@@ -97,14 +98,17 @@ class Sources:
         self.problems.append(Problem(mark, path, message, hint))
 
 
-def _rebase_imports(root: Node, folder: Path, home: Path) -> None:
-    """Make plugin paths relative to the outermost file, whichever file names them."""
-    imports = root.value.get("imports") if isinstance(root.value, dict) else None
-    if folder == home or imports is None:
+def _rebase(root: Node, folder: Path, home: Path) -> None:
+    """Make paths of plugins and of the benchmark's data relative to the outermost file, whichever file names them."""
+    if folder == home or not isinstance(root.value, dict):
         return
-    for _, item in imports.children():
+    for _, item in root.value.get("imports", Node([], root.mark)).children():
         if isinstance(item.value, str) and item.value.endswith(".py"):
             item.value = os.path.relpath(folder / item.value, home)
+    data = dict(root.value.get("benchmark", Node({}, root.mark)).children()).get("path")
+    # What begins with a variable is not known before it is replaced, and may well be absolute.
+    if data is not None and isinstance(data.value, str) and not data.value.startswith(("/", "${")):
+        data.value = os.path.relpath(folder / data.value, home)
 
 
 def _identity(path: Path) -> Path:
@@ -113,6 +117,7 @@ def _identity(path: Path) -> Path:
 
 def _neighbour(path: Path) -> str:
     try:
-        return nearest(path.name, [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml")][:1000])
+        names = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml") and p.name != path.name]
+        return nearest(path.name, names[:1000])
     except OSError:
         return ""

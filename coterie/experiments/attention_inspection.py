@@ -98,6 +98,7 @@ def inspect(name: str, text: str, options: Options) -> Inspection:
     ids = all_ids[: min(options.max_tokens, limit)]
     if len(ids) < 2:
         raise ConfigError("the text is too short: attention needs at least two tokens", remedy="give a longer text")
+    _check_places(model, name, options)
     pieces = _pieces(tokenizer, ids)
     labels = sentence_labels(pieces)
     try:
@@ -162,13 +163,23 @@ def _pass(
     return {name: np.concatenate([[np.nan], values]).astype(np.float32) for name, values in scored.items()}, found
 
 
+def _check_places(model: Any, name: str, options: Options) -> None:
+    """Refuse layers and heads that are not there, before anything is computed."""
+    try:
+        by_layer(model, options.heads)
+    except ValueError as cause:
+        raise ConfigError(str(cause), where=name, remedy="choose --heads among those, counted from 0") from cause
+    whole = full_layers(model)
+    if missing := sorted({*options.layers, *(layer for layer, _ in options.heads)} - set(whole)):
+        known = f"0 to {len(whole) - 1}" if whole == list(range(len(whole))) else ", ".join(map(str, whole))
+        what = f"layer {missing[0]} is none of those that see the whole text"
+        raise ConfigError(what, where=name, remedy=f"choose among layers {known}")
+
+
 def _roles(model: Any, profile: HeadProfile, options: Options) -> HeadRoles:
     """Receivers and sinks of all layers; local and global heads as asked for, or of the middle layers."""
-    by_layer(model, options.heads)
     everywhere = assign_roles(profile)
     layers = sorted(options.layers or middle_layers(model))
-    if missing := sorted(set(layers) - set(profile.layers)):
-        raise ValueError(f"layer {missing[0]} is none of those that see the whole text: {list(profile.layers)}")
     rows = [profile.layers.index(layer) for layer in layers]
     part = HeadProfile(tuple(layers), profile.span[rows], profile.sink[rows], profile.kurtosis[rows])
     chosen = assign_roles(part)

@@ -50,7 +50,8 @@ class RunFolder:
         fitting = list(runs)[:1] if str(given) == "latest" else _fitting(str(given), runs)
         if len(fitting) == 1:
             return runs[fitting[0]]
-        names = ", ".join((fitting or list(runs))[:5]) or "none yet"
+        below = [str(given / name) for name in cls.all(given)] if given.is_dir() else []
+        names = ", ".join((fitting or below or list(runs))[:5]) or "none yet"
         why = "fits several runs" if fitting else "is no run"
         raise ConfigError(
             f"{str(given)!r} {why}", where=str(Path("runs").resolve()), remedy=f"name a run folder: {names}"

@@ -91,6 +91,33 @@ def test_a_wrong_number_is_refused(wrong: dict[str, Any], message: str) -> None:
         Spec(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"mask": Causal}, "Spec.mask is the class Causal"),
+        ({"mask": "causal"}, "Spec.mask is a str"),
+        ({"head_map": [0, 0]}, "Spec.head_map is a list"),
+        ({"edge_bias": "linear"}, "Spec.edge_bias is a str"),
+    ],
+)
+def test_a_term_of_another_type_is_refused_when_the_spec_is_made(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Spec(**wrong)
+
+
+def test_a_shape_of_an_edge_bias_that_is_none_is_not_taken_for_linear() -> None:
+    with pytest.raises(ValueError, match="EdgeBias.shape is 'cubic', expected one of linear"):
+        EdgeBias("cubic")  # type: ignore[arg-type]
+
+
+def test_what_is_no_tensor_and_no_spec_is_named() -> None:
+    q = torch.zeros(1, 1, 2, 4)
+    with pytest.raises(ValueError, match="k is a ndarray, expected a torch tensor"):
+        attend(q, q.numpy(), q)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="spec is a dict, expected a Spec"):
+        attend(q, q, q, {"mask": Causal()})  # type: ignore[call-overload]
+
+
 def test_a_role_outside_of_the_table_is_refused() -> None:
     data = Data(Tokens(role=torch.tensor([0, 2])))
     with pytest.raises(ValueError, match=r"queries.role holds 2, expected 0 <= value < 2"):

@@ -320,7 +320,10 @@ def test_a_wrong_tensor_is_named(changed: dict[str, Any], named: str) -> None:
         attention_statistics(which=StatisticsRequest(mass=2), **arguments)
 
 
-@pytest.mark.parametrize("fields", [{"waad": -1}, {"sink": -1}, {"mass": -2}, {"fai": (-1, 3)}, {"fai": (5, 4)}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"waad": -1}, {"sink": -1}, {"mass": -2}, {"waad": True}, {"sink": 1.5}, {"fai": (-1, 3)}, {"fai": (5, 4)}],
+)
 def test_a_parameter_out_of_range_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
         StatisticsRequest(**fields)

@@ -116,6 +116,40 @@ def test_a_file_is_laid_on_what_it_extends_over_several_levels(tmp_path: Path) -
     assert len(loaded.source_files) == 3
 
 
+def test_data_of_an_extended_file_are_found_beside_that_file(tmp_path: Path) -> None:
+    row = '{"question": "1 + 1?", "answer": "#### 2"}\n'
+    write(tmp_path, row, "shared/rows.jsonl")
+    text = example()
+    text = text[: text.index("benchmark:")] + "benchmark: {kind: gsm8k, path: rows.jsonl}\n"
+    write(tmp_path, text, "shared/base.yaml")
+    path = write(tmp_path, "extends: shared/base.yaml\n")
+    assert load(path).config.benchmark.path == "shared/rows.jsonl"  # type: ignore[attr-defined]
+
+
+def test_data_at_an_absolute_path_or_a_variable_stay_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, '{"question": "1 + 1?", "answer": "#### 2"}\n', "data/rows.jsonl")
+    monkeypatch.setenv("ROWS", str(tmp_path / "data"))
+    for path in (str(tmp_path / "data/rows.jsonl"), "${env:ROWS}/rows.jsonl"):
+        text = example()
+        text = text[: text.index("benchmark:")] + f"benchmark: {{kind: gsm8k, path: '{path}'}}\n"
+        write(tmp_path, text, "shared/base.yaml")
+        assert load(write(tmp_path, "extends: shared/base.yaml\n")).config.benchmark.kind == "gsm8k"
+
+
+def test_a_link_to_a_missing_file_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "society.yaml").symlink_to("elsewhere.yaml")
+    message = refuse(tmp_path / "society.yaml")
+    assert "a link to a file that is not there" in message and "did you mean" not in message
+
+
+def test_an_override_of_the_other_way_to_name_a_policy_says_how_to_write_it(tmp_path: Path) -> None:
+    assert "write policies.base.engine" in refuse(write(tmp_path, example()), "policy.engine=scripted")
+    single = example().replace("policies:", "policy: {model: none}\nunused:", 1)
+    assert "write policy.engine" in refuse(write(tmp_path, single), "policies.default.engine=scripted")
+
+
 def test_each_error_points_into_the_file_it_came_from(tmp_path: Path) -> None:
     write(tmp_path, example().replace("temperature: 0.7", "temperature: warm"), "base.yaml")
     message = refuse(write(tmp_path, "extends: base.yaml\nseed: x\n"))

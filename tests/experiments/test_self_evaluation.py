@@ -9,6 +9,7 @@ import coterie
 from coterie.experiments import opinions
 from coterie.experiments.audit import audit
 from coterie.experiments.record import Reading, RunRecord, read_record
+from coterie.experiments.report.terminal import _parts
 from coterie.experiments.self_evaluation import grey_self_evaluation, self_evaluation_facts
 from coterie.journal import Journal
 
@@ -45,6 +46,12 @@ def test_asking_is_none_of_a_society_s_cost(runs):
         society["cost"]["total"]["calls"] + society["self_evaluation"]["cost"]["calls"]
         for society in asked["societies"]
     )
+
+
+def test_the_terminal_says_how_sure_agents_were_where_they_were_asked(runs):
+    shown = [[str(part) for part in _parts(run.summary())] for run in runs]
+    assert not any("How sure" in part for part in shown[0])
+    assert any(part.startswith("  p_true: ") and "AUROC" in part for part in shown[1])
 
 
 def test_every_measure_says_what_it_needs(runs):

@@ -6,6 +6,7 @@ it, so a first run needs no model hub.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.metadata
 import json
@@ -62,7 +63,12 @@ def fingerprint(folder: str) -> str:
 def missing(model: str, cause: Exception) -> EnvironmentMissing:
     """The error for a model that could not be loaded, in one line and with a remedy."""
     first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-    return EnvironmentMissing(f"cannot load the model {model}: {first[:300]}", remedy=_OFFLINE_REMEDY)
+    meant = difflib.get_close_matches(model.lower(), registry.names("model"), 1)
+    if Path(model).is_dir():
+        remedy = "name a folder with config.json and weights"
+    else:
+        remedy = f'did you mean "{meant[0]}"? Else {_OFFLINE_REMEDY}' if meant else _OFFLINE_REMEDY
+    return EnvironmentMissing(f"cannot load the model {model}: {first[:300]}", remedy=remedy)
 
 
 def cpu_dtype(wanted: str) -> str:

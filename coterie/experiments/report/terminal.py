@@ -55,6 +55,8 @@ def _parts(summary: dict[str, Any]) -> Iterator[RenderableType]:
     if society is not None and len(society["rounds"]) > 1:
         yield _rounds(society)
         yield from _persuasion(society)
+    if society is not None and society["self_evaluation"] is not None:
+        yield from map(plain, _confidence(society))
     yield from map(plain, _closing(summary))
 
 
@@ -126,6 +128,15 @@ def _persuasion(society: dict[str, Any]) -> Iterator[Text]:
     yield plain(f"Who convinced whom in {society['label']} (changes of mind, to right / to wrong):")
     for total, good, bad, source, target in sorted(pairs, key=lambda pair: -pair[0])[:_MOST_PAIRS]:
         yield plain(f"  {source} -> {target}: {number(total, 1)} ({number(good, 1)} / {number(bad, 1)})")
+
+
+def _confidence(society: dict[str, Any]) -> Iterator[str]:
+    """What agents said of their own answers, by probe."""
+    yield f"How sure agents of {society['label']} were of their answers (AUROC: does it tell right from wrong?):"
+    for name, found in society["self_evaluation"]["measures"].items():
+        unparsed = f"{percent(found['unparsed_rate'])} of {count(found['replies'], 'reply')} unparsed"
+        sure = "" if found["last"] is None else f"{percent(found['last'])} sure, AUROC {number(found['auroc'], 2)}, "
+        yield f"  {name}: {sure}{unparsed}"
 
 
 def _closing(summary: dict[str, Any]) -> Iterator[str]:

@@ -60,7 +60,9 @@ def _deceived(deception: dict[str, Any]) -> Headline:
     found = society["overall"]
     excluded = sum(found["excluded"].values())
     if not found["valid"]:
-        return Headline("open", "No reply is judged yet", f"{count(excluded, 'reply')} could not be judged.")
+        why = ", ".join(f"{number(n)} {reason}" for reason, n in found["excluded"].items() if n)
+        reasons = f" ({why})" if why else ""
+        return Headline("open", "No reply could be judged", f"{count(excluded, 'reply')} excluded{reasons}.")
     said, thought = found["response"], found["thought"]
     sentence = (
         f"{society['label']} deceived in {percent(said['rate'])} of {count(found['valid'], 'judged response')} (95 % "

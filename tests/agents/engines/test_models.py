@@ -36,6 +36,11 @@ def test_an_unreachable_hub_is_one_message_with_a_remedy() -> None:
     assert "some-org/no-such-model" in str(caught.value) and "local folder" in caught.value.remedy
 
 
+def test_a_misspelt_built_in_name_is_guessed(tmp_path: Path) -> None:
+    assert 'did you mean "smollm2-135m"?' in models.missing("smollm2-135n", OSError("no such thing")).remedy
+    assert "network" not in models.missing(str(tmp_path), OSError("no config")).remedy
+
+
 def test_the_built_in_model_ends_its_turns(smollm: str) -> None:
     config = json.loads((Path(smollm) / "generation_config.json").read_text())
     assert config["eos_token_id"] == [2, 0]

@@ -43,6 +43,11 @@ def test_a_run_that_is_not_there_is_bad_usage_for_verbs_that_read(verb: list[str
     assert "is no run" in capsys.readouterr().err
 
 
+def test_a_folder_of_runs_in_place_of_a_run_names_those_in_it(run: Path, capsys: Any) -> None:
+    assert main(["report", "runs"]) == 2
+    assert f"name a run folder: runs/{run.name}" in capsys.readouterr().err
+
+
 def test_a_run_that_is_not_there_cannot_be_resumed(run: Path, capsys: Any) -> None:
     assert resume("nowhere") == 4
     assert f"name a run folder: {run.name}" in capsys.readouterr().err

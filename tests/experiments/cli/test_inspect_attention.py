@@ -95,6 +95,7 @@ BAD: dict[str, tuple[list[str], int, str]] = {
     "no layer": (["MODEL", "TEXT", "--layers", "9"], 2, "layer 9"),
     "heads": (["MODEL", "TEXT", "--heads", "1"], 2, "heads are pairs"),
     "no head": (["MODEL", "TEXT", "--heads", "1.4"], 2, "head < 4"),
+    "head of no layer": (["MODEL", "TEXT", "--heads", "3.0"], 2, "layer < 3"),
     "horizon": (["MODEL", "TEXT", "--horizon", "9", "2"], 2, "horizon"),
     "out": (["MODEL", "TEXT", "--out", "TEXT"], 2, "cannot write"),
 }
