@@ -1,8 +1,10 @@
 """Specs as values, as pictures, and as dense masks and biases."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +124,14 @@ def test_a_role_outside_of_the_table_is_refused() -> None:
     data = Data(Tokens(role=torch.tensor([0, 2])))
     with pytest.raises(ValueError, match=r"queries.role holds 2, expected 0 <= value < 2"):
         Spec(Roles((("always", "never"), ("never", "always")))).show(2, data)
+
+
+def test_the_examples_of_the_page_on_attention_run() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "attention.md").read_text("utf-8")
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        names: dict[str, Any] = {}
+        exec(block, names)  # noqa: S102
+        assert torch.isfinite(names["o"]).all()
 
 
 def test_the_core_imports_nothing_that_a_bare_gpu_box_lacks() -> None:
