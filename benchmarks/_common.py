@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,22 @@ def save(name: str, result: dict[str, Any]) -> None:
 def spread(values: list[float]) -> dict[str, float]:
     """Minimum, median and maximum, rounded."""
     return {"min": round(min(values), 3), "median": round(statistics.median(values), 3), "max": round(max(values), 3)}
+
+
+def timed(work: Callable[[], object], device: str = "cpu") -> float:
+    """Milliseconds that a call takes, on a GPU until it has done all it was given."""
+    _finish(device)
+    start = time.perf_counter()
+    work()
+    _finish(device)
+    return (time.perf_counter() - start) * 1e3
+
+
+def _finish(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
 
 
 class Stage:

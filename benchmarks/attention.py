@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import save, spread
+from _common import save, spread, timed
 
 from coterie.attention.neighbor import neighbor_attention
 from coterie.attention.topology import Topology
@@ -106,17 +105,6 @@ def exact(given: Inputs, index: Tensor) -> tuple[Tensor, ...]:
         distance=given.distance.double(),
     )
     return tuple(x.detach() for x in step(gathers(gather_form, index), wide))
-
-
-def timed(work: Callable[[], object], device: str) -> float:
-    """Milliseconds."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e3
 
 
 def take_turns(

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import save, spread
+from _common import save, spread, timed
 
 from coterie.attention.stats import AttentionStatistics, StatisticsRequest, attention_statistics, attention_with_lse
 
@@ -82,20 +81,14 @@ def check(found: AttentionStatistics, expected: AttentionStatistics) -> float:
     return worst
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def interleave(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
     """Milliseconds of each call, one after the other, over and over; a first round warms up."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(repeats + 1):
         for name, call in calls.items():
-            took = seconds(call)
+            took = timed(call)
             if repeat:
-                times[name].append(took * 1e3)
+                times[name].append(took)
     return times
 
 

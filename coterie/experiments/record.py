@@ -142,8 +142,7 @@ def _probes(journal: Journal) -> Probed:
 
 
 def _episode(payload: dict[str, Any]) -> Episode:
-    outcome, labels = records.read_outcome(payload), payload.get("labels")
-    is_excluded = labels is not None and not labels
+    outcome, verdict = records.read_outcome(payload), records.read_episode_verdict(payload)
     return Episode(
-        payload["society"], payload["task"], outcome, payload["correct"], is_excluded, payload.get("features", {})
+        payload["society"], payload["task"], outcome, verdict.correct, verdict.is_excluded, payload.get("features", {})
     )

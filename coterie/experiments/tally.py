@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from coterie.errors import CoterieError
 from coterie.journal import Journal
+from coterie.orchestration import records
 from coterie.orchestration.jobs import Job
 from coterie.orchestration.supervisor import Observer
 from coterie.types import Outcome, Turn, Verdict
@@ -48,15 +49,18 @@ class Standing:
         agents = {s["label"]: tuple(a["name"] for a in s["agents"]) for s in run.get("societies", ())}
         done: dict[str, dict[str, bool | None]] = {}
         for fact in journal.facts("episode"):
-            is_excluded = fact.payload.get("labels") == {}
-            judged = None if is_excluded else fact.payload["correct"]
-            done.setdefault(fact.payload["society"], {})[fact.payload["task"]] = judged
+            verdict = records.read_episode_verdict(fact.payload)
+            done.setdefault(fact.payload["society"], {})[fact.payload["task"]] = _judged(verdict)
         turns = [fact.payload for fact in journal.facts("turn")]
         answers = [turn["answer"] for turn in turns if turn["place"]["purpose"] == "answer"]
         return cls(
             agents, run.get("tasks", 0), done, len(turns), sum(turn["num_prompt_tokens"] for turn in turns),
             sum(turn["num_tokens"] for turn in turns), len(answers), answers.count(None), max_tokens, max_calls,
         )  # fmt: skip
+
+
+def _judged(verdict: Verdict) -> bool | None:
+    return None if verdict.is_excluded else verdict.correct
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +175,7 @@ class Tally:
             self._fresh_episodes += 1
             agents = frozenset(agent.name for agent in job.agents)
             society = self._societies.setdefault(job.society, _Society(agents, {}))
-            society.correct[job.task.id] = None if verdict.is_excluded else verdict.correct
+            society.correct[job.task.id] = _judged(verdict)
             society.rounds.pop(job.task.id, None)
 
     def on_failure(self, error: CoterieError) -> None:

@@ -62,7 +62,7 @@ class Judge:
 
     def inquire(self, job: Job, outcome: Outcome) -> tuple[Inquiry, ...]:
         """What is to be asked about a finished episode, before it is judged; the same for the same episode."""
-        turns = self._turns(outcome) if self.inquires else {}
+        turns = _answering(self._turns(outcome)) if self.inquires else {}
         asked = self._judge_inquiries(self._model, job, turns) if self._model else []
         return (*asked, *(self._interviewer.inquire(outcome, turns) if self._interviewer else ()))
 
@@ -81,26 +81,27 @@ class Judge:
             outcome: Its end.
             answers: To `inquire`.
         """
+        turns = self._turns(outcome) if self.inquires or self._rewards else {}
         if self._model is None:
             verdict, facts = self._grader.grade(job.task.id, outcome.answer), list[Fact]()
         else:
-            verdict, facts = self._judge_by_model(self._model, job, outcome, answers)
+            verdict, facts = self._judge_by_model(self._model, job, outcome, turns, answers)
         facts.append(records.episode_fact(job, outcome, verdict))
         if self._interviewer:
-            facts += self._interviewer.facts(job, outcome, self._turns(outcome), answers)
+            facts += self._interviewer.facts(job, outcome, _answering(turns), answers)
         if self._rewards:
             given = {fact.key: fact.payload for fact in facts if fact.kind == "verdict"}
-            episode = self._worked(job, outcome, verdict, given)
+            episode = self._worked(job, outcome, turns, verdict, given)
             facts += [self._reward_fact(name, reward, job, episode) for name, reward in self._rewards.items()]
         return verdict, facts
 
     def _judge_by_model(
-        self, model: ModelGrader, job: Job, outcome: Outcome, answers: Sequence[Turn]
+        self, model: ModelGrader, job: Job, outcome: Outcome, turns: Mapping[str, Turn], answers: Sequence[Turn]
     ) -> tuple[Verdict, list[Fact]]:
         """The verdicts on all answers; the society's is that on the last turn that gave its answer."""
         said = {turn.place: turn for turn in answers}
         facts, whole = list[Fact](), model.grade(job.task.id, None)
-        for turn in sorted(self._turns(outcome).values(), key=lambda turn: (turn.place, turn.key)):
+        for turn in sorted(_answering(turns).values(), key=lambda turn: (turn.place, turn.key)):
             judgement = said.get(_judge_place(turn))
             if judgement is None or turn.answer is None:
                 verdict = model.grade(job.task.id, turn.answer)
@@ -113,12 +114,12 @@ class Judge:
         return whole, facts
 
     def _turns(self, outcome: Outcome) -> dict[str, Turn]:
-        """The turns of an episode that answer its task, by key."""
-        turns = {key: records.read_turn(key, self._read(key)) for key in outcome.turns}
-        return {key: turn for key, turn in turns.items() if turn.place.purpose == "answer"}
+        """All turns of an episode, by key."""
+        return {key: records.read_turn(key, self._read(key)) for key in outcome.turns}
 
-    def _worked(self, job: Job, outcome: Outcome, verdict: Verdict, given: Mapping[str, Any]) -> WorkedEpisode:
-        turns = {key: records.read_turn(key, self._read(key)) for key in outcome.turns}
+    def _worked(
+        self, job: Job, outcome: Outcome, turns: Mapping[str, Turn], verdict: Verdict, given: Mapping[str, Any]
+    ) -> WorkedEpisode:
         judged = {key: given.get(f"verdict/{key}") or self._journal.get(f"verdict/{key}") for key in turns}
         verdicts = {key: Verdict(**payload) for key, payload in judged.items() if payload is not None}
         return WorkedEpisode(job.task, outcome, turns, verdicts, verdict)
@@ -137,6 +138,11 @@ class Judge:
                 )  # fmt: skip
         payload = {"reward": name, "society": job.society, "task": job.task.id, "turns": values}
         return Fact(f"reward/{name}/{job.society}/{job.task.id}", "reward", payload)
+
+
+def _answering(turns: Mapping[str, Turn]) -> dict[str, Turn]:
+    """Those that answer the episode's task."""
+    return {key: turn for key, turn in turns.items() if turn.place.purpose == "answer"}
 
 
 def _judge_place(turn: Turn) -> Place:

@@ -80,6 +80,11 @@ def episode_fact(job: Job, outcome: Outcome, verdict: Verdict) -> Fact:
     return Fact(job.key, "episode", payload)
 
 
+def read_episode_verdict(payload: dict[str, Any]) -> Verdict:
+    """The verdict on a society's answer from the payload of its episode."""
+    return Verdict(payload["answer"], payload["correct"], payload.get("labels"))
+
+
 def read_outcome(payload: dict[str, Any]) -> Outcome:
     """An outcome from the payload of its episode."""
     return Outcome(
