@@ -9,7 +9,7 @@ from torch import Tensor
 
 from coterie.attention.checks import check_device, check_dtype, check_shape, check_type
 from coterie.attention.data import Data, Fields
-from coterie.attention.dispatch import Backend, Candidate, choose
+from coterie.attention.dispatch import Backend, Candidate, choose, forced
 from coterie.attention.masks import Causal, Neighbors
 from coterie.attention.naive import naive_attention, share_heads
 from coterie.attention.neighbor import neighbor_attention
@@ -91,7 +91,12 @@ def attend(
 
 
 def _is_listed(spec: Spec, q: Tensor, v: Tensor) -> bool:
-    """Whether the kernel `neighbor` computes it: neighbour lists are the whole mask, and no term needs more."""
+    """Whether the kernel `neighbor` computes it: neighbour lists are the whole mask, and no term needs more.
+
+    It has no form in SDPA, which can compute it too.
+    """
+    if forced() == "sdpa":
+        return False
     by_neighbor = spec.edge_bias is None or spec.edge_bias.by_neighbor
     unlisted = spec.rank or spec.key_bias or spec.sink or spec.temperature or spec.head_map
     return spec.mask == Neighbors() and by_neighbor and not unlisted and q.shape[-1] == v.shape[-1]
@@ -125,7 +130,7 @@ def _choose(q: Tensor, k: Tensor, spec: Spec, fields: Fields, return_lse: bool) 
     temperature, refusal = fields.data.temperature, ""
     if spec.sink:
         refusal = "it has no sinks"
-    elif return_lse and not (is_plain and fields.sizes.queries == fields.sizes.keys > 0):
+    elif return_lse and not (is_plain and fields.sizes.batch and fields.sizes.queries == fields.sizes.keys > 0):
         refusal = "it gives its log-sum-exp for plain self-attention alone"
     elif return_lse and q.is_cuda and q.dtype == torch.float64:
         refusal = "it gives no log-sum-exp in float64 on a GPU"

@@ -49,6 +49,16 @@ def check_shape(name: str, tensor: Tensor, pattern: str, sizes: Mapping[str, int
     return bound
 
 
+def check_not_empty(name: str, tensor: Tensor, sizes: Mapping[str, int], *words: str) -> None:
+    """Refuse a tensor that has none of something without which there is no attention, such as numbers in a row.
+
+    Raises:
+        ValueError: One of the `words` of its pattern stands for 0.
+    """
+    if empty := [word for word in words if sizes[word] == 0]:
+        raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {empty[0]} of at least 1")
+
+
 def check_broadcast(name: str, tensor: Tensor, *shape: int) -> None:
     """Refuse a tensor that does not broadcast to a shape.
 

@@ -36,9 +36,8 @@ def choose(kernel: str, candidates: Sequence[Candidate], *, why: str) -> Backend
     Raises:
         ValueError: COTERIE_ATTENTION names no backend, or one that cannot serve this call; or none can.
     """
-    forced = os.environ.get(VARIABLE)
-    if forced:
-        return _force(kernel, candidates, forced)
+    if named := forced():
+        return _force(kernel, candidates, named)
     for candidate in candidates:
         if not candidate.refusal:
             passed = [f"not {c.backend}: {c.refusal}" for c in candidates[: candidates.index(candidate)]]
@@ -48,15 +47,20 @@ def choose(kernel: str, candidates: Sequence[Candidate], *, why: str) -> Backend
     raise ValueError(f"no backend of {kernel} can serve this call ({refusals})")
 
 
-def _force(kernel: str, candidates: Sequence[Candidate], forced: str) -> Backend:
-    if forced not in get_args(Backend):
-        raise ValueError(f"{VARIABLE}={forced} is none of {', '.join(get_args(Backend))}")
+def forced() -> str:
+    """What COTERIE_ATTENTION names; empty where nothing is forced."""
+    return os.environ.get(VARIABLE, "")
+
+
+def _force(kernel: str, candidates: Sequence[Candidate], named: str) -> Backend:
+    if named not in get_args(Backend):
+        raise ValueError(f"{VARIABLE}={named} is none of {', '.join(get_args(Backend))}")
     for candidate in candidates:
-        if candidate.backend == forced and not candidate.refusal:
+        if candidate.backend == named and not candidate.refusal:
             _log_once(kernel, candidate.backend, f"forced by {VARIABLE}")
             return candidate.backend
-    refusals = [c.refusal for c in candidates if c.backend == forced] or [f"it has no {forced} form"]
-    raise ValueError(f"{VARIABLE}={forced} cannot serve {kernel}: {'; '.join(refusals)}")
+    refusals = [c.refusal for c in candidates if c.backend == named] or [f"it has no {named} form"]
+    raise ValueError(f"{VARIABLE}={named} cannot serve {kernel}: {'; '.join(refusals)}")
 
 
 @functools.lru_cache(maxsize=1024)

@@ -48,9 +48,11 @@ def collect(
         By layer the statistics; their head dimension holds the heads that were asked for.
 
     Raises:
-        ValueError: There is no such layer or head. During a pass: a layer whose queries do not see their whole sequence
-            (windows), a mask that is not causal, a cache with tokens of earlier passes.
+        ValueError: Nothing is asked for, or a layer or head that is not there. During a pass: a layer whose queries do
+            not see their whole sequence (windows), a mask that is not causal, a cache with tokens of earlier passes.
     """
+    if which.is_empty:
+        raise ValueError("which asks for no statistic, expected one at least, such as StatisticsRequest(span=True)")
     chosen = _choose(model, layers)
     found: dict[int, AttentionStatistics] = {}
     reader = _MaskReader()
@@ -82,9 +84,12 @@ def middle_layers(model: Any, count: int = 5) -> list[int]:
 
 
 def _choose(model: Any, layers: Sequence[int] | Mapping[int, Sequence[int]] | None) -> dict[int, list[int] | None]:
+    if layers is not None and not layers:
+        raise ValueError("layers is empty, expected one layer at least, or None for those of the middle third")
     if isinstance(layers, Mapping):
-        heads = [(layer, head) for layer, chosen in layers.items() for head in chosen]
-        return dict(by_layer(model, heads))
+        if idle := [layer for layer, heads in layers.items() if not heads]:
+            raise ValueError(f"layers holds no head of layer {idle[0]}")
+        return dict(by_layer(model, [(layer, head) for layer, heads in layers.items() for head in heads]))
     return dict.fromkeys(middle_layers(model) if layers is None else layers)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from coterie.attention.checks import check_device, check_dtype, check_finite, check_shape, check_type
+from coterie.attention.checks import check_device, check_dtype, check_finite, check_not_empty, check_shape, check_type
 from coterie.attention.dispatch import Backend, Candidate, choose
 from coterie.attention.kernels import neighbor_torch
 from coterie.attention.kernels.neighbor_torch import Scores
@@ -65,6 +65,7 @@ def neighbor_attention(
     """
     check_type("topology", topology, Topology, "a Topology")
     sizes = check_shape("q", q, "A H D", {"A": topology.num_queries})
+    check_not_empty("q", q, sizes, "H", "D")
     sizes = check_shape("k", k, "M Hk D", sizes | {"M": topology.num_keys})
     check_dtype("q", q, *_FLOATS)
     check_dtype("k", k, q.dtype)
@@ -94,6 +95,7 @@ def neighbor_aggregate(
     check_type("topology", topology, Topology, "a Topology")
     pattern = {"A": topology.num_queries, "K": topology.num_neighbors, "M": topology.num_keys}
     sizes = check_shape("logits", logits, "A K H", pattern)
+    check_not_empty("logits", logits, sizes, "H")
     check_dtype("v", v, *_FLOATS)
     scores = Scores(None, None, None, None, logits, 1.0)
     result: tuple[Tensor, Tensor] = _attend(scores, v, topology, allowed, sizes, bias_name="logits")

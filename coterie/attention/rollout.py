@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,11 +33,19 @@ def rollout(model: Any, input_ids: Tensor, *, position: int = -1, residual: floa
         [B, T] in fp32; rows sum to 1, and what comes after the position has 0.
 
     Raises:
-        ValueError: `input_ids` has another shape, a layer is without softmax attention, or as `interception.listen`.
+        ValueError: `input_ids` has another shape or no such position, a layer is without softmax attention, or as
+            `interception.listen`.
     """
-    check_shape("input_ids", input_ids, "B T")
+    length = check_shape("input_ids", input_ids, "B T")["T"]
+    if not -length <= position < length:
+        raise ValueError(f"position is {position}, expected one of the {length} tokens of input_ids")
     heard: list[Attended] = []
-    with listen(model, heard.append):
+
+    def hear(attended: Attended) -> None:
+        # The maps need no outputs, which would take as much room again.
+        heard.append(replace(attended, output=attended.output.new_empty(0)))
+
+    with listen(model, hear):
         model.base_model(input_ids=input_ids, use_cache=False)
     if missing := sorted(set(range(count_layers(model))) - {attended.layer for attended in heard}):
         raise ValueError(f"layer {missing[0]} has no softmax attention, so nothing can be followed through it")

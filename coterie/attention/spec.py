@@ -19,7 +19,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from coterie.attention.checks import check_device, check_dtype, check_finite, check_shape, check_type
+from coterie.attention.checks import check_device, check_dtype, check_finite, check_not_empty, check_shape, check_type
 from coterie.attention.data import Data, Fields, Pairs, Sizes
 from coterie.attention.masks import Mask
 
@@ -100,6 +100,7 @@ class Spec:
             ValueError: Names the tensor that is wrong.
         """
         sizes = check_shape("k", k, "B Hk M D", check_shape("q", q, "B Hq N D"))
+        check_not_empty("q", q, sizes, "Hq", "D")
         check_dtype("q", q, torch.float32, torch.bfloat16, torch.float16, torch.float64)
         check_dtype("k", k, q.dtype)
         check_device(q=q, k=k)

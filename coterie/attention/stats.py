@@ -55,10 +55,19 @@ class StatisticsRequest:
             # True would be taken for 1 token.
             if isinstance(given, bool) or not isinstance(given, int) or given < 0:
                 raise ValueError(f"{name} is {given!r}, expected a whole number of at least 0")
-        if self.fai is not None:
-            low, high = self.fai
-            if low < 0 or (high is not None and high < low):
-                raise ValueError(f"fai is {self.fai}, expected 0 <= low <= high")
+        if self.fai is not None and not self._has_horizon():
+            raise ValueError(f"fai is {self.fai!r}, expected whole numbers (low, high) with 0 <= low <= high")
+
+    def _has_horizon(self) -> bool:
+        if not isinstance(self.fai, tuple) or len(self.fai) != 2:
+            return False
+        low, high = self.fai[0], self.fai[0] if self.fai[1] is None else self.fai[1]
+        return all(isinstance(x, int) and not isinstance(x, bool) for x in (low, high)) and 0 <= low <= high
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is wanted."""
+        return self == StatisticsRequest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,8 +191,8 @@ def attention_with_lse(
 
     Args:
         q: [B, Hq, T, D].
-        k: [B, Hk, T, D].
-        v: [B, Hk, T, Dv].
+        k: [B, Hk, T, D], the same dtype.
+        v: [B, Hk, T, Dv], the same dtype.
         segments: As for `attention_statistics`.
         scale: Factor of q.k, 1/sqrt(D) by default.
         causal: Whether a query sees no later key.
@@ -192,14 +201,18 @@ def attention_with_lse(
         The output [B, Hq, T, Dv] and the log-sum-exp [B, Hq, T] in float32 (on the CPU float64 for float64).
 
     Raises:
-        ValueError: A tensor has the wrong shape or device.
+        ValueError: A tensor has the wrong shape, dtype or device.
     """
     checks.check_device(q=q, k=k, v=v, segments=segments)
+    checks.check_dtype("q", q, *_FLOATS, torch.float64)
+    for name, tensor in (("k", k), ("v", v)):
+        checks.check_dtype(name, tensor, q.dtype)
     sizes = _check_heads(q, k)
     checks.check_shape("v", v, "B Hk T Dv", sizes)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if segments is None:
         return _fused(q, k, v, scale, causal)
+    checks.check_dtype("segments", segments, *_INTEGERS)
     checks.check_shape("segments", segments, "B T", sizes)
     o = q.new_zeros(*q.shape[:3], v.shape[-1])
     lse = torch.full(q.shape[:3], -torch.inf, dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)

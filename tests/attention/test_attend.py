@@ -1,7 +1,7 @@
 """`attend` against the oracle, for every feature of a spec."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from typing import Any
 
@@ -24,6 +24,15 @@ BACKENDS = (None, "naive")
 MakeCase = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def poisoned_allocations() -> Iterator[None]:
+    """What is allocated and not written reads as NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(1).isnan()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(params=BACKENDS, ids=["chosen", "naive"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param:
@@ -37,7 +46,7 @@ def oracle(case: Any) -> tuple[Tensor, Tensor]:
     exact = case.put(**{name: x.double() for name, x in case.floats.items()})
     spec, data = exact.spec, exact.data
     read = spec.read(exact.q, exact.k, data)
-    scale = 8**-0.5 if spec.scale is None else spec.scale
+    scale = exact.q.shape[-1] ** -0.5 if spec.scale is None else spec.scale
     return naive_attention(
         exact.q, exact.k, exact.v, allowed=spec.allowed(read), bias=spec.bias(read), head_map=spec.head_map,
         sink=data.sink, gate=data.gate, scale=scale / data.temperature[..., None] if spec.temperature else scale,
@@ -58,7 +67,35 @@ def tracked(case: Any) -> dict[str, Tensor]:
 def test_outputs_and_gradients_are_those_of_the_formula(
     make_case: MakeCase, feature: str, tokens: int, dtype: torch.dtype
 ) -> None:
-    case = make_case(feature, tokens, dtype)
+    assert_is_formula(make_case(feature, tokens, dtype), dtype)
+
+
+@pytest.mark.parametrize(("feature", "form"), [
+    ("causal", "attend runs as sdpa: plain dense attention"),
+    ("window by head", "attend runs as sdpa: no kernel fuses"),
+    ("sink", "attend runs as naive"),
+    ("neighbors", "neighbor runs as"),
+])  # fmt: skip
+def test_a_thousand_tokens_agree_with_the_formula_in_each_form(
+    make_case: MakeCase, feature: str, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    dispatch._log_once.cache_clear()
+    caplog.set_level(logging.INFO, dispatch.__name__)
+    case = make_case(feature, 1000, torch.float32)
+    v = torch.cat([case.v, case.v[..., :2]], -1)
+    assert_is_formula(replace(case, q=case.q[:1], k=case.k[:1], v=v[:1], data=_of_first(case.data)), torch.float32)
+    assert caplog.messages[0].startswith(form)
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("feature", ["causal", "window by head", "sink"])
+def test_rows_may_be_wide(make_case: MakeCase, feature: str, dtype: torch.dtype) -> None:
+    case, draw = make_case(feature, 9, dtype), torch.Generator().manual_seed(2)
+    q, k, v = (torch.randn(*x.shape[:3], 256, generator=draw).to(dtype) for x in (case.q, case.k, case.v))
+    assert_is_formula(replace(case, q=q, k=k, v=v), dtype)
+
+
+def assert_is_formula(case: Any, dtype: torch.dtype) -> None:
     given, exact = tracked(case), tracked(case.put(**{name: x.double() for name, x in case.floats.items()}))
     o, (expected, _) = run(case, **given), oracle(case.put(**exact))
     weights = torch.randn(o.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -175,11 +212,34 @@ def test_forcing_sdpa_where_it_cannot_is_an_error(make_case: MakeCase, monkeypat
         run(make_case("sink"))
 
 
+def test_sdpa_may_be_forced_on_lists_too(make_case: MakeCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case("neighbors", 9)
+    case = case.put(v=torch.cat([case.v, case.v[..., :2]], -1))
+    listed = run(case)
+    monkeypatch.setenv(VARIABLE, "sdpa")
+    torch.testing.assert_close(run(case), listed)
+
+
 def nan_at_one(x: Tensor) -> Tensor:
     return x.clone().index_fill(-1, torch.tensor([0]), torch.nan)
 
 
+@pytest.mark.parametrize("shape", ["0 5 5", "2 0 5", "2 5 0", "2 0 0"])
+@pytest.mark.parametrize("feature", ["dense", "causal", "sink", "neighbors"])
+def test_nothing_to_attend_from_or_to_gives_zeros(make_case: MakeCase, feature: str, shape: str) -> None:
+    batch, queries, keys = map(int, shape.split())
+    case = make_case(feature)
+    q, k, v = (x[:batch, :, :size] for x, size in ((case.q, queries), (case.k, keys), (case.v, keys)))
+    data = replace(case.data, neighbors=torch.full((queries, 3), -1))
+    o, lse = attend(q, k, v, case.spec, data, return_lse=True)
+    assert o.shape == (batch, 4, queries, 6) and lse.shape == (batch, 4, queries)
+    assert not o.any() or keys
+    assert torch.equal(attend(q, k, v, case.spec, data), o)
+
+
 WRONG = {
+    r"q has shape \[2, 4, 5, 0\], expected D of at": ("dense", lambda c: {"q": c.q[..., :0], "k": c.k[..., :0]}),
+    r"q has shape \[2, 0, 5, 8\], expected Hq of at": ("neighbors", lambda c: {"q": c.q[:, :0]}),
     "q has shape": ("dense", lambda c: {"q": c.q[0]}),
     "k has shape .* with B=2, D=8": ("dense", lambda c: {"k": c.k[..., :5]}),
     "v has shape .* with B=2, Hk=2, M=5": ("dense", lambda c: {"v": c.v[:, :, :3]}),

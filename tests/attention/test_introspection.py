@@ -243,7 +243,31 @@ def wrong_head(model: Any) -> None:
         pass
 
 
-@pytest.mark.parametrize(("call", "words"), [(wrong_layer, "layers holds 3"), (wrong_head, r"heads holds \(1, 8\)")])
+def no_statistic(model: Any) -> None:
+    with collect(model, StatisticsRequest(), [1]):
+        pass
+
+
+def no_layer(model: Any) -> None:
+    with collect(model, ALL, []):
+        pass
+
+
+def no_head(model: Any) -> None:
+    with collect(model, ALL, {0: [1], 1: []}):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (wrong_layer, "layers holds 3"),
+        (wrong_head, r"heads holds \(1, 8\)"),
+        (no_statistic, "which asks for no statistic"),
+        (no_layer, "layers is empty"),
+        (no_head, "layers holds no head of layer 1"),
+    ],
+)
 def test_what_is_not_there_is_named(model: Any, call: Callable[[Any], None], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(model)

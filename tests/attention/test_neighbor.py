@@ -322,6 +322,8 @@ def test_more_queries_than_a_grid_axis_holds():
     ("change", "message"),
     [
         ({"q": torch.zeros(62, 1, 32)}, "q has shape"),
+        ({"q": torch.zeros(63, 1, 0), "k": torch.zeros(63, 1, 0)}, r"q has shape \[63, 1, 0\], expected D of at"),
+        ({"q": torch.zeros(63, 0, 32)}, r"q has shape \[63, 0, 32\], expected H of at least 1"),
         ({"k": torch.zeros(63, 1, 31)}, "k has shape"),
         ({"v": torch.zeros(63, 1, 32).double()}, "v is float64"),
         ({"k": torch.zeros(63, 1, 32).long()}, "k is int64"),
@@ -341,6 +343,12 @@ def test_a_wrong_tensor_is_named(change, message):
     q, k, v = (arguments.pop(name) for name in "qkv")
     with pytest.raises(ValueError, match=message):
         neighbor_attention(q, k, v, given.topology, **arguments)
+
+
+def test_ready_made_logits_need_a_head():
+    topology = Topology(torch.zeros(3, 2, dtype=torch.int32))
+    with pytest.raises(ValueError, match=r"logits has shape \[3, 2, 0\], expected H of at least 1"):
+        neighbor_aggregate(torch.zeros(3, 2, 0), torch.zeros(3, 2, 8), topology)
 
 
 def test_key_heads_must_divide_query_heads():

@@ -49,6 +49,20 @@ def test_a_rollout_is_a_row_of_the_product_of_maps(model: Any, ids: Tensor, posi
     torch.testing.assert_close(found.sum(-1), torch.ones(2))
 
 
+def test_a_position_that_is_not_there_is_named(model: Any, ids: Tensor) -> None:
+    with pytest.raises(ValueError, match="position is 19, expected one of the 19 tokens"):
+        rollout(model, ids, position=19)
+
+
+def test_queries_and_keys_alone_are_kept_until_the_pass_ends(
+    model: Any, ids: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(module, "columns", lambda layer, row: kept.append(layer.output.numel()) or row)
+    rollout(model, ids)
+    assert kept == [0, 0, 0]
+
+
 def test_blocks_of_rows_change_nothing(model: Any, ids: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = rollout(model, ids)
     monkeypatch.setattr(module, "_CHUNK_NUMBERS", 2 * 4 * 19 * 3)

@@ -134,6 +134,12 @@ def test_every_statistic_agrees_with_its_definition(tokens: int, causal: bool) -
 
 
 @pytest.mark.parametrize("dtype", list(LIMITS))
+@pytest.mark.parametrize("dim", [8, 24, 128, 256])
+def test_heads_of_any_width_agree(dim: int, dtype: torch.dtype) -> None:
+    check(*tensors(63, dim=dim, dtype=dtype), EVERYTHING, labels=labels_of(63))
+
+
+@pytest.mark.parametrize("dtype", list(LIMITS))
 def test_it_agrees_over_several_tiles_in_every_dtype(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stats_torch, "TILE", 2 * stats_torch.ROWS * 100)
     q, k = tensors(1000, heads=2, key_heads=1, dtype=dtype)
@@ -286,6 +292,22 @@ def test_attention_with_lse_is_attention() -> None:
     torch.testing.assert_close(lse, wanted_lse, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"k": torch.zeros(1, 2, 9, 16).half()}, "k is float16, expected float32"),
+        ({"v": torch.zeros(1, 2, 9, 16).double()}, "v is float64, expected float32"),
+        ({"q": torch.zeros(1, 4, 9, 16).long()}, "q is int64"),
+        ({"v": torch.zeros(1, 2, 8, 16)}, "v has shape"),
+        ({"segments": torch.zeros(1, 9)}, "segments is float32"),
+    ],
+)
+def test_a_wrong_tensor_of_attention_with_lse_is_named(changed: dict[str, Any], named: str) -> None:
+    q, k = tensors(9)
+    with pytest.raises(ValueError, match=named):
+        attention_with_lse(**{"q": q, "k": k, "v": k, **changed})
+
+
 def test_attention_with_lse_keeps_float64_in_packed_sequences_too() -> None:
     q, k = (x.double() for x in tensors(20))
     _, lse = attention_with_lse(q, k, k, segments=torch.ones(1, 20).long())
@@ -322,7 +344,8 @@ def test_a_wrong_tensor_is_named(changed: dict[str, Any], named: str) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"waad": -1}, {"sink": -1}, {"mass": -2}, {"waad": True}, {"sink": 1.5}, {"fai": (-1, 3)}, {"fai": (5, 4)}],
+    [{"waad": -1}, {"sink": -1}, {"mass": -2}, {"waad": True}, {"sink": 1.5}, {"fai": (-1, 3)}, {"fai": (5, 4)},
+     {"fai": (1.5, 3)}, {"fai": (0, True)}, {"fai": (1,)}, {"fai": 3}],
 )
 def test_a_parameter_out_of_range_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):

@@ -21,9 +21,27 @@ LN2 = tl.constexpr(0.6931471805599453)
 OWN, PASSING = 64, 32
 """Tokens of a program: a warp group's least product. Tokens that pass by at a time: few, since bands are narrow."""
 NUM_WARPS = 4
+MOST_LABELS = 64
+"""Labels of keys whose mass a program sums: twice as many spill in fp32."""
 STRIDES = ("q_batch", "q_head", "q_token", "k_batch", "k_head", "k_token")
 """Arguments that are multiples of 16, if D is."""
 _FAR = (1 << 31) - 1
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _key_range(  # type: ignore[no-untyped-def]
+    first, last, block, window, sinks, ROWS: tl.constexpr, REACH: tl.constexpr, CAUSAL: tl.constexpr
+):
+    """The first key that matters to a block of queries, and the one after the last."""
+    begin, end = tl.min(first, 0), tl.max(last, 0)
+    if CAUSAL:
+        end = tl.minimum(end, (block + 1) * ROWS)
+    if REACH == "band":
+        begin = tl.maximum(begin, block * ROWS - window + 1)
+        end = tl.minimum(end, (block + 1) * ROWS + window - 1)
+    if REACH == "first":
+        end = tl.minimum(end, tl.max(tl.where(first < last, first, -sinks), 0) + sinks)
+    return begin, end
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -52,15 +70,7 @@ def row_kernel(  # type: ignore[no-untyped-def]
     first = tl.load(start + batch * tokens + rows, mask=there, other=tokens)
     last = tl.load(stop + batch * tokens + rows, mask=there, other=0)
 
-    begin, end = tl.min(first, 0), tl.max(last, 0)
-    if CAUSAL:
-        end = tl.minimum(end, (block + 1) * ROWS)
-    if REACH == "band":
-        begin = tl.maximum(begin, block * ROWS - window + 1)
-        end = tl.minimum(end, (block + 1) * ROWS + window - 1)
-    if REACH == "first":
-        end = tl.minimum(end, tl.max(tl.where(first < last, first, -sinks), 0) + sinks)
-
+    begin, end = _key_range(first, last, block, window, sinks, ROWS, REACH, CAUSAL)
     span_sum = tl.zeros([ROWS], tl.float32)
     entropy_sum = tl.zeros([ROWS], tl.float32)
     sink_sum = tl.zeros([ROWS], tl.float32)
@@ -175,11 +185,13 @@ def signatures(dtype: str, depth: int) -> dict[str, tuple[Any, dict[str, str], d
     band = {"REACH": "band", "SPAN": False, "ENTROPY": False, "SINK": False, "WAAD": True, "LABELS": 1}
     whole = {"REACH": "all", "SPAN": True, "ENTROPY": True, "SINK": True, "WAAD": True, "LABELS": 1}
     mass = {"REACH": "all", "SPAN": False, "ENTROPY": False, "SINK": False, "WAAD": False, "LABELS": 16}
+    most = {**mass, "LABELS": MOST_LABELS}
     rows, columns = _row_shape(depth), _column_shape(depth)
     cases: dict[str, tuple[Any, dict[str, Any]]] = {
         "stats WAAD": (row_kernel, {**rows, **band}),
         "stats all by query": (row_kernel, {**rows, **whole}),
         "stats mass": (row_kernel, {**rows, **mass}),
+        "stats mass of many labels": (row_kernel, {**rows, **most}),
         "stats FAI": (column_kernel, {**columns, "RECEIVED": False, "FAI": True}),
         "stats all by key": (column_kernel, {**columns, "RECEIVED": True, "FAI": True}),
     }
@@ -222,33 +234,39 @@ class _Launch:
         """
         whole = [name for name in ("span", "entropy") if getattr(which, name)]
         near = [name for name in ("waad", "sink") if getattr(which, name)]
-        found = self._row(which, "all", ["mass"]) if which.mass else {}
+        found = {"mass": self._mass(which)} if which.mass else {}
         if whole:
             return found | self._row(which, "all", whole + near)
         for name in near:
             found |= self._row(which, "band" if name == "waad" else "first", [name])
         return found
 
-    def _row(self, which: StatisticsRequest, reach: str, names: list[str]) -> dict[str, Tensor]:
+    def _mass(self, which: StatisticsRequest) -> Tensor:
+        """Attention from label to label, with as many labels of keys at a time as a program has registers for."""
+        labels, parts = self.layout.labels, []
+        assert labels is not None
+        known = torch.arange(which.mass, device=labels.device)
+        of = ((labels[..., None] == known) & self.layout.queries[..., None]).float()
+        for first in range(0, which.mass, MOST_LABELS):
+            count = min(which.mass - first, MOST_LABELS)
+            mine = (labels - first).masked_fill_((labels < first) | (labels >= first + count), -1)
+            per_row = self._row(which, "all", ["mass"], mine, max(16, triton.next_power_of_2(count)))["mass"]
+            parts.append(torch.stack([of[b].mT @ per_row[b, ..., :count] for b in range(len(of))]))
+        return torch.cat(parts, -1)
+
+    def _row(
+        self, which: StatisticsRequest, reach: str, names: list[str], labels: Tensor | None = None, wide: int = 1
+    ) -> dict[str, Tensor]:
+        """One launch; `mass` with its labels, padded to so many, is [B, Hq, T, wide]."""
         out = {name: torch.empty_like(self.lse) for name in names if name != "mass"}
-        unused, labels, wide = self.lse, self.layout.labels, 1
-        if "mass" in names:
-            assert labels is not None
-            wide = max(16, triton.next_power_of_2(which.mass))
-            labels = labels.contiguous()
+        if labels is not None:
             out["mass"] = self.lse.new_empty(*self.lse.shape, wide)
         row_kernel[self._grid()](
             self.q, self.k, self.lse, self.start, self.stop, self.start if labels is None else labels,
-            *(out.get(name, unused) for name in ("span", "entropy", "sink", "waad", "mass")),
+            *(out.get(name, self.lse) for name in ("span", "entropy", "sink", "waad", "mass")),
             *self.sizes, which.sink, which.waad, *self.strides, **_row_shape(self.q.shape[3]), LABELS=wide, REACH=reach,
             SPAN="span" in out, ENTROPY="entropy" in out, SINK="sink" in out, WAAD="waad" in out, **self.options,
         )  # fmt: skip
-        if "mass" in out:
-            assert labels is not None
-            known = torch.arange(which.mass, device=labels.device)
-            of = ((labels[..., None] == known) & self.layout.queries[..., None]).float()
-            per_row = out["mass"][..., : which.mass]
-            out["mass"] = torch.stack([of[b].mT @ per_row[b] for b in range(len(of))])
         return out
 
     def columns(self, which: StatisticsRequest) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import typer
@@ -13,10 +14,10 @@ from coterie.errors import ConfigError
 def inspect_attention(
     model: str = typer.Argument(..., metavar="MODEL", help="A built-in name (`coterie ls models`), folder or hub id."),
     file: str = typer.Argument(..., metavar="FILE", help="A text in UTF-8; `-` reads from stdin."),
-    layers: str = typer.Option("", "--layers", metavar="L,L,...", help="Where local and global heads are sought; "
-                               "default: five of the middle third."),
-    heads: str = typer.Option("", "--heads", metavar="L.H,L.H,...", help="Read the signals from these heads instead: "
-                              "12.0,15.3 are head 0 of layer 12 and head 3 of layer 15."),
+    layers: str | None = typer.Option(None, "--layers", metavar="L,L,...", help="Where local and global heads are "
+                                      "sought; default: five of the middle third."),
+    heads: str | None = typer.Option(None, "--heads", metavar="L.H,L.H,...", help="Read the signals from these heads "
+                                     "instead: 12.0,15.3 are head 0 of layer 12 and head 3 of layer 15."),
     window: int = typer.Option(10, "--window", min=1, help="Of WAAD, in tokens."),
     horizon: tuple[int, int] = typer.Option((10, 100), "--horizon", metavar="FROM TO", help="Of FAI, in tokens."),
     without_sink: bool = typer.Option(False, "--without-sink", help="Rank heads by the attention that does not "
@@ -28,6 +29,7 @@ def inspect_attention(
     wanted = (_layers(layers), _heads(heads))
     _check_horizon(horizon)
     text, stem = _read(file)
+    _check_folder(out)
     from coterie.agents.engines import process
 
     process.prepare()
@@ -53,20 +55,31 @@ def _read(file: str) -> tuple[str, str]:
         raise ConfigError(f"this is no text in UTF-8: {cause}", where=file, remedy="convert it to UTF-8") from cause
 
 
-def _layers(given: str) -> tuple[int, ...]:
+def _check_folder(out: Path) -> None:
+    """Refuse a folder that cannot be written or made, before a model is loaded for nothing. Leaves nothing behind."""
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     try:
-        return tuple(int(word) for word in given.split(",") if given)
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as cause:
+        remedy = "name a folder in which files can be made"
+        raise ConfigError(f"cannot write: {cause.strerror}", where=f"--out {out}", remedy=remedy) from cause
+
+
+def _layers(given: str | None) -> tuple[int, ...]:
+    try:
+        return () if given is None else tuple(int(word) for word in given.split(","))
     except ValueError:
-        raise ConfigError("layers are numbers", where=f"--layers {given}", remedy="such as --layers 10,12,15") from None
+        remedy = "such as --layers 10,12,15"
+        raise ConfigError("layers are numbers", where=f"--layers {given!r}", remedy=remedy) from None
 
 
-def _heads(given: str) -> tuple[tuple[int, int], ...]:
+def _heads(given: str | None) -> tuple[tuple[int, int], ...]:
     try:
-        pairs = [word.split(".") for word in given.split(",") if given]
+        pairs = [] if given is None else [word.split(".") for word in given.split(",")]
         return tuple((int(layer), int(head)) for layer, head in pairs)
     except ValueError:
         remedy = "such as --heads 12.0,15.3: layer, point, head"
-        raise ConfigError("heads are pairs of numbers", where=f"--heads {given}", remedy=remedy) from None
+        raise ConfigError("heads are pairs of numbers", where=f"--heads {given!r}", remedy=remedy) from None
 
 
 def _check_horizon(horizon: tuple[int, int]) -> None:

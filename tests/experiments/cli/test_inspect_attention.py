@@ -97,7 +97,11 @@ BAD: dict[str, tuple[list[str], int, str]] = {
     "no head": (["MODEL", "TEXT", "--heads", "1.4"], 2, "head < 4"),
     "head of no layer": (["MODEL", "TEXT", "--heads", "3.0"], 2, "layer < 3"),
     "horizon": (["MODEL", "TEXT", "--horizon", "9", "2"], 2, "horizon"),
-    "out": (["MODEL", "TEXT", "--out", "TEXT"], 2, "cannot write"),
+    "no layers": (["MODEL", "TEXT", "--layers", ""], 2, "layers are numbers"),
+    "no heads": (["MODEL", "TEXT", "--heads", ""], 2, "heads are pairs"),
+    # Before the model, which is not there.
+    "out": (["./no/such/model", "TEXT", "--out", "TEXT"], 2, "cannot write"),
+    "out below a file": (["./no/such/model", "TEXT", "--out", "empty/made"], 2, "cannot write"),
 }
 
 
