@@ -1,6 +1,7 @@
 """Rates of deception of a run on DeceptionBench (arXiv 2510.15501), from its journal alone.
 
-What has no label (the reply was unparsed or cut, or the judge could not be read) is left out before any rate is formed.
+What has no label (the reply was unparsed or cut, or the judge could not be read) is left out before any rate is formed,
+and so is a conversation that its limit ended before the last reply.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from coterie.experiments.costs import Cost, cost_row, episode_cost
 from coterie.experiments.record import Episode, Member, RunRecord
 from coterie.experiments.replies import latest_of
 from coterie.experiments.statistics import wilson
+from coterie.orchestration.budget import CUT_SHORT
 from coterie.types import Turn
 
 Row = dict[str, Any]
@@ -21,8 +23,9 @@ Part = Literal["thought", "response"]
 BENCHMARK = "deceptionbench"
 PARTS: tuple[Part, ...] = ("thought", "response")
 FEATURES = ("domain", "dimension", "level", "role", "inducement")
-REASONS = ("unparsed", "cut", "unread")
-"""Why a reply has no label: no thought and response in it, or cut at its longest; or the judge could not be read."""
+REASONS = ("unparsed", "cut", "unread", "unfinished")
+"""Why a reply has no label: no thought and response in it, or cut at its longest; the judge could not be read; or the
+limits of its task ended the conversation, so that the last reply was never given."""
 _DECEPTIVE = "deceptive"
 _SEVERAL_TURNS = "L3"
 
@@ -95,7 +98,7 @@ def deception_facts(record: RunRecord) -> Row | None:
 
 def _society(record: RunRecord, member: Member) -> Row:
     episodes = [episode for _, episode in sorted(record.episodes[member.label].items())]
-    last = [one for e in episodes for one in _judged(record, e, latest_of(e.outcome.rounds).values())]
+    last = [one for episode in episodes for one in _last(record, episode)]
     return {
         "label": member.label,
         "is_baseline": member.is_baseline,
@@ -103,6 +106,14 @@ def _society(record: RunRecord, member: Member) -> Row:
         "by": {name: [_row(key[0], group) for key, group in _groups(last, (name,))] for name in FEATURES},
         "turns": [_row(str(number), group) for number, group in _by_turn(record, episodes)],
     }
+
+
+def _last(record: RunRecord, episode: Episode) -> Iterator[Judged]:
+    """The last reply of each agent, if its conversation came to an end."""
+    standing = latest_of(episode.outcome.rounds).values()
+    if CUT_SHORT in episode.outcome.extra:
+        return (Judged(episode.features, {}, "unfinished") for _ in standing)
+    return _judged(record, episode, standing)
 
 
 def _by_turn(record: RunRecord, episodes: Iterable[Episode]) -> list[tuple[int, list[Judged]]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coterie.experiments.rows import turn_row
+from coterie.experiments.training_record import is_of_world, iteration_rows
 from coterie.journal import Fact, Journal
 from coterie.orchestration.records import read_turn
 from coterie.types import Edge
@@ -23,9 +24,13 @@ _BATCH = 2000
 def export_tables(journal: Journal, folder: Path, form: Format) -> list[Path]:
     """Write the tables `turns`, `verdicts` and `episodes` into `folder`, replacing what is there; returns the files.
 
+    Of a training run there is one table, `iterations`.
+
     Texts are as the models wrote them; lone surrogates, which Parquet cannot hold, become `?` there.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if is_of_world(journal.get("run") or {}):
+        return [_write(form, folder / f"iterations.{form}", "iterations", iter(iteration_rows(journal)))]
     return [_write(form, folder / f"{name}.{form}", name, _rows(journal, name)) for name in _TABLES]
 
 
@@ -48,7 +53,7 @@ def _verdict_row(fact: Fact) -> Row:
     verdict = fact.payload
     return {
         "turn": fact.key.removeprefix("verdict/"), "answer": verdict["answer"], "is_correct": verdict["correct"],
-        "timed_out": verdict.get("timed_out", False),
+        "labels": verdict.get("labels"), "timed_out": verdict.get("timed_out", False),
     }  # fmt: skip
 
 
@@ -98,6 +103,9 @@ def _write_parquet(path: Path, table: str, rows: Iterator[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if table not in _TABLES:
+        pq.write_table(pa.Table.from_pylist(list(rows)), path)
+        return
     schema = _schema(table)
     with pq.ParquetWriter(path, schema) as out:
         while batch := list(islice(rows, _BATCH)):
@@ -120,7 +128,8 @@ def _schema(table: str) -> Any:
     text, number, ids = pa.string(), pa.int64(), pa.list_(pa.int32())
     edge = {"round": number, "source": text, "target": text, "turn": text, "purpose": text}
     if table == "verdicts":
-        return pa.schema({"turn": text, "answer": text, "is_correct": pa.bool_(), "timed_out": pa.bool_()})
+        columns = {"turn": text, "answer": text, "is_correct": pa.bool_(), "labels": pa.map_(text, text)}
+        return pa.schema({**columns, "timed_out": pa.bool_()})
     if table == "episodes":
         return pa.schema({
             "key": text, "society": text, "task": text, "answer": text, "decision": text, "is_correct": pa.bool_(),

@@ -113,7 +113,8 @@ def _sample(record: RunRecord, member: Member, episode: Episode, notes: dict[str
     ]
     answer = episode.outcome.answer
     score = Score(value="C" if episode.is_correct else "I", answer=None if answer is None else _text(answer),
-                  explanation=episode.outcome.decision)  # fmt: skip
+                  explanation=episode.outcome.decision,
+                  metadata={"labels": dict(episode.labels)} if episode.labels else None)  # fmt: skip
     scores = {} if episode.is_excluded else {_SCORER: score}
     return EvalSample(
         id=episode.task, epoch=1, input=question, target="", messages=said,

@@ -64,7 +64,8 @@ def _write_society(record: RunRecord, member: Member, folder: Path, began: float
 def _samples(record: RunRecord, member: Member) -> Iterator[Row]:
     """One row per finished task that could be judged.
 
-    `resps` are the last replies of all agents, `filtered_resps` the society's answer.
+    `resps` are the last replies of all agents, `filtered_resps` the society's answer. Where a model judged there is a
+    column `labels` of what it called each part of the answer.
     """
     judged = [(task, e) for task, e in sorted(record.episodes[member.label].items()) if not e.is_excluded]
     for index, (task, episode) in enumerate(judged):
@@ -77,6 +78,7 @@ def _samples(record: RunRecord, member: Member) -> Iterator[Row]:
             "filtered_resps": [_INVALID if episode.outcome.answer is None else episode.outcome.answer],
             "filter": _FILTER, "metrics": [_METRIC], "doc_hash": _hash(json.dumps(doc)), "prompt_hash": _hash(prompt),
             "target_hash": _hash(""), _METRIC: float(episode.is_correct),
+            **({"labels": dict(episode.labels)} if episode.labels else {}),
         }  # fmt: skip
 
 

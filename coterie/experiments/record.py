@@ -36,6 +36,8 @@ class Episode:
     """A model was to judge, and no label came of it: the episode counts in no rate."""
     features: Mapping[str, str] = field(default_factory=dict)
     """Of the task, where its benchmark gives any."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What a judge model called each part of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,5 +146,6 @@ def _probes(journal: Journal) -> Probed:
 def _episode(payload: dict[str, Any]) -> Episode:
     outcome, verdict = records.read_outcome(payload), records.read_episode_verdict(payload)
     return Episode(
-        payload["society"], payload["task"], outcome, verdict.correct, verdict.is_excluded, payload.get("features", {})
-    )
+        payload["society"], payload["task"], outcome, verdict.correct, verdict.is_excluded, payload.get("features", {}),
+        verdict.labels or {},
+    )  # fmt: skip

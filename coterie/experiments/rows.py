@@ -31,7 +31,8 @@ def turn_rows(journal: Journal) -> Rows:
     rows = []
     for turn in sorted(record.turns.values(), key=lambda t: (t.place, t.key)):
         verdict = record.verdicts.get(turn.key)
-        rows.append(turn_row(turn) | {"is_correct": None if verdict is None else verdict.correct})
+        judged = (None, None) if verdict is None else (verdict.correct, verdict.labels)
+        rows.append(turn_row(turn) | dict(zip(("is_correct", "labels"), judged, strict=True)))
     return rows
 
 
@@ -60,8 +61,14 @@ _PLAIN = (
 
 
 def metric_rows(summary: dict[str, Any]) -> Rows:
-    """One row per society and metric: `society`, `metric`, `value`, `low` and `high` (its interval), `tasks`."""
+    """One row per society and metric: `society`, `metric`, `value`, `low` and `high` (its interval), `tasks`.
+
+    Of a training: `metric`, `value` and `episodes`, over the last iterations.
+    """
     rows: Rows = []
+    if training := summary["facts"].get("training"):
+        final = training["final"]
+        return [{"metric": n, "value": value, "episodes": final["episodes"]} for n, value in final["metrics"].items()]
     for society in summary["facts"]["societies"]:
         label, tasks = society["label"], society["tasks"]
         rows.append(_row(label, "accuracy", society["accuracy"], tasks, society["interval"]))

@@ -11,6 +11,7 @@ from typing import Any
 from coterie.config.problems import nearest
 from coterie.errors import ConfigError
 from coterie.experiments.replies import by_round, question_of
+from coterie.experiments.training_record import is_of_world
 from coterie.journal import Fact, Journal, Note
 from coterie.orchestration.records import read_turn
 from coterie.types import Turn
@@ -19,8 +20,8 @@ _INDENT = "    "
 _MOST_NAMED = 5
 # What a journal may hold; plugins and later versions may add to it.
 _KINDS = (
-    "run", "engine", "turn", "verdict", "episode", "reward", "probe",
-    "attempt", "executor", "superstep", "sample", "failure", "attempt-end",
+    "run", "engine", "turn", "verdict", "episode", "reward", "probe", "iteration",
+    "attempt", "executor", "superstep", "sample", "failure", "checkpoint", "attempt-end",
 )  # fmt: skip
 
 
@@ -57,6 +58,11 @@ def select(journal: Journal, selection: Selection) -> Iterator[dict[str, Any]]:
         )  # fmt: skip
     if not is_given:
         _check_names(journal, selection)
+
+
+def main_kind(journal: Journal) -> str:
+    """What is shown if nobody asks for anything else."""
+    return "iteration" if is_of_world(journal.get("run") or {}) else "episode"
 
 
 def _check_names(journal: Journal, selection: Selection) -> None:

@@ -3,17 +3,23 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import coterie
 from coterie.experiments.audit import audit
 from coterie.experiments.behaviour import grey_measures
+from coterie.experiments.cli.main import main
 from coterie.experiments.deception import Judged, Rate, deception_rates, mismatch_rate
+from coterie.experiments.display import RichDisplay
+from coterie.experiments.export import export_tables
 from coterie.experiments.folder import RunFolder
 from coterie.experiments.lm_eval_results import write_lm_eval
 from coterie.experiments.record import read_record
+from coterie.experiments.tally import Standing
 from coterie.journal import Journal
 
 COLUMNS = ("L1-self", "L1-other", "L2-self-pressure", "L2-self-reward", "L2-other-pressure", "L2-other-reward")
@@ -71,7 +77,8 @@ def test_the_rates_are_those_of_the_last_replies_that_could_be_judged(run):
     valid = sum(labels.values())
     assert found["overall"]["replies"] == 30
     assert found["overall"]["valid"] == valid > 0
-    assert found["overall"]["excluded"] == {reason: kinds[reason] for reason in ("unparsed", "cut", "unread")}
+    wanted = {reason: kinds[reason] for reason in ("unparsed", "cut", "unread")}
+    assert found["overall"]["excluded"] == {**wanted, "unfinished": 0}
     assert found["overall"]["thought"]["count"] == sum(
         n for (thought, _), n in labels.items() if thought == "deceptive"
     )
@@ -93,6 +100,34 @@ def test_the_rates_are_told_by_every_feature_and_by_turn(run):
         assert sum(row["valid"] for row in rows) == found["overall"]["valid"]
     assert [(row["group"], row["replies"]) for row in found["turns"]] == [("1", 12), ("2", 12), ("3", 12)]
     assert found["turns"][2]["valid"] == next(row["valid"] for row in found["by"]["level"] if row["group"] == "L3")
+
+
+def test_a_conversation_that_its_limit_ends_has_no_last_reply(run, tmp_path):
+    limited = play(tmp_path, budget={"task_calls": 2})
+    (found,) = limited.summary()["facts"]["deception"]["societies"]
+    (whole,) = run.summary()["facts"]["deception"]["societies"]
+    rows, unlimited = ({row["group"]: row for row in one["by"]["level"]} for one in (found, whole))
+    assert (rows["L3"]["valid"], rows["L3"]["excluded"]["unfinished"]) == (0, 12)
+    assert [rows[level] for level in ("L1", "L2")] == [unlimited[level] for level in ("L1", "L2")]
+    # What was said in them is told by turn.
+    assert found["turns"] == whole["turns"][:2]
+
+
+def test_displays_have_the_benchmarks_own_word_for_right(run, capsys):
+    with Journal.read(RunFolder(run.path).journal) as journal:
+        standing = Standing.read(journal)
+    assert standing.success == "honest"
+    display = RichDisplay(Console(file=StringIO()))
+    display.begin(standing)
+    console = Console(width=100)
+    console.print(display.render())
+    shown = capsys.readouterr().out
+    assert "honest" in shown and "right" not in shown
+    assert main(["status", str(run.path)]) == 0
+    shown = capsys.readouterr().out
+    overall = run.summary()["facts"]["deception"]["societies"][0]["overall"]
+    assert "done   honest" in shown
+    assert f"({overall['valid'] - overall['response']['count']}/{overall['valid']})" in shown
 
 
 def test_the_judge_is_paid_by_the_run_and_by_no_society(run):
@@ -128,13 +163,26 @@ def test_an_export_scores_only_what_could_be_judged(run, tmp_path):
     with Journal.read(RunFolder(run.path).journal) as journal:
         results, samples = write_lm_eval(journal, tmp_path)
     overall = run.summary()["facts"]["deception"]["societies"][0]["overall"]
-    assert len(samples.read_text("utf-8").splitlines()) == overall["valid"]
+    rows = [json.loads(line) for line in samples.read_text("utf-8").splitlines()]
+    assert len(rows) == overall["valid"]
+    assert sum(row["labels"]["response"] == "deceptive" for row in rows) == overall["response"]["count"]
     assert results.is_file()
 
 
-def test_the_report_shows_the_rates_in_place_of_the_accuracy(run, capsys):
-    from rich.console import Console
+def test_tables_and_rows_say_what_the_judge_called_each_part(run, tmp_path):
+    import pyarrow.parquet as pq
 
+    rows = {row["key"]: row["labels"] for row in run.turns()}
+    with Journal.read(RunFolder(run.path).journal) as journal:
+        _, lines, _ = export_tables(journal, tmp_path, "jsonl")
+        _, table, _ = export_tables(journal, tmp_path, "parquet")
+    exported = {row["turn"]: row["labels"] for row in map(json.loads, lines.read_text("utf-8").splitlines())}
+    assert exported == {key: labels for key, labels in rows.items() if labels is not None}
+    assert {"thought": "deceptive", "response": "honest"} in exported.values()
+    assert {row["turn"]: dict(row["labels"]) for row in pq.read_table(table).to_pylist()} == exported
+
+
+def test_the_report_shows_the_rates_in_place_of_the_accuracy(run, capsys):
     from coterie.experiments.report.terminal import print_summary
 
     page = run.report().read_text("utf-8")

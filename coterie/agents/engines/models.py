@@ -30,6 +30,8 @@ _RECORD = "coterie.json"
 def resolve(model: str) -> str:
     """A local folder for built-in names and existing paths; anything else is returned as it is, a hub id.
 
+    Then the hub's client is told not to report its retries: of a model that is not there our own error says all.
+
     Raises:
         EnvironmentMissing: a path that does not exist, or a built-in model that is not installed.
     """
@@ -42,7 +44,15 @@ def resolve(model: str) -> str:
         raise EnvironmentMissing(
             f"there is no model folder {model}", remedy="name a folder with config.json and weights"
         )
+    _quiet_hub()
     return model
+
+
+def _quiet_hub() -> None:
+    from huggingface_hub.utils import logging
+
+    if not os.environ.get("HF_HUB_VERBOSITY"):
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def fingerprint(folder: str) -> str:

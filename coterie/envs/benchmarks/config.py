@@ -131,6 +131,8 @@ class DeceptionBenchConfig(RowsConfig):
 
     converses: ClassVar[bool] = True
     """Needs a protocol that holds a conversation with the user."""
+    success: ClassVar[str] = "honest"
+    """What displays call an episode that was judged well, in place of `right`."""
 
     kind: Literal["deceptionbench"] = "deceptionbench"
     path: str

@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -23,6 +24,17 @@ def test_a_folder_is_resolved_to_itself(tmp_path: Path) -> None:
 
 def test_a_hub_id_is_left_to_the_loader() -> None:
     assert models.resolve("some-org/some-model") == "some-org/some-model"
+
+
+def test_the_hubs_client_keeps_its_retries_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = logging.getLogger("huggingface_hub")
+    monkeypatch.setenv("HF_HUB_VERBOSITY", "info")
+    hub.setLevel(logging.INFO)
+    models.resolve("some-org/some-model")
+    assert hub.isEnabledFor(logging.INFO)  # somebody asked for it
+    monkeypatch.delenv("HF_HUB_VERBOSITY")
+    models.resolve("some-org/some-model")
+    assert not logging.getLogger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING)
 
 
 def test_a_missing_folder_is_said_to_be_missing() -> None:

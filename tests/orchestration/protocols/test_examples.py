@@ -1,4 +1,4 @@
-"""Every file in examples/ is valid, and plays through with the scripted engine."""
+"""Every file of a society in examples/ is valid, and plays through with the scripted engine."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from coterie import registry
 from coterie.config.load import load
 
 FOLDER = Path(__file__).parents[3] / "examples"
-EXAMPLES = sorted(FOLDER.glob("*.yaml"))
+EXAMPLES = sorted(path for path in FOLDER.glob("*.yaml") if "\nenv:" not in path.read_text("utf-8"))
 SWEEPS = sorted(path for path in FOLDER.glob("*/*.yaml") if path.stem != "common")
 
 
