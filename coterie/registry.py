@@ -15,7 +15,7 @@ from coterie.errors import ConfigError, PluginError
 
 KINDS = (
     "engine", "model", "embedder", "persona", "protocol", "probe", "reward", "contribution", "credit", "benchmark",
-    "env", "attention", "executor", "tracker",
+    "env", "policy", "learner", "attention", "executor", "tracker",
 )  # fmt: skip
 _BUILTIN = ("agents", "envs", "rewards", "attention", "orchestration", "experiments", "testing")
 

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 Role = Literal["system", "user", "assistant"]
 
@@ -218,4 +222,112 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> Any:
         """float32 array [len(texts), dim], rows of unit length; zero for a text without tokens."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationLayout:
+    """What the numbers of an observation are: oneself, then each neighbour, then obstacles.
+
+    The slot of a neighbour whose numbers are all zero is empty.
+    """
+
+    self_size: int
+    num_neighbours: int = 0
+    neighbour_size: int = 6
+    obstacle_size: int = 0
+
+    @property
+    def size(self) -> int:
+        """All of them."""
+        return self.self_size + self.num_neighbours * self.neighbour_size + self.obstacle_size
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSpec:
+    """What a policy is built for.
+
+    Attributes:
+        num_agents: N.
+        observation_size: D, numbers that each agent observes.
+        action: `continuous`: A numbers, which the world clips; `discrete`: one of A.
+        action_size: A.
+        layout: None: nothing is known of what the numbers mean.
+    """
+
+    num_agents: int
+    observation_size: int
+    action: Literal["continuous", "discrete"]
+    action_size: int
+    layout: ObservationLayout | None = None
+
+
+class WorldStep(NamedTuple):
+    """What a step of a `World` returns; the next call may overwrite the arrays.
+
+    Attributes:
+        observation: float32 [E, N, D]. Of an environment that is over: how it ended.
+        reward: float32 [E, N].
+        terminated: bool [E, N]: the agent is done; nothing that follows is worth anything.
+        truncated: bool [E]: the time is up; what would have followed is worth something.
+    """
+
+    observation: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+
+
+class World(Protocol):
+    """E environments of N agents that act at once. Nothing is reset unless it is asked for.
+
+    Attributes:
+        spec: What a policy has to fit.
+        num_envs: E.
+        agent_steps: Steps of all agents so far; what grows with training follows it.
+    """
+
+    spec: WorldSpec
+    num_envs: int
+    agent_steps: int
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Whose actions count, [E, N]."""
+        ...
+
+    @property
+    def done(self) -> NDArray[np.bool_]:
+        """Which environments are over and wait for a reset, [E]."""
+        ...
+
+    def reset(self, mask: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """Begin an episode where mask [E] is set, or everywhere; observations [E, N, D]."""
+        ...
+
+    def stagger(self, seed: int) -> None:
+        """Right after a reset: cut these episodes short at random, so that later ones do not all end at once.
+
+        Those that are cut short are in no metrics. A world whose episodes are short may do nothing.
+        """
+        ...
+
+    def step(self, actions: ArrayLike) -> WorldStep:
+        """One step of everything; actions float32 [E, N, A] or, where they are discrete, int64 [E, N]."""
+        ...
+
+    def finished(self) -> list[dict[str, float | str]]:
+        """Metrics of each episode that ended since the last call; to be asked before those are reset."""
+        ...
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """All that decides what follows, as copies."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Put it back: the same actions then give the same steps, bit for bit."""
+        ...
+
+    def close(self) -> None:
+        """Let threads and processes go."""
         ...

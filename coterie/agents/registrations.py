@@ -22,3 +22,18 @@ register("persona", "easy_going", impl="coterie.agents.personas:EASY_GOING",
          summary="weighs other views and can be persuaded (MachineSoM)")  # fmt: skip
 register("persona", "overconfident", impl="coterie.agents.personas:OVERCONFIDENT",
          summary="sure of itself, tries to persuade (MachineSoM)")  # fmt: skip
+
+_LEARNING = "coterie.agents.learning"
+register("learner", "ippo", config=f"{_LEARNING}.config:IppoConfig", impl=f"{_LEARNING}.ppo:PPOLearner",
+         summary="independent PPO: one policy, a critic of what each agent sees")  # fmt: skip
+register("learner", "mappo", config=f"{_LEARNING}.config:MappoConfig", impl=f"{_LEARNING}.ppo:PPOLearner",
+         summary="multi-agent PPO: one policy, a critic of the whole team")  # fmt: skip
+_SWARM = "coterie.agents.swarm"
+register("policy", "paper", config=f"{_SWARM}.config:PaperConfig", impl=f"{_SWARM}.networks:Actor",
+         summary="neighbours as one token, obstacles as another, four heads: what Huang et al. (2024) ran")  # fmt: skip
+register("policy", "attention", config=f"{_SWARM}.config:AttentionConfig", impl=f"{_SWARM}.networks:Actor",
+         summary="attends to each neighbour, however many, and to obstacles")  # fmt: skip
+register("policy", "deepsets", config=f"{_SWARM}.config:DeepSetsConfig", impl=f"{_SWARM}.networks:Actor",
+         summary="the mean over neighbours, however many")  # fmt: skip
+register("policy", "mlp", config=f"{_SWARM}.config:MlpConfig", impl=f"{_SWARM}.networks:Actor",
+         summary="one perceptron; the one for any other world")  # fmt: skip

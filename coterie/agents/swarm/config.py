@@ -1,0 +1,64 @@
+"""Configs of the policies of worlds. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, cast
+
+from pydantic import Field
+
+from coterie.agents.swarm.architecture import Activation, Architecture, Kind, Preset
+from coterie.config.base import KindConfig
+
+
+class SwarmPolicyConfig(KindConfig):
+    """What all kinds have in common: a preset, and what shall differ from it."""
+
+    preset: Preset = "small"
+    """`micro`: about a thousand parameters, for a microcontroller; `small`: 64 wide, trains on a CPU; `paper`: 256
+    wide, as published."""
+    width: int | None = Field(None, ge=1)
+    """Of hidden layers."""
+    layers: int | None = Field(None, ge=1)
+    """Hidden layers through which each part of an observation goes: oneself, a neighbour, obstacles."""
+    final_width: int | None = Field(None, ge=1)
+    """Of the hidden layer that reads all parts together."""
+    activation: Activation = "tanh"
+    """Of every hidden layer."""
+    initial_std: float = Field(1.0, gt=0)
+    """Standard deviation of continuous actions to begin with, in all states."""
+
+    def build(self) -> Architecture:
+        """The networks' shape."""
+        given = self.model_dump(exclude={"kind", "preset"}, exclude_none=True)
+        return replace(Architecture.preset(cast(Kind, self.kind), self.preset), **given)
+
+
+class PaperConfig(SwarmPolicyConfig):
+    """What Huang et al. ran: all neighbours are one token and obstacles another, which attend to each other."""
+
+    kind: Literal["paper"] = "paper"
+    heads: int | None = Field(None, ge=1)
+    """Of attention."""
+    head_size: int | None = Field(None, ge=1)
+    """Width of a head."""
+
+
+class AttentionConfig(SwarmPolicyConfig):
+    """Each drone attends to each of its neighbours, however many, and to obstacles."""
+
+    kind: Literal["attention"] = "attention"
+    heads: int | None = Field(None, ge=1)
+    """Of attention; each is as wide as `width`."""
+
+
+class DeepSetsConfig(SwarmPolicyConfig):
+    """The mean of what each neighbour is encoded as."""
+
+    kind: Literal["deepsets"] = "deepsets"
+
+
+class MlpConfig(SwarmPolicyConfig):
+    """All numbers through one perceptron: for any world."""
+
+    kind: Literal["mlp"] = "mlp"

@@ -1,0 +1,216 @@
+"""How an observation becomes features: the kinds of policies.
+
+All work on each row by itself, and none cares in which order neighbours stand.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from coterie.agents.swarm.architecture import Architecture
+from coterie.agents.swarm.layers import Linear, Perceptron, find_present, split
+from coterie.agents.swarm.ordering import sort_neighbours
+from coterie.attention.neighbor import neighbor_attention
+from coterie.attention.topology import Topology
+from coterie.errors import ConfigError
+from coterie.types import ObservationLayout, WorldSpec
+
+
+class Encoder(nn.Module):
+    """Observations [B, D] to features [B, `Architecture.final_width`].
+
+    Attributes:
+        final: What the features come out of.
+    """
+
+    final: Perceptron
+
+    def attention(self, observation: Tensor) -> Tensor | None:
+        """Weights [B, heads, K + 1] of each neighbour and, last, of obstacles if any; None for kinds without them."""
+        return None
+
+
+class MlpEncoder(Encoder):
+    """All numbers through one perceptron, neighbours sorted first; for any world."""
+
+    def __init__(self, shape: Architecture, spec: WorldSpec) -> None:
+        super().__init__()
+        self.layout = spec.layout
+        widths = [*[shape.width] * shape.layers, shape.final_width]
+        self.final = Perceptron(spec.observation_size, widths, shape.activation)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        if self.layout is not None and self.layout.num_neighbours > 1:
+            parts = split(observation, self.layout)
+            sorted_ones = sort_neighbours(parts.neighbours).flatten(1)
+            observation = torch.cat([parts.oneself, sorted_ones, parts.obstacles], 1)
+        return self.final(observation)  # type: ignore[no-any-return]
+
+
+class DeepSetsEncoder(Encoder):
+    """Each neighbour through one perceptron, then their mean (Zaheer et al. 2017, arXiv 1703.06114)."""
+
+    def __init__(self, shape: Architecture, layout: ObservationLayout) -> None:
+        super().__init__()
+        self.layout, self.width = layout, shape.width
+        widths, act = [shape.width] * shape.layers, shape.activation
+        self.oneself = Perceptron(layout.self_size, widths, act)
+        self.neighbour = Perceptron(layout.neighbour_size, widths, act)
+        self.obstacles = Perceptron(layout.obstacle_size, widths, act) if layout.obstacle_size else None
+        self.final = Perceptron(shape.width * (2 + bool(layout.obstacle_size)), [shape.final_width], act)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        parts = split(observation, self.layout)
+        present = find_present(parts.neighbours).to(observation.dtype)[..., None]
+        features = self.neighbour(parts.neighbours.flatten(0, 1)).view(*present.shape[:2], self.width)
+        mean = (features * present).sum(1) / present.sum(1).clamp(min=1)
+        read = [self.oneself(parts.oneself), mean]
+        if self.obstacles is not None:
+            read.append(self.obstacles(parts.obstacles))
+        return self.final(torch.cat(read, 1))  # type: ignore[no-any-return]
+
+
+class AttentionEncoder(Encoder):
+    """Oneself attends to each neighbour and to obstacles: one query for each head, K + 1 keys.
+
+        s_hj = q_h(self) . f(j) / sqrt(width)    p_h = softmax over those present    o_h = sum_j p_hj f(j)
+
+    Features f are keys and values of all heads: projections of their own would only be factors of those that make the
+    query and read o (Shazeer 2019, arXiv 1911.02150, shares them too). What a neighbour costs is so one layer from its
+    few numbers. Empty slots take no part; where there is nothing to attend to, o is zero.
+    """
+
+    def __init__(self, shape: Architecture, layout: ObservationLayout) -> None:
+        super().__init__()
+        self.layout, self.width, self.heads = layout, shape.width, shape.heads
+        widths, act = [shape.width] * shape.layers, shape.activation
+        self.oneself = Perceptron(layout.self_size, widths, act)
+        self.neighbour = Perceptron(layout.neighbour_size, widths, act)
+        self.obstacles = Perceptron(layout.obstacle_size, widths, act) if layout.obstacle_size else None
+        self.query = Linear(shape.width, shape.heads * shape.width, bias=False)
+        self.final = Perceptron((1 + shape.heads) * shape.width, [shape.final_width], act)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        oneself, query, neighbours, obstacles, present = self._read(observation)
+        if torch.compiler.is_compiling():  # also while a graph is exported, which knows no kernel of ours
+            tokens = _stack(neighbours, obstacles)
+            read = attend(query, tokens, present) @ tokens
+        else:
+            keys = neighbours.flatten(0, 1) if obstacles is None else torch.cat([neighbours.flatten(0, 1), obstacles])
+            topology = _slots(*neighbours.shape[:2], obstacles is not None, keys.device)
+            read, _ = neighbor_attention(query, keys[:, None], keys[:, None], topology, allowed=present)
+        return self.final(torch.cat([oneself, read.flatten(1)], 1))  # type: ignore[no-any-return]
+
+    def attention(self, observation: Tensor) -> Tensor:
+        _, query, neighbours, obstacles, present = self._read(observation)
+        return attend(query, _stack(neighbours, obstacles), present)
+
+    def _read(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+        """Of oneself features [B, W] and queries [B, H, W]; of neighbours [B, K, W], obstacles [B, W], who is there."""
+        parts = split(observation, self.layout)
+        present, obstacles = find_present(parts.neighbours), None
+        neighbours = self.neighbour(parts.neighbours.flatten(0, 1)).view(*present.shape, self.width)
+        if self.obstacles is not None:
+            obstacles = self.obstacles(parts.obstacles)
+            present = functional.pad(present, (0, 1), value=True)
+        oneself = self.oneself(parts.oneself)
+        return oneself, self.query(oneself).view(oneself.shape[0], self.heads, -1), neighbours, obstacles, present
+
+
+def _stack(neighbours: Tensor, obstacles: Tensor | None) -> Tensor:
+    return neighbours if obstacles is None else torch.cat([neighbours, obstacles[:, None]], 1)
+
+
+def attend(query: Tensor, keys: Tensor, present: Tensor) -> Tensor:
+    """Weights of T keys [B, T, W] for queries [B, H, W]: [B, H, T], zero for those that are not present [B, T]."""
+    logits = query @ keys.transpose(1, 2) * keys.shape[-1] ** -0.5
+    # A row with nothing in it attends to everything, and that is thrown away.
+    logits = logits.masked_fill(~present[:, None], torch.finfo(logits.dtype).min)
+    weights: Tensor = logits.softmax(-1) * present[:, None]
+    return weights
+
+
+@functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept must also serve gradients
+def _slots(batch: int, neighbours: int, has_obstacles: bool, device: torch.device) -> Topology:
+    """Each query attends to neighbours of its own, which are keys in a row, and to obstacles, which follow them all."""
+    index = torch.arange(batch * neighbours, device=device).view(batch, neighbours)
+    if has_obstacles:
+        index = torch.cat([index, batch * neighbours + torch.arange(batch, device=device)[:, None]], 1)
+    return Topology(index, batch * (neighbours + has_obstacles))
+
+
+class PaperEncoder(Encoder):
+    """What the authors ran: neighbours, sorted, are one token and obstacles another; the two attend to each other.
+
+    Source: Huang et al. 2024, arXiv 2309.13285. Heads are as wide as `head_size`; residual and LayerNorm follow.
+    """
+
+    def __init__(self, shape: Architecture, layout: ObservationLayout) -> None:
+        super().__init__()
+        self.layout, self.heads = layout, shape.heads
+        widths, act, inner = [shape.width] * shape.layers, shape.activation, shape.heads * shape.head_size
+        seen = layout.num_neighbours * layout.neighbour_size, layout.obstacle_size
+        if not any(seen):
+            raise ConfigError(
+                "a policy of kind paper needs neighbours or obstacles that it sees, and there are none",
+                where="policy.kind",
+                remedy="use `policy: {kind: mlp}`",
+            )
+        self.oneself = Perceptron(layout.self_size, widths, act)
+        self.neighbours, self.obstacles = (Perceptron(size, widths, act) if size else None for size in seen)
+        self.query, self.key, self.value = (Linear(shape.width, inner, bias=False) for _ in range(3))
+        self.attended = Linear(inner, shape.width, bias=False)
+        self.norm = nn.LayerNorm(shape.width, eps=1e-6)
+        self.final = Perceptron(shape.width * (1 + sum(map(bool, seen))), [shape.final_width], act)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        parts = split(observation, self.layout)
+        seen = sort_neighbours(parts.neighbours).flatten(1), parts.obstacles
+        encoders = self.neighbours, self.obstacles
+        read = [encode(part) for encode, part in zip(encoders, seen, strict=True) if encode is not None]
+        tokens = torch.cat(read)
+        tokens = self.norm(self.attended(self._attend(tokens, len(read)).flatten(1)) + tokens)
+        features = [self.oneself(parts.oneself), *tokens.view(len(read), -1, tokens.shape[1]).unbind()]
+        return self.final(torch.cat(features, 1))  # type: ignore[no-any-return]
+
+    def _attend(self, tokens: Tensor, count: int) -> Tensor:
+        """What each of tokens [count B, W] reads of the `count` in its row, which lie B apart: [count B, H, d]."""
+        rows = tokens.shape[0]
+        query, key, value = (layer(tokens).view(rows, self.heads, -1) for layer in (self.query, self.key, self.value))
+        if not torch.compiler.is_compiling():
+            return neighbor_attention(query, key, value, _pairs(rows // count, count, tokens.device))[0]
+        q, k, v = (x.view(count, -1, *x.shape[1:]).permute(1, 2, 0, 3) for x in (query, key, value))
+        read: Tensor = (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5).softmax(-1) @ v
+        return read.permute(2, 0, 1, 3).flatten(0, 1)
+
+
+@functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept must also serve gradients
+def _pairs(batch: int, tokens: int, device: torch.device) -> Topology:
+    """Each of the tokens of a row, which lie `batch` apart, attends to all of them."""
+    rows = torch.arange(batch * tokens, device=device)
+    return Topology(rows[:, None] % batch + batch * torch.arange(tokens, device=device))
+
+
+def build(shape: Architecture, spec: WorldSpec) -> Encoder:
+    """The encoder of a kind.
+
+    Raises:
+        ConfigError: It needs to know what observations are made of, and the world does not say.
+    """
+    if shape.kind == "mlp":
+        return MlpEncoder(shape, spec)
+    if spec.layout is None:
+        raise ConfigError(
+            f"a policy of kind {shape.kind} must know where neighbours stand in an observation, "
+            "which this world does not say",
+            where="policy.kind",
+            remedy="use `policy: {kind: mlp}`",
+        )
+    kinds = {"paper": PaperEncoder, "attention": AttentionEncoder, "deepsets": DeepSetsEncoder}
+    return kinds[shape.kind](shape, spec.layout)
