@@ -34,3 +34,7 @@ register("benchmark", "humaneval", config=f"{_BENCHMARKS}.config:HumanEvalConfig
          summary="Python functions to complete, judged by tests in the sandbox")  # fmt: skip
 register("benchmark", "mbpp", config=f"{_BENCHMARKS}.config:MbppConfig", impl=f"{_BENCHMARKS}.mbpp:Mbpp",
          summary="short Python functions from a sentence, judged by tests in the sandbox")  # fmt: skip
+register("env", "quad_swarm_v0", config="coterie.envs.config:QuadSwarmConfig", impl="coterie.envs.worlds:make_swarm",
+         summary="quadrotor swarms among obstacles, many at once")  # fmt: skip
+register("env", "pettingzoo", config="coterie.envs.config:PettingZooConfig", impl="coterie.envs.worlds:make_pettingzoo",
+         summary="copies of any environment with PettingZoo's parallel interface")  # fmt: skip

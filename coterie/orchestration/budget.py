@@ -10,6 +10,9 @@ from coterie.errors import CoterieError
 from coterie.orchestration.jobs import TaskLimits
 from coterie.types import Turn
 
+CUT_SHORT = "cut_short"
+"""In the `extra` of an outcome whose episode ended at its own limit: which one, in words."""
+
 
 class BudgetSpent(CoterieError):
     """An episode reached its own limit; it ends without an answer."""

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 from coterie import registry
 from coterie.agents.seats import Agent
 from coterie.errors import CoterieError, EngineError, EngineTimeout, ProtocolError
-from coterie.orchestration.budget import BudgetSpent, Ledger
+from coterie.orchestration.budget import CUT_SHORT, BudgetSpent, Ledger
 from coterie.orchestration.embedding import EmbeddingDoor, Vectors
 from coterie.orchestration.jobs import Examination, Job, Performed, Report, Request, TaskLimits, Work
 from coterie.orchestration.pool import EngineClient, PolicySpec
@@ -155,7 +155,7 @@ class Worker:
         except BudgetSpent as spent:
             # Calls let in beside the refused one are made all the same; ending before them would lose them on resume.
             turns = await asyncio.gather(*ledger.asked.values())
-            outcome = Minutes.rebuild(turns).conclude(None, f"no answer: {spent.what}")
+            outcome = Minutes.rebuild(turns).conclude(None, f"no answer: {spent.what}", {CUT_SHORT: spent.what})
         except CoterieError:
             raise
         except Exception as bug:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from coterie.envs.swarm.config import Replay, SwarmConfig
 from coterie.envs.swarm.draws import philox, u4
 from coterie.envs.swarm.kernel import Arrays
 from coterie.envs.swarm.layout import FOR_REPLAY, PURPOSES
+from coterie.errors import ResumeError
 
 _HISTORY = 100
 _ENOUGH = 10
@@ -56,6 +59,35 @@ class CollisionReplay:
     def num_stored(self) -> NDArray[np.int64]:
         """Collisions that each environment holds, [E]."""
         return np.asarray((self._uses >= 0).sum(1), np.int64)
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """What is remembered, as copies; of the places for collisions only those that hold one."""
+        held = np.nonzero(self._uses >= 0)
+        state: dict[str, NDArray[Any]] = {
+            "taken": self._taken.copy(), "last_event": self._last_event.copy(), "uses": self._uses.copy(),
+            "next": self._next.copy(), "floor": np.asarray(self._floor, np.float64), "armed": np.asarray(self.is_armed),
+        }  # fmt: skip
+        for i, (kept, pool) in enumerate(zip(self._recent, self._pool, strict=True)):
+            state[f"recent.{i}"], state[f"pool.{i}"] = kept.copy(), pool[held]
+        return state
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Put it back.
+
+        Raises:
+            ResumeError: It is of another world, or of one without replay; nothing was changed.
+        """
+        uses = state.get("uses")
+        if uses is None or uses.shape != self._uses.shape:
+            raise ResumeError("the collisions of a swarm are of another one", where="replay",
+                              remedy="resume with the `replay` with which it was made")  # fmt: skip
+        self._taken[:], self._last_event[:], self._uses[:] = state["taken"], state["last_event"], uses
+        self._next[:], self.is_armed = state["next"], bool(state["armed"])
+        self._floor = deque(state["floor"].tolist(), maxlen=_HISTORY)
+        held = np.nonzero(uses >= 0)
+        for i, (kept, pool) in enumerate(zip(self._recent, self._pool, strict=True)):
+            kept[...] = state[f"recent.{i}"]
+            pool[held] = state[f"pool.{i}"]
 
     def watch(self) -> None:
         """After a step: keep a snapshot where it is time for one, and store collisions."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -17,11 +17,15 @@ from coterie.envs.swarm.kernel import Arrays, resetter, stepper
 from coterie.envs.swarm.parameters import parameters, scenario_table
 from coterie.envs.swarm.replay import CollisionReplay
 from coterie.envs.swarm.spawning import NOWHERE
-from coterie.errors import CoterieError
+from coterie.errors import CoterieError, ResumeError
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
+_KEPT = (
+    "drones", "flags", "counters", "settings", "obstacles", "cells", "keys", "observation", "neighbours", "reward",
+    "terminated", "truncated",
+)  # fmt: skip
 _LEAST_WORK = 512
 """Agent-steps for which it is not worth to wake a thread."""
 
@@ -159,6 +163,11 @@ class VecSwarm:
         return ~self._arrays.terminated
 
     @property
+    def arrays(self) -> Arrays:
+        """Everything the world holds, not copies; what stands where is told in `layout`."""
+        return self._arrays
+
+    @property
     def neighbours(self) -> NDArray[np.int32]:
         """Whom each drone observes, int32 [E, N, K], nearest first; -1: nobody, and zeros in the observation."""
         return self._arrays.neighbours
@@ -284,6 +293,37 @@ class VecSwarm:
         a.flags[:] &= at.REACHED | at.EVER_DRONE | at.EVER_OBSTACLE | at.LOST
         return self._look()
 
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """All that decides what follows, as copies: put back, the same actions give the same steps, bit for bit."""
+        state = {name: getattr(self._arrays, name).copy() for name in _KEPT}
+        state["agent_steps"] = np.asarray(self.agent_steps, np.int64)
+        if self._replay:
+            state |= {f"replay.{name}": value for name, value in self._replay.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Put back what `state_dict` gave, of a world of the same config, number of environments and seeds.
+
+        Raises:
+            ResumeError: It is of another world; nothing was changed.
+        """
+        for name in _KEPT:
+            there: Any = state.get(name)
+            here = getattr(self._arrays, name)
+            same = there is not None and there.shape == here.shape and there.dtype == here.dtype
+            if name == "keys":
+                same = same and np.array_equal(there, here)
+            if not same:
+                raise ResumeError(
+                    "the state of a swarm is of another one", where=name,
+                    remedy="resume with the world, the number of environments and the seed with which it was made",
+                )  # fmt: skip
+        if self._replay:
+            self._replay.load_state_dict({k[7:]: value for k, value in state.items() if k.startswith("replay.")})
+        for name in _KEPT:
+            getattr(self._arrays, name)[...] = state[name]
+        self.agent_steps = int(state["agent_steps"])
+
     def _look(self) -> Floats:
         everything, a = np.ones(self.num_envs, np.bool_), self._arrays
         over, gone = a.truncated.copy(), a.terminated.copy()
@@ -303,6 +343,15 @@ class VecSwarm:
         a.drones[:, at.GOAL : at.GOAL + 3] = np.swapaxes(wanted, 1, 2)
         a.counters[:, at.NEXT_LEG], a.counters[:, at.MOVING] = 1 << 30, 0
         return self._look()
+
+    def obstacles(self, env: int) -> tuple[Floats, float]:
+        """Middles [M, 2] of the obstacles of an environment, m, a copy, and their radius."""
+        count = int(self._arrays.counters[env, at.NUM_OBSTACLES])
+        return self._arrays.obstacles[env, :, :count].T.copy(), float(self._arrays.settings[env, at.RADIUS])
+
+    def scenario(self, env: int) -> str:
+        """What an environment flies."""
+        return self.scenarios[int(self._arrays.counters[env, at.SCENARIO])]
 
     def close(self) -> None:
         """Let the threads go."""

@@ -1,0 +1,257 @@
+"""Proximal policy optimisation of one policy that many agents share: IPPO, and MAPPO with a critic of the team."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from coterie.agents.learning import draws, losses
+from coterie.agents.learning.normalisation import NormalisedActor, ObservationNormaliser, ValueNormaliser
+from coterie.agents.learning.settings import PPOSettings
+from coterie.agents.learning.threads import Threads
+from coterie.agents.swarm import distributions
+from coterie.agents.swarm.networks import Actor, Critic
+from coterie.errors import CoterieError, ResumeError
+
+_ROWS_AT_ONCE = 8192
+"""On a CPU: rows that one thread works at a time, which fit into its cache."""
+
+
+class LearningError(CoterieError):
+    """A loss or a gradient is no number any more."""
+
+    code = "E_LEARNING"
+
+
+class Batch(NamedTuple):
+    """S agent-steps, those of a team in a row, N after N.
+
+    Attributes:
+        observation: float32 [S, D].
+        action: float32 [S, A] or int64 [S].
+        log_prob: Under the policy that acted, [S].
+        advantage: Normalised, [S].
+        value: What the critic said, in returns, [S].
+        target: What it should have said, [S].
+        alive: Whose steps count, bool [S].
+    """
+
+    observation: Tensor
+    action: Tensor
+    log_prob: Tensor
+    advantage: Tensor
+    value: Tensor
+    target: Tensor
+    alive: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What an update did: means over all its gradient steps; `kl` and `clipped` over those of the last epoch.
+
+    Attributes:
+        policy_loss: See `losses`.
+        value_loss: In variances of the target, if values are normalised.
+        entropy: Of the policy, nats.
+        kl: Between the policy that acted and this one, nats.
+        clipped: Share of actions whose ratio left the clipping range.
+        policy_gradient: Norm, before clipping.
+        value_gradient: Likewise.
+        learning_rate: Of the next update.
+    """
+
+    policy_loss: float
+    value_loss: float
+    entropy: float
+    kl: float
+    clipped: float
+    policy_gradient: float
+    value_gradient: float
+    learning_rate: float
+
+
+_POLICY_LOSS, _VALUE_LOSS, _ENTROPY, _KL, _CLIPPED, _POLICY_GRADIENT, _VALUE_GRADIENT = range(7)
+
+
+class PPOLearner:
+    """A policy, its critic, and all that their training has to remember.
+
+    Args:
+        actor: Shared by all agents.
+        critic: Central if `settings.central`.
+        settings: How to learn.
+        device: Where networks and batches are.
+    """
+
+    def __init__(self, actor: Actor, critic: Critic, settings: PPOSettings, device: str | torch.device = "cpu") -> None:
+        self.device, self.settings = torch.device(device), settings
+        self.actor, self.critic = actor.to(self.device), critic.to(self.device)
+        spec = actor.spec
+        self.num_agents = spec.num_agents
+        self.observations: ObservationNormaliser | None = None
+        if settings.normalise_observations:
+            self.observations = ObservationNormaliser(spec).to(self.device)
+        self.values = ValueNormaliser().to(self.device) if settings.normalise_values else None
+        self.rate = settings.learning_rate
+        self._parameters = [*actor.parameters(), *critic.parameters()]
+        self.optimiser = torch.optim.Adam(self._parameters, lr=self.rate, eps=1e-5, fused=True)
+        self.threads = Threads()
+
+    @property
+    def policy(self) -> Actor | NormalisedActor:
+        """What acts, is evaluated and exported: the actor, behind the normaliser of observations if there is one."""
+        return self.actor if self.observations is None else NormalisedActor(self.observations, self.actor)
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions for observations [B, D] and noise [B, A] or [B], with their log-probabilities [B]."""
+        distribution = self.policy.distribution(observation)
+        action = distributions.sample(distribution, noise)
+        return action, distributions.log_prob(distribution, action)
+
+    def judge(self, observation: Tensor) -> Tensor:
+        """Returns that the critic expects of observations [S, D], N after N: [S]."""
+        values = torch.cat(self.threads.map(self._judge, torch.split(observation, self._at_once(len(observation)))))
+        return values if self.values is None else self.values.restore(values)
+
+    def _at_once(self, count: int) -> int:
+        """Rows to work at a time: whole teams."""
+        if self.device.type != "cpu":
+            return max(count, 1)
+        return max(_ROWS_AT_ONCE // self.num_agents, 1) * self.num_agents
+
+    @torch.no_grad()
+    def _judge(self, observation: Tensor) -> Tensor:
+        return self._value(observation if self.observations is None else self.observations(observation))
+
+    def weights(self) -> dict[str, Tensor]:
+        """What was learnt, statistics of normalisers included; not copies."""
+        parts: dict[str, nn.Module | None] = {
+            "actor": self.actor, "critic": self.critic, "observations": self.observations, "values": self.values
+        }  # fmt: skip
+        return {
+            f"{part}.{name}": value
+            for part, module in parts.items()
+            if module is not None
+            for name, value in module.state_dict().items()
+        }
+
+    def optimiser_state(self) -> dict[str, Tensor]:
+        """What Adam remembers of each parameter, counted in the order of `weights`; not copies."""
+        state = self.optimiser.state_dict()["state"]
+        return {f"{index}.{name}": value for index, kept in state.items() for name, value in kept.items()}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Put back what `weights` gave.
+
+        Raises:
+            ResumeError: They are of other networks.
+        """
+        here = self.weights()
+        if {name: tuple(x.shape) for name, x in here.items()} != {name: tuple(x.shape) for name, x in weights.items()}:
+            raise ResumeError("the weights are those of other networks",
+                              remedy="use the policy and the learner with which they were made")  # fmt: skip
+        with torch.no_grad():
+            for name, value in here.items():
+                value.copy_(weights[name])
+
+    def load(self, weights: Mapping[str, Tensor], optimiser: Mapping[str, Tensor], rate: float) -> None:
+        """Put back what `weights` and `optimiser_state` gave, and the learning rate.
+
+        Raises:
+            ResumeError: They are of other networks.
+        """
+        self.load_weights(weights)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in optimiser.items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = value
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
+        self.rate = rate
+
+    def _value(self, observation: Tensor) -> Tensor:
+        """From observations that are normalised."""
+        team = observation.view(-1, self.num_agents, observation.shape[1]) if self.settings.central else None
+        return self.critic(observation, team)  # type: ignore[no-any-return]
+
+    def update(self, batch: Batch, seed: int, iteration: int) -> Update:
+        """Gradient steps over a batch, in minibatches of agents, or of whole teams for a central critic.
+
+        Raises:
+            LearningError: A loss or gradient is no number.
+        """
+        if self.values is not None:
+            self.values.update(batch.target[batch.alive])
+            batch = batch._replace(value=self.values.normalise(batch.value), target=self.values.normalise(batch.target))
+        raw = batch.observation
+        if self.observations is not None:
+            batch = batch._replace(observation=self.observations(raw))
+        epochs = []
+        for epoch in range(self.settings.epochs):
+            parts = self._minibatches(batch.alive, seed, iteration, epoch)
+            epochs.append(torch.stack([self._step(batch, rows) for rows in parts]).mean(0))
+            self._check(epochs[-1])
+            self.rate = losses.adapted_rate(self.rate, float(epochs[-1][_KL]), self.settings)
+        if self.observations is not None:
+            self.observations.update(raw[batch.alive])
+        every, last = torch.stack(epochs).mean(0).tolist(), epochs[-1].tolist()
+        return Update(
+            every[_POLICY_LOSS], every[_VALUE_LOSS], every[_ENTROPY], last[_KL], last[_CLIPPED],
+            every[_POLICY_GRADIENT], every[_VALUE_GRADIENT], self.rate,
+        )  # fmt: skip
+
+    def _minibatches(self, alive: Tensor, seed: int, iteration: int, epoch: int) -> list[Tensor]:
+        size = self.num_agents if self.settings.central else 1
+        chosen = alive.view(-1, size).any(1).nonzero()[:, 0]
+        order = chosen[draws.permutation(len(chosen), self.device, seed, "minibatches", iteration, epoch)]
+        rows = (order[:, None] * size + torch.arange(size, device=self.device)).flatten()
+        count = max(round(len(rows) / self.settings.minibatch), 1)
+        return [part.flatten() for part in rows.view(-1, size).tensor_split(count)]
+
+    def _step(self, batch: Batch, rows: Tensor) -> Tensor:
+        """A gradient step; what it was like, [7]."""
+        total = batch.alive[rows].sum()
+        parts = self.threads.map(
+            lambda part: self._differentiate(batch, part, total), torch.split(rows, self._at_once(len(rows)))
+        )
+        for parameter, *gradients in zip(self._parameters, *(found for found, _ in parts), strict=True):
+            parameter.grad = sum(gradients[1:], gradients[0])
+        norms = [
+            nn.utils.clip_grad_norm_(network.parameters(), self.settings.max_gradient)
+            for network in (self.actor, self.critic)
+        ]
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate
+        self.optimiser.step()
+        facts = [facts for _, facts in parts]
+        return torch.cat([sum(facts[1:], facts[0]), torch.stack(norms)])
+
+    def _differentiate(self, batch: Batch, rows: Tensor, total: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+        """The gradients of a part of a minibatch of `total` rows that count, and its share of the first five facts."""
+        settings, observation = self.settings, batch.observation[rows]
+        weight, old = batch.alive[rows] / total, batch.log_prob[rows]
+        distribution = self.actor.distribution(observation)
+        log_ratio = distributions.log_prob(distribution, batch.action[rows]) - old
+        entropy = (distributions.entropy(distribution) * weight).sum()
+        surrogate = losses.policy_loss(log_ratio, batch.advantage[rows], weight, settings.clip)
+        error = losses.value_loss(
+            self._value(observation), batch.value[rows], batch.target[rows], weight, settings.value_clip
+        )
+        gradients = torch.autograd.grad(surrogate - settings.entropy * entropy + error, self._parameters)
+        with torch.no_grad():
+            kl, clipped = losses.divergence(log_ratio, weight), losses.clipped(log_ratio, weight, settings.clip)
+            return gradients, torch.stack([surrogate, error, entropy, kl, clipped])
+
+    def _check(self, facts: Tensor) -> None:
+        if bool(facts.isfinite().all()):
+            return
+        names = ("policy loss", "value loss", "entropy", "divergence", "clipping", "policy gradient", "value gradient")
+        broken = [name for name, value in zip(names, facts.tolist(), strict=True) if value - value != 0]
+        raise LearningError(
+            f"no number any more: {', '.join(broken)}",
+            remedy="resume from the last checkpoint with a lower learning_rate, or a lower target_kl",
+        )

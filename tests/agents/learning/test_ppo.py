@@ -1,0 +1,110 @@
+import pytest
+import torch
+
+from coterie.agents.learning import ppo
+from coterie.agents.learning.ppo import Batch, LearningError, PPOLearner
+from coterie.agents.learning.settings import PPOSettings
+from coterie.agents.swarm.architecture import Architecture
+from coterie.agents.swarm.networks import Actor, Critic
+from coterie.types import ObservationLayout, WorldSpec
+
+SPEC = WorldSpec(3, 18 + 12, "continuous", 4, ObservationLayout(18, 2))
+
+
+def learner(kind="attention", **settings):
+    chosen = PPOSettings(**{"epochs": 1, "minibatch": 96, **settings})
+    shape = Architecture(kind, width=8, heads=2, head_size=4, final_width=8)
+    return PPOLearner(Actor(shape, SPEC), Critic(shape, SPEC, central=chosen.central), chosen)
+
+
+def batch(made, steps=64, dead=0.0):
+    generator = torch.Generator().manual_seed(0)
+    rows = steps * SPEC.num_agents
+    observation = torch.randn(rows, SPEC.observation_size, generator=generator)
+    action, log_prob = made.act(observation, torch.randn(rows, 4, generator=generator))
+    advantage, target = torch.randn(2, rows, generator=generator)
+    alive = torch.rand(rows, generator=generator) >= dead
+    return Batch(observation, action, log_prob, advantage, made.judge(observation), target, alive)
+
+
+@pytest.mark.parametrize("central", [False, True])
+def test_pieces_of_a_minibatch_add_up_to_its_gradient(monkeypatch, central):
+    def step(rows_at_once):
+        monkeypatch.setattr(ppo, "_ROWS_AT_ONCE", rows_at_once)
+        made = learner(central=central)
+        given = batch(made, dead=0.2)
+        facts = made._step(given, torch.arange(len(given.alive)))
+        return facts, [parameter.grad for parameter in made.actor.parameters()]
+
+    (whole, gradients), (pieces, others) = step(10_000), step(21)
+    torch.testing.assert_close(whole, pieces)
+    torch.testing.assert_close(gradients, others)
+
+
+@pytest.mark.parametrize("central", [False, True])
+def test_an_epoch_sees_every_row_that_counts_once(central):
+    made = learner(central=central)
+    given = batch(made, dead=0.5)
+    seen = torch.cat(made._minibatches(given.alive, 1, 2, 0))
+    assert len(seen.unique()) == len(seen)
+    assert set(given.alive.nonzero()[:, 0].tolist()) <= set(seen.tolist())
+    if not central:
+        assert len(seen) == int(given.alive.sum())
+
+
+def test_minibatches_of_a_central_critic_hold_whole_teams():
+    made = learner(central=True)
+    for rows in made._minibatches(torch.ones(90, dtype=torch.bool), 1, 2, 0):
+        assert (rows.view(-1, 3) == rows.view(-1, 3)[:, :1] + torch.arange(3)).all()
+        assert (rows.view(-1, 3)[:, 0] % 3 == 0).all()
+
+
+def test_minibatches_are_of_equal_size():
+    sizes = [len(rows) for rows in learner()._minibatches(torch.ones(250, dtype=torch.bool), 1, 2, 0)]
+    assert sizes == [84, 83, 83]
+
+
+def test_other_epochs_and_iterations_have_other_minibatches():
+    made, alive = learner(), torch.ones(90, dtype=torch.bool)
+    orders = [made._minibatches(alive, *place)[0].tolist() for place in ((1, 2, 0), (1, 2, 1), (1, 3, 0), (2, 2, 0))]
+    assert len(set(map(tuple, orders))) == 4
+
+
+def test_what_pays_becomes_likelier():
+    made = learner(epochs=10, target_kl=None)
+    given = batch(made)
+    given = given._replace(advantage=(given.action[:, 0] > 0).float() * 2 - 1)
+    before = made.actor(given.observation)[:, 0].mean()
+    made.update(given, 1, 0)
+    assert made.actor(given.observation)[:, 0].mean() > before + 0.01
+
+
+def test_gradients_are_cut_to_their_greatest_norm():
+    made = learner(max_gradient=1e-3)
+    given = batch(made)
+    made._step(given, torch.arange(len(given.alive)))
+    for network in (made.actor, made.critic):
+        norm = torch.cat([parameter.grad.flatten() for parameter in network.parameters()]).norm()
+        assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_learning_rate_of_the_next_update_is_told():
+    made = learner(target_kl=100.0)
+    assert made.update(batch(made), 1, 0).learning_rate == made.rate == pytest.approx(7.5e-4)
+
+
+def test_a_target_that_is_no_number_is_an_error():
+    made = learner(normalise_values=False)
+    given = batch(made)
+    given.target[5] = torch.nan
+    with pytest.raises(LearningError, match="value loss"):
+        made.update(given, 1, 0)
+
+
+def test_observations_are_normalised_for_those_who_act_with_what_was_known_then():
+    made = learner()
+    given = batch(made)
+    before = made.policy(given.observation)
+    made.update(given._replace(observation=given.observation * 3), 1, 0)
+    assert made.observations is not None and float(made.observations.count[0]) == len(given.alive)
+    assert not torch.equal(made.policy(given.observation), before)
