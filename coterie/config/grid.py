@@ -9,7 +9,7 @@ from typing import Any
 
 from coterie.config.overrides import write
 from coterie.config.problems import Problem
-from coterie.config.schema import ExperimentConfig
+from coterie.config.schema import ExperimentConfig, WorldConfig
 from coterie.config.tree import Node
 
 SECTION = "sweep"
@@ -21,7 +21,7 @@ class Point:
     """One experiment of a sweep: the value of each swept path, and the config they give."""
 
     settings: Mapping[str, Any]
-    config: ExperimentConfig
+    config: ExperimentConfig | WorldConfig
     root: Node
 
 

@@ -13,23 +13,26 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
+from pydantic.json_schema import models_json_schema
 
 from coterie import registry
 from coterie.config.base import holds_parts
 from coterie.config.explain import explain
 from coterie.config.grid import SECTION, Point, check_grid, expand
 from coterie.config.overrides import Overrides, apply
-from coterie.config.parts import check_benchmark, place
+from coterie.config.parts import check_benchmark, check_world, place
 from coterie.config.plugins import import_installed, import_named
 from coterie.config.problems import InvalidConfig, Problem, unknown
 from coterie.config.references import replace_env
 from coterie.config.rules import Mismatch, check, find_mismatches
-from coterie.config.schema import ExperimentConfig, PolicyConfig
+from coterie.config.schema import ExperimentConfig, FileConfig, PolicyConfig, WorldConfig
+from coterie.config.shape import file_model
 from coterie.config.sources import Sources
 from coterie.config.tree import Mark, Node, from_python
+from coterie.config.world_rules import check_world_config, find_world_mismatches
 from coterie.errors import ConfigError, PluginError
 
 _built_for: tuple[registry.Entry, ...] = ()
@@ -51,7 +54,7 @@ class Loaded:
         points: The experiments of its `sweep:`; none without one.
     """
 
-    config: ExperimentConfig
+    config: ExperimentConfig | WorldConfig
     base: Path
     source_files: Mapping[str, str]
     plugins: Mapping[str, str]
@@ -73,9 +76,9 @@ class Loaded:
             what = f"describes {len(self.points)} experiments: run them with `coterie sweep`"
             raise InvalidConfig([Problem(node.key or node.mark, (SECTION,), what)])
 
-    def place(self, error: ConfigError) -> InvalidConfig:
+    def place(self, error: ConfigError, section: str = "benchmark") -> InvalidConfig:
         """What a part said against its config only when it was made, at the place where that is written."""
-        return InvalidConfig([place(error, self.root)])
+        return InvalidConfig([place(error, self.root, section)])
 
 
 def load(path: str | Path, overrides: Overrides = ()) -> Loaded:
@@ -93,12 +96,12 @@ def load(path: str | Path, overrides: Overrides = ()) -> Loaded:
     return _finish(root, sources, overrides, Path(path).resolve().parent)
 
 
-def loads(data: Mapping[str, Any] | ExperimentConfig, overrides: Overrides = (), base: str | Path = ".") -> Loaded:
+def loads(data: Mapping[str, Any] | FileConfig, overrides: Overrides = (), base: str | Path = ".") -> Loaded:
     """Load an experiment given as a mapping, or check one built in Python.
 
     Like `load`; relative paths start from the folder `base`, and places in messages are just `config`.
     """
-    if isinstance(data, ExperimentConfig):
+    if isinstance(data, FileConfig):
         data = data.model_dump()
     sources = Sources()
     root = sources.extend(from_python(data, Mark("config")), Path(base))
@@ -112,7 +115,7 @@ def rebuild() -> None:
     if parts == _built_for:
         return
     configs = {registry.load(entry.config) for entry in parts if entry.config}
-    for model in (*(c for c in configs if holds_parts(c)), PolicyConfig, ExperimentConfig):
+    for model in (*(c for c in configs if holds_parts(c)), PolicyConfig, ExperimentConfig, WorldConfig):
         model.model_rebuild(force=True)
     _built_for = parts
 
@@ -121,8 +124,16 @@ def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of experiment files, with the parts of every installed plugin."""
     import_installed()
     rebuild()
-    schema = ExperimentConfig.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Coterie experiment"}
+    mode: Literal["validation"] = "validation"
+    found, definitions = models_json_schema([(ExperimentConfig, mode), (WorldConfig, mode)])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Coterie experiment",
+        "if": {"anyOf": [{"required": ["env"]}, {"required": ["learning"], "not": {"required": ["benchmark"]}}]},
+        "then": found[WorldConfig, mode],
+        "else": found[ExperimentConfig, mode],
+        **definitions,
+    }
 
 
 def _finish(root: Node, sources: Sources, overrides: Overrides, base: Path) -> Loaded:
@@ -152,16 +163,27 @@ def _expand(root: Node, base: Path, asked: dict[str, list[Problem]]) -> tuple[Po
 
 def _validate(
     root: Node, base: Path, asked: dict[str, list[Problem]], *, is_whole: bool, knows_parts: bool
-) -> tuple[ExperimentConfig | None, list[Problem]]:
+) -> tuple[ExperimentConfig | WorldConfig | None, list[Problem]]:
     data = root.plain() if isinstance(root.value, dict) else {}
-    problems = _place(find_mismatches(data, is_whole=is_whole, knows_parts=knows_parts), root)
-    problems += _ask_benchmark(root, data, base, asked) if is_whole else []
+    if "env" in data and "benchmark" in data:
+        message = "stands beside `benchmark`: a file is of a world (`env`) or of a society (`benchmark`), keep one"
+        return None, _place([Mismatch(("env",), message, is_key=True)], root)
+    model = file_model(root)
+    if model is WorldConfig:
+        problems = _place(find_world_mismatches(data), root)
+        problems += check_world(root, data) if is_whole else []
+    else:
+        problems = _place(find_mismatches(data, is_whole=is_whole, knows_parts=knows_parts), root)
+        problems += _ask_benchmark(root, data, base, asked) if is_whole else []
     try:
-        config = ExperimentConfig.model_validate(data)
+        config = model.model_validate(data)
     except ValidationError as error:
         follows = (_MISSES_A_FILE if not is_whole else ()) + (_MISSES_A_PART if not knows_parts else ())
         errors = [found for found in error.errors(include_url=False) if found["type"] not in follows]
         return None, [*problems, *explain(errors, root)]
+    if isinstance(config, WorldConfig):
+        return config, [*problems, *_place(check_world_config(config), root)]
+    assert isinstance(config, ExperimentConfig)
     return config, [*problems, *_place(check(config), root)]
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coterie.config.problems import Problem, got, unknown
-from coterie.config.shape import default_kind, may_be_kind, takes_any_name
+from coterie.config.schema import FileConfig
+from coterie.config.shape import default_kind, file_model, may_be_kind, takes_any_name
 from coterie.config.tree import Mark, Node, Path, expand_kind, from_python
 from coterie.config.yaml import parse_inline
 
@@ -55,19 +56,20 @@ def write(node: Node, address: str, value: Node, mark: Mark) -> list[Problem]:
     if not all(steps):
         return [_no_path(mark)]
     path: Path = ()
+    model = file_model(node)
     while True:
         step, steps = _take(node, steps)
-        if may_be_kind(path):
+        if may_be_kind(model, path):
             expand_kind(node)
         if node.value is None:
             node.value = {}
-        if problem := _blocked(node, path, step, mark, is_last=not steps):
+        if problem := _blocked(node, model, path, step, mark, is_last=not steps):
             return [problem]
         path = (*path, step)
         if not steps:
             _set(node, step, value)
             return []
-        node = dict(node.children()).get(step) or _set(node, step, Node(default_kind(path), mark, mark))
+        node = dict(node.children()).get(step) or _set(node, step, Node(default_kind(model, path), mark, mark))
 
 
 def _take(node: Node, steps: tuple[str, ...]) -> tuple[str | int, tuple[str, ...]]:
@@ -81,7 +83,9 @@ def _take(node: Node, steps: tuple[str, ...]) -> tuple[str | int, tuple[str, ...
     return steps[0], steps[1:]
 
 
-def _blocked(node: Node, path: Path, step: str | int, mark: Mark, is_last: bool) -> Problem | None:
+def _blocked(
+    node: Node, model: type[FileConfig], path: Path, step: str | int, mark: Mark, is_last: bool
+) -> Problem | None:
     """Why there is no way from `node` to `step`, if there is none."""
     if isinstance(node.value, list):
         if isinstance(step, int) and step < len(node.value):
@@ -96,7 +100,7 @@ def _blocked(node: Node, path: Path, step: str | int, mark: Mark, is_last: bool)
         if step == "policy" and isinstance(named := dict(node.children()).get("policies", Node({}, mark)).value, dict):
             for name in list(named)[:1]:
                 return Problem(mark, (step,), f"the file has `policies`: write policies.{name}.engine and so on")
-    if not is_last and step not in node.value and takes_any_name(path):
+    if not is_last and step not in node.value and takes_any_name(model, path):
         return unknown(mark, (*path, step), "unknown name", str(step), node.value)
     return None
 

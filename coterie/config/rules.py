@@ -35,9 +35,10 @@ def find_mismatches(data: Mapping[str, Any], *, is_whole: bool = True, knows_par
 
     Without `is_whole` a file is missing, so what is not there is no mistake; without `knows_parts` a plugin is.
     """
+    of_worlds = [*_trained(data), *_policy_of_worlds(data)]
     data = expand_shorthands(dict(data))
     seats = [(i, s) for i, s in enumerate(_list(data.get("seats"))) if isinstance(s, Mapping)]
-    found = [*_two_ways(data), *_no_seats(data), *_same_names(seats)]
+    found = [*of_worlds, *_two_ways(data), *_no_seats(data), *_same_names(seats)]
     found += _unknown_policies(seats, data.get("policies")) if is_whole else ()
     return [*found, *(_unknown_personas(seats) if knows_parts else ())]
 
@@ -49,6 +50,21 @@ def check(config: ExperimentConfig) -> list[Mismatch]:
         _able_engines, _able_protocols, _known_judge, _societies_once, _parts_once,
     )  # fmt: skip
     return [mismatch for rule in rules for mismatch in rule(config)]
+
+
+def _trained(data: Mapping[str, Any]) -> Iterator[Mismatch]:
+    if "learning" in data:
+        message = "is for worlds (files with `env`): a society (a file with `benchmark`) is not trained"
+        yield Mismatch(("learning",), message, is_key=True)
+
+
+def _policy_of_worlds(data: Mapping[str, Any]) -> Iterator[Mismatch]:
+    policy = data.get("policy")
+    message = "is a policy of worlds (files with `env`); that of a society has engine, model and sampling"
+    if isinstance(policy, str) and policy in registry.names("policy"):
+        yield Mismatch(("policy",), f"{policy} {message}")
+    elif isinstance(policy, Mapping) and "kind" in policy:
+        yield Mismatch(("policy", "kind"), f"{got(policy['kind'])} {message}", is_key=True)
 
 
 def _two_ways(data: Mapping[str, Any]) -> Iterator[Mismatch]:

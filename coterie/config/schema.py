@@ -13,6 +13,7 @@ from coterie.types import Sampling
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+_EXTENDS = {"type": "string", "description": "A file, relative to this one, that this one is laid on."}
 # Society S<k> of MachineSoM (arXiv 2310.02124, section 2): three agents, of whom k - 1 are easy-going.
 SOCIETIES = {"S1": (3, 0), "S2": (2, 1), "S3": (1, 2), "S4": (0, 3)}
 
@@ -69,22 +70,27 @@ class SeatConfig(Config):
     """How many agents sit here."""
 
 
-class BudgetConfig(Config):
+class TimeBudget(Config):
+    """How long a run may take; without a limit it takes as long as it needs."""
+
+    seconds: float | None = Field(None, gt=0)
+    """Wall time of one attempt; of a society only with `determinism: statistical`."""
+
+
+class BudgetConfig(TimeBudget):
     """Hard limits. Tokens count prompts and replies; a limit that is absent does not bind."""
 
     tokens: int | None = Field(None, ge=1)
     """For the whole run."""
     calls: int | None = Field(None, ge=1)
     """Replies of engines, for the whole run."""
-    seconds: float | None = Field(None, gt=0)
-    """Wall time of one attempt; only with `determinism: statistical`."""
     task_tokens: int | None = Field(None, ge=1)
     """For each task worked by each society."""
     task_calls: int | None = Field(None, ge=1)
 
 
-class ExperimentConfig(Config):
-    """One experiment file."""
+class FileConfig(Config):
+    """What every experiment file has, of a society or of a world."""
 
     # Built on first use, and again by the loader once plugins have registered more kinds.
     model_config = ConfigDict(defer_build=True)
@@ -94,9 +100,42 @@ class ExperimentConfig(Config):
     seed: int = Field(0, ge=0, lt=2**31)
     """Where all randomness of the run is counted from."""
     determinism: Literal["exact", "statistical"] = "statistical"
-    """`exact` repeats a run token by token, also after a crash; `statistical` batches as calls come, and is faster."""
+    """`exact` repeats a run bit by bit, also after a crash; `statistical` batches as calls come, and is faster."""
     imports: tuple[str, ...] = ()
     """Plugin modules: paths of .py files relative to this file, or importable names."""
+    budget: TimeBudget = TimeBudget()
+    executor: Annotated[KindConfig, OneOf("executor")] = Field(default="local")  # type: ignore[assignment]
+    """Where the work is done."""
+    track: tuple[Annotated[KindConfig, OneOf("tracker")], ...] = ()
+    """Where metrics are sent besides the journal."""
+    # Not dumped: each of its experiments is a run of its own, which knows nothing of the others.
+    sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict, exclude=True)
+    """Fields by path, each with its values: `coterie sweep` runs every combination."""
+
+
+class WorldConfig(FileConfig):
+    """The experiment file of a world, whose agents act at once and learn: one with the section `env`."""
+
+    env: Annotated[KindConfig, OneOf("env")]
+    """Where the agents act."""
+    policy: Annotated[KindConfig, OneOf("policy")]
+    """What all of them act by."""
+    learning: Annotated[KindConfig, OneOf("learner")]
+    """How the policy is trained."""
+    checkpoint_every: int = Field(10, ge=1)
+    """Iterations from one checkpoint to the next: what a killed run does again, at most."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(handler(core))
+        schema["properties"]["extends"] = _EXTENDS
+        required = schema.pop("required")
+        return {**schema, "anyOf": [{"required": ["extends"]}, {"required": required}]}
+
+
+class ExperimentConfig(FileConfig):
+    """The experiment file of a society, which works a benchmark."""
+
     policies: dict[Name, PolicyConfig] = Field(min_length=1)
     """Policies by name. A single one may be written as `policy:`; seats need not name it then."""
     seats: tuple[SeatConfig, ...] = Field(min_length=1)
@@ -112,13 +151,6 @@ class ExperimentConfig(Config):
     probes: tuple[Annotated[KindConfig, OneOf("probe")], ...] = ()
     """What agents are asked about their own answers once an episode is over (`coterie ls probes`)."""
     budget: BudgetConfig = BudgetConfig()
-    executor: Annotated[KindConfig, OneOf("executor")] = Field(default="local")  # type: ignore[assignment]
-    """Where the work is done."""
-    track: tuple[Annotated[KindConfig, OneOf("tracker")], ...] = ()
-    """Where metrics are sent besides the journal."""
-    # Not dumped: each of its experiments is a run of its own, which knows nothing of the others.
-    sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict, exclude=True)
-    """Fields by path, each with its values: `coterie sweep` runs every combination."""
 
     @model_validator(mode="before")
     @classmethod
@@ -133,7 +165,7 @@ class ExperimentConfig(Config):
         fields["policy"] = {**policy, "description": "Short for `policies: {default: ...}`."}
         seats = fields["seats"]
         fields["seats"] = {"anyOf": [seats, {"enum": list(SOCIETIES)}], "description": seats.pop("description")}
-        fields["extends"] = {"type": "string", "description": "A file, relative to this one, that this one is laid on."}
+        fields["extends"] = _EXTENDS
         required = [name for name in schema.pop("required") if name != "policies"]
         whole = {"required": required, "oneOf": [{"required": ["policies"]}, {"required": ["policy"]}]}
         return {**schema, "anyOf": [{"required": ["extends"]}, whole]}

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from coterie import registry
 from coterie.config.base import OneOf
-from coterie.config.schema import ExperimentConfig
+from coterie.config.schema import ExperimentConfig, FileConfig, WorldConfig
 from coterie.config.tree import Node, Path
 
 
@@ -27,12 +27,19 @@ class Spot:
     parent: Any
 
 
+def file_model(root: Node) -> type[FileConfig]:
+    """What kind of file this is: of a world where it has `env`, or `learning` and no benchmark."""
+    sections = dict(root.children())
+    is_world = "env" in sections or ("learning" in sections and "benchmark" not in sections)
+    return WorldConfig if is_world else ExperimentConfig
+
+
 def locate(loc: tuple[int | str, ...], root: Node) -> Spot:
     """Where a location of pydantic's is in the file.
 
     Locations also hold tags and labels of unions, which are no keys of the file.
     """
-    kind: Any = ExperimentConfig
+    kind: Any = file_model(root)
     parent: Any = None
     path: Path = ()
     for index, step in enumerate(loc):
@@ -47,22 +54,25 @@ def locate(loc: tuple[int | str, ...], root: Node) -> Spot:
     return Spot(_as_written(path, root), kind, parent)
 
 
-def takes_any_name(path: Path) -> bool:
+def takes_any_name(model: type[FileConfig], path: Path) -> bool:
     """Whether the value at `path` is a mapping whose keys a person chooses."""
-    return get_origin(_bare(_at(path))) is dict
+    return get_origin(_bare(_at(model, path))) is dict
 
 
-def may_be_kind(path: Path) -> bool:
+def may_be_kind(model: type[FileConfig], path: Path) -> bool:
     """Whether the value at `path` holds a registered part, or lies inside one."""
-    kind = _at(path)
+    kind = _at(model, path)
     return kind is None or one_of(kind) is not None
 
 
 def keys(kind: Any) -> list[str]:
     """The keys that a mapping of this type may have."""
-    model = _model(kind)
+    options = _alternatives(kind)
+    model = _model(options[0]) if len(options) == 1 else None
     fields = list(model.model_fields) if model else []
-    return [*fields, "extends", "policy"] if model is ExperimentConfig else fields
+    if model is None or not issubclass(model, FileConfig):
+        return fields
+    return [*fields, "extends", *(["policy"] if model is ExperimentConfig else [])]
 
 
 def choices(kind: Any) -> list[str]:
@@ -80,15 +90,15 @@ def one_of(kind: Any) -> OneOf | None:
     return next((item for item in extras if isinstance(item, OneOf)), None)
 
 
-def default_kind(path: Path) -> str | None:
+def default_kind(model: type[FileConfig], path: Path) -> str | None:
     """The name of the part that stands at `path` if the file says nothing there."""
-    parent = _model(_at(path[:-1]))
+    parent = _model(_at(model, path[:-1]))
     field = parent.model_fields.get(str(path[-1])) if parent else None
     return field.default if field and isinstance(field.default, str) and one_of(_type_of(field)) else None
 
 
-def _at(path: Path) -> Any:
-    kind: Any = ExperimentConfig
+def _at(model: type[FileConfig], path: Path) -> Any:
+    kind: Any = model
     for step in path:
         kind = _below(kind, step)
     return kind

@@ -8,7 +8,7 @@ from typing import Any
 
 from coterie.config.load import load, loads
 from coterie.experiments.attempt import find_run, load_resolved, prepare, start
-from coterie.experiments.display import make_display
+from coterie.experiments.display import check_mode
 from coterie.experiments.folder import RunFolder
 from coterie.experiments.progress import read_state
 from coterie.journal import Journal
@@ -46,11 +46,28 @@ class Run:
 
         return _shape(self._read(episode_rows), frame)
 
+    def iterations(self, *, frame: bool = False) -> Any:
+        """Of a training, one row per iteration: agent-steps, episodes, `metrics.success`, `learning.kl`, ..."""
+        from coterie.experiments.training_record import iteration_rows
+
+        return _shape(self._read(iteration_rows), frame)
+
     def metrics(self, *, frame: bool = False) -> Any:
-        """One row per society and metric, with its interval where it has one."""
+        """One row per society and metric, with its interval where it has one; of a training one per final metric."""
         from coterie.experiments.rows import metric_rows
 
         return _shape(metric_rows(self.summary()), frame)
+
+    def evaluate(self, **conditions: Any) -> dict[str, Any]:
+        """Of a training, fly its policy, as `coterie eval` does; what it writes.
+
+        Args:
+            **conditions: See `evaluation_worlds.Conditions`: `densities=(0.2, 0.4)`, `drones=(8, 16)`, ...
+        """
+        from coterie.experiments.evaluation import evaluate
+        from coterie.experiments.evaluation_worlds import Conditions
+
+        return evaluate(self.folder, Conditions(**conditions))
 
     def summary(self) -> dict[str, Any]:
         """Everything the report shows, as in `report/summary.json`."""
@@ -95,8 +112,9 @@ def run(
     """
     source = None if isinstance(experiment, Mapping) else Path(experiment)
     loaded = loads(experiment, overrides) if isinstance(experiment, Mapping) else load(experiment, overrides)
+    check_mode(display)
     folder = prepare(loaded, Path(runs), source)
-    start(loaded, folder, make_display(display))
+    start(loaded, folder, display)
     return Run(folder.path)
 
 
@@ -110,5 +128,5 @@ def resume(run: str | Path | Run, *, display: str = "none", **overrides: Any) ->
     """
     folder = run.folder if isinstance(run, Run) else find_run(Path(run))
     loaded = load_resolved(folder, overrides)
-    start(loaded, folder, make_display(display), is_new=False)
+    start(loaded, folder, display, is_new=False)
     return Run(folder.path)

@@ -12,10 +12,11 @@ from pathlib import Path
 from coterie.config.load import Loaded, loads
 from coterie.config.overrides import Overrides
 from coterie.config.problems import InvalidConfig
+from coterie.config.schema import WorldConfig
 from coterie.errors import ConfigError, EnvironmentMissing, ResumeError
-from coterie.experiments.display import Display
+from coterie.experiments.continuation import Ending, save_resolved
+from coterie.experiments.display import check_mode
 from coterie.experiments.folder import RunFolder
-from coterie.experiments.run import Ending, execute, save_resolved
 
 
 def prepare(loaded: Loaded, runs: Path, source: Path | None = None) -> RunFolder:
@@ -78,12 +79,19 @@ def load_resolved(folder: RunFolder, overrides: Overrides = ()) -> Loaded:
         ) from None  # fmt: skip
 
 
-def start(loaded: Loaded, folder: RunFolder, display: Display, *, is_new: bool = True) -> Ending:
+def start(loaded: Loaded, folder: RunFolder, display: str = "none", *, is_new: bool = True) -> Ending:
     """One attempt, also where an event loop is running already (a notebook).
 
     A new run whose first attempt does not begin, for want of a tracker or a good config, leaves no folder.
+
+    Args:
+        loaded: The experiment.
+        folder: Its run folder.
+        display: `auto`, `rich`, `plain` or `none`.
+        is_new: Whether this is the first attempt.
     """
     try:
+        check_mode(display)
         return _start(loaded, folder, display)
     except BaseException:
         if is_new and not folder.status.exists():
@@ -91,13 +99,29 @@ def start(loaded: Loaded, folder: RunFolder, display: Display, *, is_new: bool =
         raise
 
 
-def _start(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
-    with display:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return execute(loaded, folder, display)
-        return _in_thread(lambda: execute(loaded, folder, display))
+def _start(loaded: Loaded, folder: RunFolder, display: str) -> Ending:
+    work = _train if isinstance(loaded.config, WorldConfig) else _execute
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work(loaded, folder, display)
+    return _in_thread(lambda: work(loaded, folder, display))
+
+
+def _execute(loaded: Loaded, folder: RunFolder, display: str) -> Ending:
+    from coterie.experiments.display import make_display
+    from coterie.experiments.run import execute
+
+    with make_display(display) as shown:
+        return execute(loaded, folder, shown)
+
+
+def _train(loaded: Loaded, folder: RunFolder, display: str) -> Ending:
+    from coterie.experiments.display_training import make_training_display
+    from coterie.experiments.training import train
+
+    with make_training_display(display) as shown:
+        return train(loaded, folder, shown)
 
 
 def _in_thread(work: Callable[[], Ending]) -> Ending:

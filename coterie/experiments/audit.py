@@ -7,8 +7,9 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from coterie.errors import JournalError
+from coterie.errors import JournalError, ResumeError
 from coterie.experiments.folder import RunFolder
+from coterie.experiments.training_record import TrainingRecord, check_checkpoint, is_of_world, read_training
 from coterie.journal import Journal
 
 _VERDICT = "verdict/"
@@ -27,8 +28,38 @@ def audit(folder: RunFolder) -> tuple[str, list[str]]:
         except (JournalError, OSError, ValueError) as error:
             return "", [f"the journal cannot be read: {error}"]
         if not faults:
-            faults += check_references(journal)
+            faults += _check_facts(folder, journal)
         return digest, faults + list(_check_status(folder, digest))
+
+
+def _check_facts(folder: RunFolder, journal: Journal) -> list[str]:
+    if not is_of_world(journal.get("run") or {}):
+        return check_references(journal)
+    try:
+        return [*_check_iterations(journal), *_check_checkpoints(folder, read_training(journal))]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return [f"a payload has not the form it should have: {type(error).__name__}: {error}"]
+
+
+def _check_iterations(journal: Journal) -> Iterator[str]:
+    steps = 0
+    for number, fact in enumerate(journal.facts("iteration"), 1):
+        if (fact.key, fact.payload["iteration"]) != (f"iteration/{number:08d}", number):
+            yield f"{fact.key!r} stands where iteration {number} should"
+            return
+        if fact.payload["agent_steps"] <= steps:
+            yield f"{fact.key!r} has no more agent-steps than the one before it"
+        steps = fact.payload["agent_steps"]
+
+
+def _check_checkpoints(folder: RunFolder, record: TrainingRecord) -> Iterator[str]:
+    """The last one and the best one are on disk, and are those that were journalled."""
+    kept = {found.iteration: found for found in (record.last, record.best and record.best[0]) if found}
+    for checkpoint in kept.values():
+        try:
+            check_checkpoint(folder, checkpoint)
+        except ResumeError as error:
+            yield f"{error.what} ({error.where})"
 
 
 def check_references(journal: Journal) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+Row = dict[str, Any]
 
-def differences(path: str, values: Sequence[Any]) -> Iterator[dict[str, Any]]:
+
+def differences(path: str, values: Sequence[Any]) -> Iterator[Row]:
     """Rows of `path` and `values` (None where one lacks it): every leaf that is not the same in all of `values`."""
     if all(isinstance(value, dict) for value in values):
         for key in sorted({key for value in values for key in value}):
@@ -16,3 +18,19 @@ def differences(path: str, values: Sequence[Any]) -> Iterator[dict[str, Any]]:
             yield from differences(f"{path}[{i}]", items)
     elif any(value != values[0] for value in values):
         yield {"path": path, "values": list(values)}
+
+
+def within_kinds(rows: Sequence[Row]) -> list[Row]:
+    """Without the fields of parts that are not even of one kind, unless parts of the same kind differ in them."""
+    kinds = {row["path"]: row["values"] for row in rows if row["path"].endswith(".kind")}
+    return [row for row in rows if all(_tells(row["values"], kind) for kind in _above(row["path"], kinds))]
+
+
+def _above(path: str, kinds: Mapping[str, Sequence[Any]]) -> list[Sequence[Any]]:
+    """The kinds of the parts to which a field belongs, where these are not the same."""
+    return [values for other, values in kinds.items() if other != path and path.startswith(other.removesuffix("kind"))]
+
+
+def _tells(values: Sequence[Any], kinds: Sequence[Any]) -> bool:
+    pairs = list(zip(kinds, values, strict=True))
+    return any(kind == other and value != another for kind, value in pairs for other, another in pairs)

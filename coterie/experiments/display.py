@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, cast, get_args
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -30,7 +30,7 @@ from coterie.experiments.display_plain import (
 from coterie.experiments.tally import SocietyView, Standing, Tally, View
 from coterie.orchestration.supervisor import Observer
 
-Mode = Literal["auto", "rich", "plain", "none"]
+Mode = Literal["rich", "plain", "none"]
 _REFRESHES = 4
 _BAR_WIDTH = 24
 
@@ -64,15 +64,28 @@ def make_display(mode: str = "auto", console: Console | None = None) -> Display:
         ConfigError: an unknown mode.
     """
     console = console or Console(stderr=True)
-    if mode == "auto":
-        mode = "rich" if console.is_terminal and sys.stdout.isatty() and not os.environ.get("CI") else "plain"
-    if mode == "rich":
+    settled = settle_mode(mode, console)
+    if settled == "rich":
         return RichDisplay(console)
-    if mode == "plain":
-        return PlainDisplay(console.file)
-    if mode == "none":
-        return NoDisplay()
-    raise ConfigError(f"there is no display {mode!r}", where="--display", remedy="known: auto, rich, plain, none")
+    return PlainDisplay(console.file) if settled == "plain" else NoDisplay()
+
+
+def settle_mode(mode: str, console: Console) -> Mode:
+    """What `auto` stands for there; see `make_display`."""
+    check_mode(mode)
+    if mode == "auto":
+        return "rich" if console.is_terminal and sys.stdout.isatty() and not os.environ.get("CI") else "plain"
+    return cast(Mode, mode)
+
+
+def check_mode(mode: str) -> None:
+    """Refuse a display that there is not.
+
+    Raises:
+        ConfigError: an unknown mode.
+    """
+    if mode not in ("auto", *get_args(Mode)):
+        raise ConfigError(f"there is no display {mode!r}", where="--display", remedy="known: auto, rich, plain, none")
 
 
 class NoDisplay(Tally):
@@ -137,7 +150,7 @@ def _table(view: View) -> Table:
     table = Table.grid(padding=(0, 2))
     for justify in ("left", "left", "right", "right", "right"):
         table.add_column(justify=justify, no_wrap=True)
-    table.add_row(*(Text(head, style="dim") for head in ("society", "", "done", "right", "round")))
+    table.add_row(*(Text(head, style="dim") for head in ("society", "", "done", view.success, "round")))
     for society in view.societies[:MAX_SOCIETIES]:
         table.add_row(*_row(society))
     if (more := len(view.societies) - MAX_SOCIETIES) > 0:

@@ -4,6 +4,7 @@
   config.yaml      the experiment file as given        resolved.json   every field, defaults filled in
   journal.sqlite   the truth                           STATUS.json     a glance, rewritten as the run goes
   report/          derived, can be made again at any time
+  checkpoints/     of a training: the last one and the best one
 """
 
 from __future__ import annotations
@@ -79,6 +80,10 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.path / "report"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
 
     @property
     def status(self) -> Path:

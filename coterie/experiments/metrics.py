@@ -16,6 +16,8 @@ from coterie.experiments.deception import deception_facts
 from coterie.experiments.record import RunRecord, read_record, whole_replies
 from coterie.experiments.societies import society_facts
 from coterie.experiments.telemetry import read_telemetry
+from coterie.experiments.training_record import is_of_world
+from coterie.experiments.training_summary import summarise_training
 from coterie.journal import Journal
 from coterie.types import Turn
 
@@ -28,14 +30,15 @@ def summarize(journal: Journal) -> dict[str, Any]:
 
     A run that is not finished gives a summary of what is there: `facts.totals` says how much of it.
     """
-    record = read_record(journal)
-    summary = {
-        "version": SUMMARY_VERSION,
-        "facts": summarize_facts(record),
-        "telemetry": read_telemetry(journal, record),
-    }
-    tidied: dict[str, Any] = tidy(summary)
+    tidied: dict[str, Any] = tidy({"version": SUMMARY_VERSION, **_summarize(journal)})
     return tidied
+
+
+def _summarize(journal: Journal) -> dict[str, Any]:
+    if is_of_world(journal.get("run") or {}):
+        return summarise_training(journal)
+    record = read_record(journal)
+    return {"facts": summarize_facts(record), "telemetry": read_telemetry(journal, record)}
 
 
 def summarize_facts(record: RunRecord) -> dict[str, Any]:

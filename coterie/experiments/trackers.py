@@ -54,16 +54,58 @@ def metrics_of(view: View) -> dict[str, float]:
     }
 
 
-class Trackers(Tally):
-    """All trackers of a run as one observer. The step of a point is the number of turns in the journal.
-
-    Use as a context: entering starts every tracker, leaving closes them. Say how the run ended with `status` before.
+class Feed:
+    """All trackers of a run as one, behind queues of their own.
 
     Args:
         configs: The section `track`.
         folder: The run folder; its name is the run's name.
         config: The experiment's config without secrets, for trackers that show it.
         say: Told once of a tracker that failed later.
+    """
+
+    def __init__(
+        self, configs: Sequence[KindConfig], folder: Path, config: Mapping[str, Any], say: Callable[[str], None]
+    ) -> None:
+        self._configs, self._folder, self._config, self._say = configs, folder, config, say
+        self._lines: list[_Line] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._lines)
+
+    def open(self) -> None:
+        """Start every tracker.
+
+        Raises:
+            EnvironmentMissing: one cannot start; those before it are closed again.
+        """
+        try:
+            for config in self._configs:
+                tracker = _start(config, self._folder, self._config)
+                self._lines.append(_Line(config.kind, tracker, self._say))
+        except BaseException:
+            self.close({"status": "failed"})
+            raise
+
+    def send(self, metrics: Metrics, step: int) -> None:
+        """One point of each metric; steps rise."""
+        for line in self._lines:
+            line.send(metrics, step)
+
+    def close(self, summary: Mapping[str, Any]) -> None:
+        """The last values, with `status`; trackers are closed."""
+        lines, self._lines = self._lines, []
+        for line in lines:
+            line.finish(summary)
+
+
+class Trackers(Tally):
+    """A feed as an observer of a run. The step of a point is the number of turns in the journal.
+
+    Use as a context: entering starts every tracker, leaving closes them. Say how the run ended with `status` before.
+    For the arguments see `Feed`.
     """
 
     def __init__(
@@ -75,9 +117,8 @@ class Trackers(Tally):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(clock)
-        self._configs, self._folder, self._config, self._say = configs, folder, config, say
+        self._feed = Feed(configs, folder, config, say)
         self._now, self._sent_at = clock, clock()
-        self._lines: list[_Line] = []
         self.status = "stopped"
         """How the run ended; `failed` if the context is left by an exception."""
 
@@ -87,13 +128,7 @@ class Trackers(Tally):
         Raises:
             EnvironmentMissing: one cannot start; those before it are closed again.
         """
-        try:
-            for config in self._configs:
-                tracker = _start(config, self._folder, self._config)
-                self._lines.append(_Line(config.kind, tracker, self._say))
-        except BaseException:
-            self._finish("failed")
-            raise
+        self._feed.open()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -110,21 +145,18 @@ class Trackers(Tally):
         self._send_if_due()
 
     def _send_if_due(self) -> None:
-        if self._lines and self._now() - self._sent_at >= _EVERY:
+        if self._feed.is_open and self._now() - self._sent_at >= _EVERY:
             self._sent_at = self._now()
             self._send(self.view())
 
     def _send(self, view: View) -> None:
-        for line in self._lines:
-            line.send(metrics_of(view), view.turns)
+        self._feed.send(metrics_of(view), view.turns)
 
     def _finish(self, status: str) -> None:
         view = self.view()
         if view.turns:
             self._send(view)
-        lines, self._lines = self._lines, []
-        for line in lines:
-            line.finish({**metrics_of(view), "status": status})
+        self._feed.close({**metrics_of(view), "status": status})
 
 
 def _start(config: KindConfig, folder: Path, experiment: Mapping[str, Any]) -> Tracker:

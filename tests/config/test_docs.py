@@ -34,6 +34,14 @@ def test_the_page_shows_the_example_as_init_writes_it() -> None:
     assert example().rstrip() in (DOCS / "experiment-file.md").read_text("utf-8")
 
 
+def test_the_example_in_examples_and_in_the_readme_is_the_one_that_init_writes() -> None:
+    root = DOCS.parent
+    path = root / "examples" / "society.yaml"
+    # Neither Windows nor a downloaded archive has links.
+    assert path.read_text("utf-8") == example() and not path.is_symlink()
+    assert f"```yaml\n{example()}```" in (root / "README.md").read_text("utf-8")
+
+
 def test_every_section_of_the_example_has_its_own_heading() -> None:
     root, _ = parse(example(), "example")
     headings = [

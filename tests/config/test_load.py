@@ -5,7 +5,7 @@ import pytest
 
 from coterie.config.load import json_schema, load, loads
 from coterie.config.problems import InvalidConfig
-from coterie.config.schema import ExperimentConfig
+from coterie.config.schema import ExperimentConfig, WorldConfig
 from coterie.errors import ConfigError
 from coterie.experiments.cli.init import example
 
@@ -266,7 +266,8 @@ def test_the_schema_accepts_the_example_and_refuses_what_the_loader_refuses() ->
 
 
 def test_the_schema_describes_every_field() -> None:
-    schema = json_schema()
-    assert set(ExperimentConfig.model_fields) <= set(schema["properties"])
-    fields = schema["properties"].items()
-    assert [name for name, field in fields if "description" not in field and "$ref" not in field] == []
+    definitions = json_schema()["$defs"]
+    for model in (ExperimentConfig, WorldConfig):
+        fields = definitions[model.__name__]["properties"]
+        assert set(model.model_fields) <= set(fields)
+        assert [name for name, field in fields.items() if "description" not in field and "$ref" not in field] == []

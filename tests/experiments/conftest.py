@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import coterie
 from coterie.agents.seats import Agent
 from coterie.experiments.folder import RunFolder
 from coterie.journal import Fact, Journal, Note
@@ -76,6 +79,28 @@ def run_fact(num_tasks: int) -> Fact:
         for label, agents in SOCIETIES.items()
     ]
     return Fact("run", "run", {"config": {"name": "trial", "seed": 0}, "tasks": num_tasks, "societies": societies})
+
+
+TINY: dict[str, Any] = {
+    "name": "tiny", "seed": 1, "checkpoint_every": 2,
+    "env": {"kind": "quad_swarm_v0", "num_envs": 4, "num_drones": 2, "num_neighbours": 1, "seconds": 0.3,
+            "obstacles": {}, "replay": {"before": 0.1, "every": 0.05, "floor_limit": None}},
+    "policy": {"kind": "attention", "preset": "micro"},
+    "learning": {"kind": "ippo", "agent_steps": 640, "rollout": 16, "minibatch": 64, "epochs": 1},
+}  # fmt: skip
+"""A training of five iterations, with a checkpoint after the second, the fourth and the last."""
+
+
+@pytest.fixture(scope="session")
+def make_tiny() -> Callable[[], dict[str, Any]]:
+    """Makes configs of a tiny training, to be changed as you like."""
+    return lambda: copy.deepcopy(TINY)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A tiny training that is finished. It stays as it is: copy what you damage."""
+    return coterie.run(TINY, runs=tmp_path_factory.mktemp("trained")).folder
 
 
 @pytest.fixture

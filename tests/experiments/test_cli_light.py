@@ -146,7 +146,9 @@ def test_init_makes_a_folder_that_is_named_with_a_slash_and_overwrites_nothing_i
 def test_schema_prints_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
-    assert schema["$schema"].startswith("https://json-schema.org/") and "seats" in schema["properties"]
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert "seats" in schema["$defs"]["ExperimentConfig"]["properties"]
+    assert "env" in schema["$defs"]["WorldConfig"]["properties"]
 
 
 @pytest.mark.parametrize("kind", ["engines", "engine"])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from coterie.experiments.folder import RunFolder
-    from coterie.experiments.record import RunRecord
+    from coterie.journal import Journal
+
+T = TypeVar("T")
 
 
 def compare(
@@ -25,33 +28,74 @@ def compare(
         help="Where the page is written; default: report/comparison.html of the first run.",
     ),
 ) -> None:
-    """Compare runs: one table and one picture, paired tests, cost, and what differs in their configs."""
+    """Compare runs: one table and one picture, paired tests, cost, and what differs in their configs.
+
+    Trainings: their metrics in the end with intervals over seeds, and learning curves.
+    """
     from coterie.errors import ConfigError
-    from coterie.experiments.contrasts import contrast
     from coterie.experiments.folder import RunFolder
-    from coterie.experiments.metrics import tidy
-    from coterie.experiments.settings import check_same_tasks
 
     if len(runs) < 2:
         raise ConfigError("there is nothing to compare a run with", remedy="name at least two runs")
     folders = [RunFolder.find(Path(run)) for run in runs]
-    records = [read(folder) for folder in folders]
-    found = contrast(records)
-    check_same_tasks(records)
-    show(tidy(found), as_json, out or folders[0].report / "comparison.html")
+    show(folders, as_json, out or folders[0].report / "comparison.html")
 
 
-def read(folder: RunFolder) -> RunRecord:
-    """A run's facts."""
-    from coterie.experiments.record import read_record
+def show(folders: Sequence[RunFolder], as_json: bool, page: Path, *, pool: bool | None = None) -> None:
+    """Print what runs show beside each other as a table and write its page, or print it as JSON."""
+    from coterie.experiments.training_comparison import check_same_kind
+
+    if check_same_kind([facts for folder in folders if (facts := _read(folder, _facts))]):
+        _show_trainings(folders, as_json, page)
+    else:
+        _show_societies(folders, as_json, page, pool)
+
+
+def _read(folder: RunFolder, view: Callable[[Journal], T]) -> T:
     from coterie.journal import Journal
 
     with Journal.read(folder.journal) as journal:
-        return read_record(journal)
+        return view(journal)
 
 
-def show(found: dict[str, object], as_json: bool, page: Path) -> None:
-    """Print a comparison as a table and write its page, or print it as JSON."""
+def _facts(journal: Journal) -> dict[str, Any]:
+    return journal.get("run") or {}
+
+
+def _show_trainings(folders: Sequence[RunFolder], as_json: bool, page: Path) -> None:
+    from coterie.experiments.metrics import tidy
+    from coterie.experiments.training_comparison import contrast_trainings
+    from coterie.experiments.training_record import read_training
+
+    found, groups = contrast_trainings([_read(folder, read_training) for folder in folders])
+    if as_json:
+        print(json.dumps(tidy(found), indent=2))
+        return
+    from rich.console import Console
+
+    from coterie.experiments.folder import write_json
+    from coterie.experiments.marl_eval import as_marl_eval
+    from coterie.experiments.report.learning import learning_picture
+    from coterie.experiments.report.training_terminal import print_trainings
+
+    print_trainings(tidy(found), Console())
+    picture = page.with_suffix(".png")
+    picture.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    picture.write_bytes(learning_picture(groups))
+    write_json(page.with_suffix(".marl_eval.json"), as_marl_eval(groups))
+    print(f"picture: {picture}")
+
+
+def _show_societies(folders: Sequence[RunFolder], as_json: bool, page: Path, pool: bool | None) -> None:
+    from coterie.experiments.contrasts import contrast
+    from coterie.experiments.metrics import tidy
+    from coterie.experiments.record import read_record
+    from coterie.experiments.settings import check_same_tasks
+
+    records = [_read(folder, read_record) for folder in folders]
+    found = tidy(contrast(records, pool=pool))
+    if pool is None:
+        check_same_tasks(records)
     if as_json:
         print(json.dumps(found, indent=2))
         return

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from coterie.journal import Journal
 
 if TYPE_CHECKING:
+    from coterie.experiments.continuation import Ending
     from coterie.experiments.folder import RunFolder
-    from coterie.experiments.run import Ending
 
 # An attempt that was interrupted ends the command like a program that Ctrl-C killed; one out of budget did its work.
 _EXIT_CODES = {"interrupted": 130}
@@ -20,11 +20,10 @@ def finish(folder: RunFolder, ending: Ending, report: bool = True) -> int:
     from rich.console import Console
 
     from coterie.experiments.metrics import summarize
-    from coterie.experiments.report import write_report
-    from coterie.experiments.report.terminal import print_summary
+    from coterie.experiments.report import print_report, write_report
 
     with Journal.read(folder.journal) as journal:
-        print_summary(summarize(journal), Console())
+        print_report(summarize(journal), Console())
     print()
     if report:
         print(f"report  {write_report(folder)}")

@@ -59,17 +59,19 @@ def show(
     run: str = _RUN,
     task: str = typer.Option("", "--task", help="Only this task."),
     society: str = typer.Option("", "--society", help="Only this society."),
-    kind: str = typer.Option("episode", "--kind", help="episode, turn, verdict, run, attempt, failure, ..."),
+    kind: str = typer.Option("", "--kind", help="episode, turn, verdict, run, attempt, failure, ...; of a training "
+                             "iteration, checkpoint, run, attempt; default: the first of these."),
     limit: int = typer.Option(10, "--limit", min=1, help="At most so many records."),
     as_json: bool = _AS_JSON,
-) -> None:
+) -> None:  # fmt: skip
     """Print what was said, as transcripts of episodes or as records of one kind."""
     from coterie.experiments import transcripts
     from coterie.experiments.folder import RunFolder
     from coterie.journal import Journal
 
-    selection = transcripts.Selection(kind, task, society)
     with Journal.read(RunFolder.find(Path(run)).journal) as journal:
+        kind = kind or transcripts.main_kind(journal)
+        selection = transcripts.Selection(kind, task, society)
         if as_json:
             print(json.dumps(list(islice(transcripts.select(journal, selection), limit)), indent=2))
             return
@@ -89,12 +91,19 @@ def export(
     out: Path | None = typer.Option(None, "--out", help="Where to write; default: `export` in the run folder."),
     as_json: bool = _AS_JSON,
 ) -> None:
-    """Write the tables turns, verdicts and episodes, or each society's results as another program writes them."""
+    """Write the tables turns, verdicts and episodes, or each society's results as another program writes them.
+
+    Of a training run: the table iterations.
+    """
+    from coterie.errors import ConfigError
     from coterie.experiments.folder import RunFolder
+    from coterie.experiments.training_record import is_of_world
     from coterie.journal import Journal
 
     folder = RunFolder.find(Path(run))
     with Journal.read(folder.journal) as journal:
+        if to in (Format.LM_EVAL, Format.INSPECT) and is_of_world(journal.get("run") or {}):
+            raise ConfigError("a training run has no answers", where=f"--to {to}", remedy="take jsonl or parquet")
         files = _writer(to)(journal, out or folder.path / "export")
     print(json.dumps([str(file) for file in files], indent=2) if as_json else "\n".join(map(str, files)))
 

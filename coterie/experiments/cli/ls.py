@@ -9,6 +9,8 @@ import typer
 from coterie import text
 from coterie.errors import ConfigError
 
+_ODD = {"attention": "attention", "policy": "policies"}
+
 
 def ls(
     kind: str = typer.Argument("", metavar="[KIND]", help="engines, personas, protocols, ...; without it, the kinds."),
@@ -50,4 +52,4 @@ def _plurals() -> dict[str, str]:
     """The kinds that have parts, and how they are listed."""
     from coterie import registry
 
-    return {k: k if k == "attention" else f"{k}s" for k in registry.KINDS if registry.names(k)}
+    return {kind: _ODD.get(kind, f"{kind}s") for kind in registry.KINDS if registry.names(kind)}

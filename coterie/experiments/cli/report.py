@@ -14,7 +14,7 @@ def report(
 ) -> None:
     """Make the report anew from the journal, also while the run goes, and print its summary."""
     from coterie.experiments.folder import RunFolder
-    from coterie.experiments.report import write_report
+    from coterie.experiments.report import print_report, write_report
 
     folder = RunFolder.find(Path(run))
     page = write_report(folder)
@@ -24,7 +24,5 @@ def report(
         return
     from rich.console import Console
 
-    from coterie.experiments.report.terminal import print_summary
-
-    print_summary(json.loads(found), Console())
+    print_report(json.loads(found), Console())
     print(f"Report: {page}")

@@ -24,10 +24,9 @@ def resume(
     from coterie.config.load import load
     from coterie.experiments.attempt import find_run, load_resolved, start
     from coterie.experiments.cli.ending import finish
-    from coterie.experiments.display import make_display
 
     changes = settle(overrides, executor, unsafe)
     folder = find_run(run)
     loaded = load(path, changes) if path else load_resolved(folder, changes)
-    ending = start(loaded, folder, make_display(display), is_new=False)
+    ending = start(loaded, folder, display, is_new=False)
     raise typer.Exit(finish(folder, ending, report))

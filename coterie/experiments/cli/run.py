@@ -22,10 +22,10 @@ def run(
     from coterie.config.load import load
     from coterie.experiments.attempt import prepare, start
     from coterie.experiments.cli.ending import finish
-    from coterie.experiments.display import make_display
+    from coterie.experiments.display import check_mode
 
     loaded = load(path, settle(overrides, executor, unsafe))
-    shown = make_display(display)
+    check_mode(display)
     folder = prepare(loaded, runs, source=path)
-    ending = start(loaded, folder, shown)
+    ending = start(loaded, folder, display)
     raise typer.Exit(finish(folder, ending, report))

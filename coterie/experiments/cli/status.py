@@ -42,17 +42,45 @@ def status(
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
-    if "done" not in row:
+    if row["status"] == "unreadable":
         return row["run"], row["status"], row["reason"]
-    episodes = f"{row['done']}/{row['total']}"
-    return row["run"], row["status"], episodes, str(row["turns"]), str(row["attempts"]), row["started"] or ""
+    done = f"{row['done']}/{row['total']}" if "done" in row else _steps(row)
+    return row["run"], row["status"], done, str(row.get("turns", "")), str(row["attempts"]), row["started"] or ""
+
+
+def _steps(training: dict[str, Any]) -> str:
+    from coterie.experiments.display_plain import short
+
+    return f"{short(training['agent_steps'])}/{short(training['planned'])} steps"
 
 
 def _lines(progress: dict[str, Any]) -> Iterable[str]:
     reason = f": {progress['reason']}" if progress["reason"] else ""
     yield f"{progress['run']}  {progress['status']}{reason}"
     yield ""
-    yield _table(("society", "done", "right"), map(_society_row, progress["societies"]))
+    yield from _training(progress["training"]) if "training" in progress else _society(progress)
+    yield from map(_attempt, progress["attempts"])
+    yield f"folder: {progress['path']}"
+    if progress["status"] in _NEXT:
+        yield f"next: {_NEXT[progress['status']].format(run=progress['run'])}"
+
+
+def _training(training: dict[str, Any]) -> Iterable[str]:
+    from coterie.experiments.report.training_terminal import show_metric
+
+    rate = training["agent_steps_per_second"]
+    speed = f", {rate:.0f} agent-steps/s" if rate else ""
+    yield f"{_steps(training)} after iteration {training['iterations']}{speed}"
+    if training["metrics"]:
+        yield ""
+        yield _table(("metric", "recent"), [(n, show_metric(n, value)) for n, value in training["metrics"].items()])
+        yield ""
+    if training["checkpoint"] is not None:
+        yield f"last checkpoint: after iteration {training['checkpoint']}"
+
+
+def _society(progress: dict[str, Any]) -> Iterable[str]:
+    yield _table(("society", "done", progress["success"]), map(_society_row, progress["societies"]))
     yield ""
     unparsed = progress["unparsed_rate"]
     yield (
@@ -63,15 +91,12 @@ def _lines(progress: dict[str, Any]) -> Iterable[str]:
     failures = progress["failures"]
     if failures["count"]:
         yield f"failures: {', '.join(f'{code} {count}' for code, count in failures['by_code'].items())}"
-    yield from map(_attempt, progress["attempts"])
-    yield f"folder: {progress['path']}"
-    if progress["status"] in _NEXT:
-        yield f"next: {_NEXT[progress['status']].format(run=progress['run'])}"
 
 
 def _society_row(society: dict[str, Any]) -> tuple[str, ...]:
     label = society["society"] + (" (baseline)" if society["is_baseline"] else "")
-    right = "" if society["accuracy"] is None else f"{society['accuracy']:.0%} ({society['correct']}/{society['done']})"
+    count = f"({society['correct']}/{society['judged']})"
+    right = "" if society["accuracy"] is None else f"{society['accuracy']:.0%} {count}"
     return label, f"{society['done']}/{society['total']}", right
 
 

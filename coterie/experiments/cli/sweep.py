@@ -22,25 +22,23 @@ def sweep(
     """Run every combination of the values in `sweep:`, and compare them. A second time: go on with what is missing."""
     from coterie.config.load import load
     from coterie.errors import ConfigError
-    from coterie.experiments.cli.compare import read, show
-    from coterie.experiments.contrasts import contrast
-    from coterie.experiments.display import make_display
-    from coterie.experiments.metrics import tidy
-    from coterie.experiments.sweeps import sweep_folder, work
+    from coterie.experiments.cli.compare import show
+    from coterie.experiments.display import check_mode
+    from coterie.experiments.sweeps import has_begun, sweep_folder, work
 
     loaded = load(path, settle(overrides, executor, unsafe))
     if not loaded.points:
         raise ConfigError(
             "there is no section `sweep`", where=str(path), remedy="add one, such as `sweep: {seed: [1, 2, 3]}`"
         )
-    make_display(display)  # a wrong one is refused before any folder is made
+    check_mode(display)
     done = []
-    for worked in work(loaded, runs, path, lambda: make_display(display)):
+    for worked in work(loaded, runs, path, display):
         done.append(worked)
         _say(f"{len(done)}/{len(loaded.points)}  {worked.label}: {worked.status} {worked.reason}".rstrip())
-    records = [record for worked in done if worked.folder.journal.exists() if (record := read(worked.folder)).facts]
-    if records:
-        show(tidy(contrast(records, pool=True)), as_json, sweep_folder(loaded, runs) / "comparison.html")
+    begun = [worked.folder for worked in done if has_begun(worked.folder)]
+    if begun:
+        show(begun, as_json, sweep_folder(loaded, runs) / "comparison.html", pool=True)
     if any(worked.status != "finished" for worked in done) or len(done) < len(loaded.points):
         _say(f"go on with: coterie sweep {path}")
     if any(worked.is_interrupted for worked in done):

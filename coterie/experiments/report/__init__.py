@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from coterie.experiments.folder import RunFolder, write_atomically
 from coterie.journal import Journal
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -20,11 +24,24 @@ def write_report(folder: RunFolder) -> Path:
     from coterie.experiments.metrics import summarize
     from coterie.experiments.record import read_record
     from coterie.experiments.report.html import render
+    from coterie.experiments.training_record import is_of_world
 
     with Journal.read(folder.journal) as journal:
+        if is_of_world(journal.get("run") or {}):
+            from coterie.experiments.report.world import write_world_report
+
+            return write_world_report(folder)
         summary, record = summarize(journal), read_record(journal)
     folder.report.mkdir(mode=0o700, exist_ok=True)
     write_atomically(folder.report / "summary.json", json.dumps(summary, indent=2) + "\n")
     page = folder.report / "index.html"
     write_atomically(page, render(summary, record))
     return page
+
+
+def print_report(summary: dict[str, Any], console: Console) -> None:
+    """Show a summary on one screen."""
+    from coterie.experiments.report.terminal import print_summary
+    from coterie.experiments.report.training_terminal import print_training
+
+    (print_training if "training" in summary["facts"] else print_summary)(summary, console)

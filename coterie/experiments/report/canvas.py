@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,14 +16,24 @@ INK, MUTED, GRID, SURFACE, ACCENT = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", 
 _VARIABLES = {
     INK: "--ink", MUTED: "--muted", GRID: "--line", SURFACE: "--surface", ACCENT: "--accent",
     "#0a0b06": "--right", "#0a0b07": "--wrong", "#0a0b08": "--unparsed",
+    **{f"#0a0b1{i}": f"--agent-{i}" for i in range(6)},
 }  # fmt: skip
 STATE_COLORS = {"right": "#0a0b06", "wrong": "#0a0b07", "unparsed": "#0a0b08"}
-_STYLE: Any = {
-    "svg.fonttype": "none", "svg.hashsalt": "coterie", "font.family": "DejaVu Sans", "font.size": 9.5,
-    "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": INK, "text.color": INK, "grid.color": GRID,
-    "xtick.major.size": 0, "ytick.major.size": 0, "grid.linewidth": 0.8, "axes.axisbelow": True,
-}  # fmt: skip
+
+
+class Palette(NamedTuple):
+    """Colours of a figure; `series` tells its lines apart."""
+
+    ink: str
+    muted: str
+    grid: str
+    series: tuple[str, ...]
+
+
+THEMED = Palette(INK, MUTED, GRID, tuple(f"#0a0b1{i}" for i in range(6)))
+"""The page's."""
+ON_WHITE = Palette("#1b2130", "#667085", "#e3e6ec", ("#6d4fc0", "#0b7f66", "#b0397f", "#7a6a00", "#44687d", "#8a4b3a"))
+_DOTS_PER_INCH = 150
 POINTS_PER_INCH = 72
 WIDTH = 6.6
 """Inches, of a figure as wide as the text."""
@@ -38,7 +48,7 @@ def draw(name: str, title: str, size: tuple[float, float], paint: Callable[[Figu
         size: In inches.
         paint: Draws on the figure.
     """
-    with _style():
+    with _style(THEMED):
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
 
@@ -51,11 +61,37 @@ def draw(name: str, title: str, size: tuple[float, float], paint: Callable[[Figu
     return _inline(buffer.getvalue(), name, title, size)
 
 
+def draw_png(size: tuple[float, float], paint: Callable[[Figure], None]) -> bytes:
+    """A PNG in the colours of `ON_WHITE`.
+
+    Args:
+        size: In inches.
+        paint: Draws on the figure.
+    """
+    with _style(ON_WHITE):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size, dpi=_DOTS_PER_INCH, facecolor="white")
+        FigureCanvasAgg(figure)
+        paint(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
 @contextmanager
-def _style() -> Iterator[None]:
+def _style(palette: Palette) -> Iterator[None]:
     import matplotlib as mpl
 
-    with mpl.rc_context(_STYLE):
+    style: Any = {
+        "svg.fonttype": "none", "svg.hashsalt": "coterie", "font.family": "DejaVu Sans", "font.size": 9.5,
+        "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": palette.grid,
+        "axes.labelcolor": palette.muted, "xtick.color": palette.muted, "ytick.color": palette.ink,
+        "text.color": palette.ink, "grid.color": palette.grid, "xtick.major.size": 0, "ytick.major.size": 0,
+        "grid.linewidth": 0.8, "axes.axisbelow": True,
+    }  # fmt: skip
+    with mpl.rc_context(style):
         yield
 
 

@@ -103,7 +103,7 @@ def _points(found: Row, settings: Sequence[int]) -> list[figures.Point]:
     return [
         figures.Point(row_label(found, row), i, row["cost_per_task"]["tokens"], row["accuracy"], row["interval"])
         for i, row in enumerate(tested(found), 1)
-        if row["setting"] in settings and row["cost_per_task"]
+        if row["setting"] in settings and row["cost_per_task"] and row["accuracy"] is not None
     ]
 
 

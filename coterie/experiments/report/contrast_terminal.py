@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from coterie.experiments.differences import within_kinds
 from coterie.experiments.report.contrast_page import (
     ANOVA_WARNING,
     base_name,
@@ -22,6 +23,7 @@ from coterie.experiments.report.contrast_page import (
 from coterie.experiments.report.layout import break_label, make_table, plain, short_span
 from coterie.experiments.report.terminal import FINDS, difference_cells
 from coterie.experiments.report.wording import count, count_tests, number, p_value, percent
+from coterie.experiments.tally import success_word
 
 _MOST_DIFFERENCES = 30
 
@@ -50,7 +52,7 @@ def _table(found: dict[str, Any]) -> Table:
     mains = compared(found)
     is_equal = any(row["matched"] == "equal tokens" for row in mains.values())
     rival = "equal\ntokens" if is_equal else "vs base-\nline"
-    table = make_table("", ["tasks", "right\n%", "95 %", rival, "p", "Holm", "finds", "tokens"])
+    table = make_table("", ["tasks", f"{_success(found)}\n%", "95 %", rival, "p", "Holm", "finds", "tokens"])
     for position, row in enumerate(tested(found), 1):
         label = indent(break_label(row_label(found, row), 18), "   ").replace("  ", str(position).rjust(2), 1)
         table.add_row(*map(plain, (label, *_cells(row, mains.get((row["setting"], row["society"]))))))
@@ -60,6 +62,11 @@ def _table(found: dict[str, Any]) -> Table:
         label = indent(break_label(row["label"], 18), "   ")
         table.add_row(*map(plain, (label, *_cells(row, None))), style="dim")
     return table
+
+
+def _success(found: dict[str, Any]) -> str:
+    words = {success_word(setting["benchmark"]) for setting in found["settings"]}
+    return words.pop() if len(words) == 1 else "right"
 
 
 def _cells(row: dict[str, Any], comparison: dict[str, Any] | None) -> tuple[str, ...]:
@@ -92,7 +99,8 @@ def _closing(found: dict[str, Any]) -> Iterator[str]:
         yield ANOVA_WARNING
     if found["differences"]:
         yield "What differs in the runs:"
-    for field in found["differences"][:_MOST_DIFFERENCES]:
+    shown = within_kinds(found["differences"])[:_MOST_DIFFERENCES]
+    for field in shown:
         yield f"  {field['path']}: {' -> '.join(map(json.dumps, field['values']))}"
-    if (more := len(found["differences"]) - _MOST_DIFFERENCES) > 0:
+    if (more := len(found["differences"]) - len(shown)) > 0:
         yield f"  ... and {count(more, 'more field')}: --json"

@@ -10,13 +10,20 @@ import pytest
 from rich.console import Console
 
 from coterie.experiments.api import Run
-from coterie.experiments.cli.compare import read
 from coterie.experiments.cli.main import main
 from coterie.experiments.contrasts import contrast
+from coterie.experiments.folder import RunFolder
+from coterie.experiments.record import RunRecord, read_record
 from coterie.experiments.report.contrast_page import render_contrast
 from coterie.experiments.report.contrast_terminal import print_contrast
 from coterie.experiments.statistics import holm
+from coterie.journal import Journal
 from coterie.text import clean
+
+
+def read(folder: RunFolder) -> RunRecord:
+    with Journal.read(folder.journal) as journal:
+        return read_record(journal)
 
 
 def compare(capsys: Any, *runs: Run) -> dict[str, Any]:
@@ -138,6 +145,26 @@ def test_runs_on_other_questions_are_refused(run: Run, make: Any, capsys: Any) -
     message = capsys.readouterr().err
     assert "different benchmarks" in message
     assert "benchmark.task: 'chain_sum' and 'products'" in message
+
+
+def test_runs_on_unlike_benchmarks_are_refused_in_a_few_words(run: Run, make: Any, capsys: Any) -> None:
+    other = make(benchmark={"kind": "sums", "limit": 4})
+    assert main(["compare", str(run.path), str(other.path)]) == 2
+    message = capsys.readouterr().err
+    assert "where: benchmark.kind: 'reasoning_gym' and 'sums'\n" in message
+    assert len(message.splitlines()) == 3
+
+
+def test_of_parts_of_unlike_kinds_the_kind_alone_is_shown(run: Run, make: Any, capsys: Any, tmp_path: Path) -> None:
+    # As where a model judged and could read nothing.
+    other = read(make(benchmark={"kind": "sums", "limit": 4}, protocol="single", baselines=[]).folder)
+    other.episodes["single"].clear()  # type: ignore[attr-defined]
+    found = contrast([read(run.folder), read(make(protocol="debate").folder), other])
+    print_contrast(found, Console(width=80))
+    shown = capsys.readouterr().out
+    assert "config.benchmark.kind: " in shown and "config.protocol.kind: " in shown
+    assert "config.benchmark.params" not in shown and "more fields: --json" in shown
+    assert render_contrast(found)
 
 
 def test_one_run_has_nothing_to_be_compared_with(run: Run, capsys: Any) -> None:

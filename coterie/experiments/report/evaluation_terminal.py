@@ -1,0 +1,48 @@
+"""The evaluation of a policy on one screen of a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from coterie.experiments.evaluation_worlds import show_density
+from coterie.experiments.report.layout import break_label, make_table, plain
+from coterie.experiments.report.training_terminal import head, show_estimate
+from coterie.experiments.report.wording import count
+
+SHOWN = (
+    "success", "collision", "drone_collision", "obstacle_collision", "wall_hits", "distance_1s", "flight_time"
+)  # fmt: skip
+_LABEL = 20
+
+
+def print_evaluation(found: dict[str, Any], console: Console) -> None:
+    """Show what `evaluation.evaluate` found: a row for each cell."""
+    conditions, checkpoint = found["conditions"], found["checkpoint"]
+    actions = "the likeliest action" if conditions["is_deterministic"] else "drawn actions"
+    console.print(plain(
+        f"{str(checkpoint['which']).capitalize()} checkpoint, after iteration {checkpoint['iteration']}; {actions}; "
+        f"{count(conditions['episodes'], 'episode')} each, seed {conditions['seed']}"
+    ))  # fmt: skip
+    console.print(_table(found["cells"]))
+    console.print(plain("Below each number its 95 % interval, by a bootstrap over episodes."))
+
+
+def _table(cells: list[dict[str, Any]]) -> Table:
+    there = {name: None for cell in cells for name in cell["metrics"]}
+    shown = [name for name in SHOWN if name in there] if "success" in there else list(there)
+    table = make_table("", list(map(head, shown)))
+    for cell in cells:
+        metrics = [show_estimate(name, cell["metrics"].get(name)) for name in shown]
+        table.add_row(*map(plain, (_label(cell), *metrics)))
+    return table
+
+
+def _label(cell: dict[str, Any]) -> str:
+    """Where it was flown, on two lines."""
+    scenario = cell["scenario"] if isinstance(cell["scenario"], str) else ", ".join(cell["scenario"])
+    parts = [] if cell["density"] is None else [show_density(cell["density"])]
+    parts += [f"{cell['agents']} agents"] if cell["agents"] else []
+    return "\n".join(filter(None, (break_label(scenario, _LABEL), ", ".join(parts))))

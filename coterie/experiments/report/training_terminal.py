@@ -1,0 +1,112 @@
+"""The summary of a training run on one screen of a terminal; plain where the output is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from coterie.experiments.display_plain import short
+from coterie.experiments.report.layout import break_label, make_table, plain
+from coterie.experiments.report.wording import count, duration, number, percent
+
+SHARES = ("success", "collision", "drone_collision", "obstacle_collision", "deadlock", "reached", "density")
+"""Metrics that are shares, and shown in percent."""
+UNITS = {"distance_1s": "m", "distance_5s": "m", "flight_time": "s", "length": "steps"}
+HEADS = {
+    "collision": "coll.", "drone_collision": "drone", "obstacle_collision": "obst.", "wall_hits": "wall hits",
+    "distance_1s": "dist.", "distance_5s": "dist. 5s", "flight_time": "flight",
+}  # fmt: skip
+_SECONDS_OF_NOTHING = 1e-9
+_MOST_DIFFERENCES = 30
+
+
+def print_training(summary: dict[str, Any], console: Console) -> None:
+    """Show a training's summary: how far it is, how good the policy was in the end, where the time went."""
+    for part in _parts(summary):
+        console.print(part)
+
+
+def show_metric(name: str, value: float | None) -> str:
+    """A metric as people write it."""
+    if value is None:
+        return ""
+    if name in SHARES:
+        return percent(value)
+    digits = 2 if abs(value) < 100 else 0
+    return f"{number(value, digits)} {UNITS.get(name, '')}".strip()
+
+
+def _parts(summary: dict[str, Any]) -> Iterator[RenderableType]:
+    training, totals = summary["facts"]["training"], summary["telemetry"]["totals"]
+    done = f"{number(training['agent_steps'])} of {number(training['planned'])} agent-steps"
+    yield plain(f"Trained for {done}, {count(training['iterations'], 'iteration')}",
+                "bold green" if training["is_complete"] else "bold yellow")  # fmt: skip
+    if training["final"]["metrics"]:
+        yield _final(training["final"])
+    elif training["iterations"]:
+        yield plain("No episode ended.")
+    if best := training["best"]:
+        yield plain(f"Best checkpoint: after iteration {best['iteration']} ({best['score']:.4g} before it)")
+    yield from map(plain, _times(totals))
+    yield plain(f"Digest: {summary['facts']['digest']}")
+
+
+def _final(final: dict[str, Any]) -> Table:
+    over = f"last {count(final['iterations'], 'iteration')}"
+    table = make_table(over, [f"{number(final['episodes'])} episodes"])
+    for name, value in final["metrics"].items():
+        table.add_row(plain(name), plain(show_metric(name, value)))
+    return table
+
+
+def _times(totals: dict[str, Any]) -> Iterator[str]:
+    rate = totals["agent_steps_per_second"]
+    speed = f", {number(rate)} agent-steps/s" if rate else ""
+    yield f"Time: {duration(totals['seconds'])} in {count(totals['attempts'], 'attempt')}{speed}"
+    whole = max(sum(totals["parts"].values()), _SECONDS_OF_NOTHING)
+    yield "Of it: " + ", ".join(f"{name} {percent(seconds / whole)}" for name, seconds in totals["parts"].items())
+
+
+def print_trainings(found: dict[str, Any], console: Console) -> None:
+    """Show what `training_comparison.contrast_trainings` found: a table, and what differs in the configs."""
+    for row in found["runs"]:
+        console.print(plain(f"seed {row['seed']} ({row['digest'][:8]})"))
+    console.print(_comparison(found["rows"]))
+    console.print(plain("Over the last tenth of the steps that all have: interquartile means, 95 % over seeds."))
+    if found["differences"]:
+        console.print(plain("What differs in the runs:"))
+    for field in found["differences"][:_MOST_DIFFERENCES]:
+        console.print(plain(f"  {field['path']}: {' -> '.join(map(json.dumps, field['values']))}"))
+    if (more := len(found["differences"]) - _MOST_DIFFERENCES) > 0:
+        console.print(plain(f"  ... and {count(more, 'more field')}: --json"))
+
+
+def _comparison(rows: Sequence[dict[str, Any]]) -> Table:
+    names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+    table = make_table("", ["runs", "steps", *map(head, names)])
+    for row in rows:
+        cells = [show_estimate(name, row["metrics"].get(name)) for name in names]
+        label = break_label(row["label"], 24)
+        table.add_row(*map(plain, (label, str(row["runs"]), short(row["agent_steps"]), *cells)))
+    return table
+
+
+def head(name: str) -> str:
+    """What a column of `show_estimate` is headed with: a short name, and the unit below it."""
+    return f"{HEADS.get(name, name.replace('_', ' '))}\n{'%' if name in SHARES else UNITS.get(name, '')}"
+
+
+def show_estimate(name: str, found: dict[str, Any] | None) -> str:
+    """A metric without its unit, with its interval on the line below, where it has one."""
+    if found is None or found["value"] is None:
+        return ""
+    factor, digits = (100, 1) if name in SHARES else (1, 2)
+    value = f"{factor * found['value']:.{digits}f}"
+    if found["low"] is None:
+        return value
+    low, high = (f"{factor * found[end]:.{digits - 1}f}" for end in ("low", "high"))
+    return f"{value}\n{low}{' to ' if found['low'] < 0 else '-'}{high}"

@@ -1,0 +1,260 @@
+# ruff: noqa: E501 - a table
+"""Experiment files of worlds: what is read, and what is refused, at its place and all at once."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import pytest
+
+from coterie import registry
+from coterie.config.base import Config, KindConfig
+from coterie.config.load import json_schema, load, loads
+from coterie.config.mirror import mirrors, restore
+from coterie.config.problems import InvalidConfig
+from coterie.config.schema import ExperimentConfig, WorldConfig
+from coterie.envs.config import QuadSwarmConfig
+from coterie.envs.swarm.config import SwarmConfig
+
+GOOD = [
+    "name: good",
+    "env: {kind: quad_swarm_v0}",
+    "policy: {kind: attention, preset: small}",
+    "learning: {kind: ippo, agent_steps: 1000}",
+]
+SOCIETY = [
+    "name: good",
+    "policy: {engine: scripted}",
+    "seats: [{name: a}]",
+    "protocol: machinesom",
+    "benchmark: sums",
+]
+
+
+def write(folder: Path, lines: list[str], number: int = 0, line: str = "") -> Path:
+    """A file with one line replaced (or, behind the last, added)."""
+    lines = [*lines, ""]
+    if number:
+        lines[number - 1] = line
+    (path := folder / "a.yaml").write_text("\n".join(lines))
+    return path
+
+
+def refuse(path: Path, *overrides: str) -> str:
+    with pytest.raises(InvalidConfig) as caught:
+        load(path, list(overrides))
+    return str(caught.value).replace(f"{path}:", "")
+
+
+def test_a_file_with_env_is_a_world_and_one_with_benchmark_a_society(tmp_path: Path) -> None:
+    assert isinstance(load(write(tmp_path, GOOD)).config, WorldConfig)
+    assert isinstance(load(write(tmp_path, SOCIETY)).config, ExperimentConfig)
+
+
+def test_an_empty_env_is_the_world_with_its_own_defaults() -> None:
+    assert QuadSwarmConfig().build() == SwarmConfig()
+
+
+def test_the_config_of_the_world_has_every_field_of_the_world() -> None:
+    assert {part.name for part in fields(SwarmConfig)} | {"kind", "num_envs"} == set(QuadSwarmConfig.model_fields)
+
+
+def test_parts_are_written_as_mappings_and_switched_off_by_a_word(tmp_path: Path) -> None:
+    env = (
+        "env: {kind: quad_swarm_v0, noise: off, obstacles: {density: [0.1, 0.2]}, replay: {}, quadrotor: {mass: 0.03}}"
+    )
+    built = load(write(tmp_path, GOOD, 2, env)).config.env.build()
+    assert built.noise is None and built.replay is not None and built.curriculum is None
+    assert built.obstacles.densities == (0.1, 0.2) and built.quadrotor.mass == 0.03
+
+
+def test_a_world_is_the_same_after_it_was_written_down(tmp_path: Path) -> None:
+    env = "env: {kind: quad_swarm_v0, noise: off, obstacles: {}, room: [8, 8, 6], scenario: [o_random, mix]}"
+    config = load(write(tmp_path, GOOD, 2, env)).config
+    assert loads(config.model_dump(mode="json")).config == config
+
+
+# What replaces which line of GOOD (5: is added), where the error is, and what it says.
+CASES = {
+    "negative drones": (2, "env: {kind: quad_swarm_v0, num_drones: -3}", "2:40", "env.num_drones  num_drones is -3; give a number at least 1"),
+    "density over 1": (2, "env: {kind: quad_swarm_v0, obstacles: {density: 1.5}}", "2:49", "env.obstacles.density  obstacles.density is 1.5; give a number at least 0 and at most 1"),
+    "more obstacles than the room holds": (2, "env: {kind: quad_swarm_v0, obstacles: {count: 100}}", "2:47", "env.obstacles.count  100 obstacles are asked for, and the room has 64 cells"),
+    "no place to start from": (2, "env: {kind: quad_swarm_v0, obstacles: {density: 1.0}}", "2:49", "leave no place for 8 drones"),
+    "unknown scenario": (2, "env: {kind: quad_swarm_v0, scenario: static_dif_goal}", "2:38", 'did you mean "static_diff_goal"?'),
+    "unknown scenario in a list": (2, "env: {kind: quad_swarm_v0, scenario: [mix, o_randm]}", "2:44", 'env.scenario[1]  unknown scenario "o_randm"'),
+    "a scenario that needs obstacles": (2, "env: {kind: quad_swarm_v0, scenario: o_random}", "2:38", "does not go without obstacles"),
+    "too many neighbours": (2, "env: {kind: quad_swarm_v0, num_drones: 2}", "2:6", "env.num_neighbours  2 neighbours are asked for among 2 drones"),
+    "fractional drones": (2, "env: {kind: quad_swarm_v0, num_drones: 2.5}", "2:40", "expected a whole number, got 2.5"),
+    "misspelt field": (2, "env: {kind: quad_swarm_v0, num_dorones: 8}", "2:28", 'did you mean "num_drones"?'),
+    "misspelt field of a part": (2, "env: {kind: quad_swarm_v0, obstacles: {densty: 0.2}}", "2:40", 'env.obstacles.densty  unknown key\n        did you mean "density"?'),
+    "a room of two numbers": (2, "env: {kind: quad_swarm_v0, room: [10, 10]}", "2:34", "env.room"),
+    "unknown world": (2, "env: quad_swarm", "2:6", 'did you mean "quad_swarm_v0"?'),
+    "no environments": (2, "env: {kind: quad_swarm_v0, num_envs: 0}", "2:38", "env.num_envs  must be at least 1, got 0"),
+    "a curriculum without its length": (2, "env: {kind: quad_swarm_v0, curriculum: {}}", "2:40", "env.curriculum.steps  is required"),
+    "no module": (2, "env: {kind: pettingzoo, id: simple spread}", "2:29", "env.id"),
+    "pettingzoo without a module": (2, "env: pettingzoo", "2:6", "env.id  is required"),
+    "unknown policy": (3, "policy: atention", "3:9", 'did you mean "attention"?'),
+    "unknown learner": (4, "learning: ppo", "4:11", 'did you mean "ippo"?'),
+    "no policy": (3, "seed: 1", "1:1", "policy  is required"),
+    "no learning": (4, "seed: 1", "1:1", "learning  is required"),
+    "misspelt env": (2, "evn: {kind: quad_swarm_v0}", "2:1", 'evn  unknown key\n        did you mean "env"?'),
+    "no checkpoints": (5, "checkpoint_every: 0", "5:19", "must be at least 1"),
+    "a budget of tokens": (5, "budget: {tokens: 5}", "5:10", "budget.tokens  unknown key"),
+    "seats": (5, "seats: [{name: a}]", "5:1", "seats  belongs to a society"),
+    "a protocol": (5, "protocol: machinesom", "5:1", "protocol  belongs to a society"),
+    "policies": (5, "policies: {base: {}}", "5:1", "policies  belongs to a society"),
+    "a benchmark too": (5, "benchmark: sums", "2:1", "env  stands beside `benchmark`"),
+    "ray": (5, "executor: ray", "5:11", "executor  a world is trained in one process"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "line", "place", "words"), CASES.values(), ids=CASES)
+def test_a_mistake_in_a_world_is_one_error_at_its_place(
+    number: int, line: str, place: str, words: str, tmp_path: Path
+) -> None:
+    message = refuse(write(tmp_path, GOOD, number, line))
+    assert message.startswith(f"{place} "), message
+    assert words in message
+    assert message.endswith("1 error, nothing was started."), message
+
+
+def test_the_mistakes_of_all_parts_are_told_at_once(tmp_path: Path) -> None:
+    env = "env: {kind: quad_swarm_v0, num_drones: -1, obstacles: {density: 2, size: 5}, replay: {uses: 0}, seed: 1}"
+    message = refuse(write(tmp_path, GOOD, 2, env.replace(", seed: 1", "")), "sed=3", "policy.preset=smal")
+    for path in (
+        "env.num_drones",
+        "env.obstacles.density",
+        "env.obstacles.size",
+        "env.replay.uses",
+        "sed",
+        "policy.preset",
+    ):
+        assert path in message, path
+    assert "6 errors" in message
+
+
+def test_learning_in_a_society_is_refused(tmp_path: Path) -> None:
+    message = refuse(write(tmp_path, SOCIETY, 6, "learning: ippo"))
+    assert message.startswith("6:1 learning  is for worlds (files with `env`)") and "1 error" in message
+
+
+@pytest.mark.parametrize("line", ["policy: {kind: attention}", "policy: attention"])
+def test_a_policy_of_worlds_in_a_society_is_refused(line: str, tmp_path: Path) -> None:
+    message = refuse(write(tmp_path, SOCIETY, 2, line))
+    assert "is a policy of worlds (files with `env`)" in message and "1 error" in message
+
+
+def test_overrides_reach_into_parts_that_the_file_leaves_out(tmp_path: Path) -> None:
+    changes = [
+        "env.num_drones=16",
+        "env.obstacles.density=0.4",
+        "env.noise=off",
+        "policy.kind=mlp",
+        "budget.seconds=60",
+    ]
+    config = load(write(tmp_path, GOOD), changes).config
+    built = config.env.build()
+    assert (built.num_drones, built.obstacles.density, built.noise) == (16, 0.4, None)
+    assert (config.policy.kind, config.budget.seconds) == ("mlp", 60)
+
+
+def test_what_an_override_breaks_is_said_at_the_option(tmp_path: Path) -> None:
+    message = refuse(write(tmp_path, GOOD), "env.num_drones=-1")
+    assert message.startswith("-o env.num_drones=-1 env.num_drones  num_drones is -1")
+    message = refuse(write(tmp_path, GOOD), "env.num_drones=2")
+    assert message.startswith("-o env.num_drones=2 env.num_neighbours  2 neighbours")
+
+
+def test_a_sweep_varies_policies_and_seeds(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, GOOD, 5, "sweep: {seed: [1, 2, 3], policy.kind: [attention, mlp], env.obstacles: [{density: 0.2}]}"
+    )
+    points = load(path).points
+    assert [(p.config.seed, p.config.policy.kind) for p in points[:3]] == [
+        (1, "attention"),
+        (1, "mlp"),
+        (2, "attention"),
+    ]
+    assert len(points) == 6 and points[0].config.env.build().obstacles.density == 0.2
+    assert "policy.kind" in refuse(write(tmp_path, GOOD, 5, "sweep: {policy.kind: [attention, ml]}"))
+
+
+def test_the_json_schema_takes_worlds_and_refuses_what_the_loader_refuses() -> None:
+    from jsonschema import Draft202012Validator
+    from ruamel.yaml import YAML
+
+    schema = json_schema()
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    data = YAML(typ="safe").load("\n".join(GOOD))
+    assert list(validator.iter_errors(data)) == []
+    assert list(validator.iter_errors(data | {"env": {"kind": "quad_swarm_v0", "noise": "off"}})) == []
+    for spoilt in ({"sed": 3}, {"seats": "S1"}, {"policy": "nobody"}, {"env": {"kind": "quad_swarm_v0", "drones": 3}}):
+        assert list(validator.iter_errors(data | spoilt)), spoilt
+    society = YAML(typ="safe").load("\n".join(SOCIETY))
+    assert list(validator.iter_errors(society)) == []
+    assert list(validator.iter_errors(society | {"learning": "ippo"}))
+
+
+@pytest.mark.parametrize("kind", ["env", "policy", "learner"])
+def test_parts_of_worlds_are_listed(kind: str) -> None:
+    named = {
+        "env": {"quad_swarm_v0", "pettingzoo"},
+        "policy": {"paper", "attention", "deepsets", "mlp"},
+        "learner": {"ippo", "mappo"},
+    }
+    assert named[kind] <= set(registry.names(kind))
+
+
+# Mirrors of dataclasses
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel.
+
+    Attributes:
+        size: m.
+    """
+
+    size: float = 1.0
+
+
+@dataclass(frozen=True)
+class Cart:
+    """A cart.
+
+    Attributes:
+        name: What it is called,
+            on two lines.
+        wheel: In front.
+        spare: None: there is none.
+    """
+
+    name: str
+    wheel: Wheel = field(default_factory=lambda: Wheel(2.0))
+    spare: Wheel | None = None
+
+
+@mirrors(Cart)
+class CartConfig(KindConfig):
+    kind: str = "cart"
+
+
+def test_a_mirror_has_the_fields_defaults_and_words_of_its_dataclass() -> None:
+    assert CartConfig.model_fields["name"].is_required()
+    assert CartConfig.model_fields["name"].description == "What it is called, on two lines."
+    assert restore(Cart, CartConfig(name="a")) == Cart("a")
+    assert restore(Cart, CartConfig(name="a", wheel={}, spare={"size": 3})) == Cart("a", Wheel(1.0), Wheel(3.0))
+    assert restore(Cart, CartConfig(name="a", spare="off")) == Cart("a")
+
+
+def test_a_mirror_is_as_strict_as_any_config() -> None:
+    for wrong in (
+        {"name": 3},
+        {"name": "a", "wheel": {"size": "3"}},
+        {"name": "a", "weel": {}},
+        {"name": "a", "spare": "on"},
+    ):
+        with pytest.raises(ValueError):
+            CartConfig(**wrong)
+    assert issubclass(CartConfig, Config)

@@ -1,0 +1,287 @@
+"""A training run: what it keeps, and that stopping, killing and breaking it change nothing of it."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import coterie
+from coterie import rng
+from coterie.agents.learning.ppo import LearningError
+from coterie.errors import ResumeError
+from coterie.experiments.audit import audit
+from coterie.experiments.display_training import PlainTraining, RichTraining
+from coterie.experiments.folder import RunFolder
+from coterie.experiments.training_record import TrainingRecord, read_training
+from coterie.experiments.training_tally import Step
+from coterie.journal import Journal
+
+PLUGIN = str(Path(__file__).parent.parent / "data" / "mortal_swarm.py")
+NUM_STEPS = 80  # 5 iterations of 16
+
+
+def read(folder: RunFolder) -> TrainingRecord:
+    with Journal.read(folder.journal) as journal:
+        assert journal.verify() == []
+        return read_training(journal)
+
+
+def learnt(folder: RunFolder) -> tuple[str, str]:
+    """The digest of all facts, and the weights in the last checkpoint."""
+    record = read(folder)
+    assert record.last is not None
+    return record.digest, (folder.checkpoints / record.last.name / "weights.safetensors").read_bytes().hex()
+
+
+def state(folder: RunFolder) -> dict:
+    return json.loads(folder.status.read_text())
+
+
+@pytest.fixture(scope="session")
+def make_mortal(make_tiny):
+    """Makes configs of the tiny training in a world that can be told to die."""
+
+    def make():
+        config = make_tiny()
+        config["env"]["kind"] = "mortal_swarm"
+        return {**config, "imports": [PLUGIN]}
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_mortal, tmp_path_factory) -> tuple[str, str]:
+    return learnt(coterie.run(make_mortal(), runs=tmp_path_factory.mktemp("undisturbed")).folder)
+
+
+def test_iterations_are_facts_with_their_checkpoints(trained):
+    record = read(trained)
+    assert [row["iteration"] for row in record.iterations] == [1, 2, 3, 4, 5]
+    assert [row["agent_steps"] for row in record.iterations] == [128 * n for n in range(1, 6)]
+    assert ["checkpoint" in row for row in record.iterations] == [False, True, False, True, True]
+    assert [checkpoint.iteration for checkpoint in record.checkpoints] == [2, 4, 5]
+    assert record.is_complete and audit(trained) == (record.digest, [])
+
+
+def test_the_last_and_the_best_checkpoint_are_kept(trained):
+    record = read(trained)
+    assert record.best is not None and record.last is not None
+    kept = {record.best[0].name, record.last.name}
+    assert {path.name for path in trained.checkpoints.iterdir()} == kept
+    assert state(trained)["status"] == "finished" and state(trained)["agent_steps"] == 640
+
+
+def test_no_time_is_in_the_facts_and_all_of_it_is_in_the_notes(trained):
+    with Journal.read(trained.journal) as journal:
+        notes = [note.payload for note in journal.notes("iteration")]
+    assert len(notes) == 5
+    assert all({"seconds", "simulator", "policy", "learner"} <= set(note) for note in notes)
+    assert "seconds" not in json.dumps([dict(row) for row in read(trained).iterations])
+
+
+def test_the_same_training_gives_the_same_facts(trained, make_tiny, tmp_path):
+    again = coterie.run(make_tiny(), runs=tmp_path)
+    assert again.status == "finished"
+    assert learnt(again.folder) == learnt(trained)
+
+
+def test_another_seed_gives_another_training(trained, make_tiny, tmp_path):
+    assert learnt(coterie.run(make_tiny(), runs=tmp_path, seed=2).folder) != learnt(trained)
+
+
+# Stopping in order
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_iteration_with_a_checkpoint(number, make_mortal, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setenv("MORTAL", f"40 0 {int(number)}")  # in the third iteration
+    run = coterie.run(make_mortal(), runs=tmp_path)
+    assert run.status == "stopped" and state(run.folder)["reason"] == "interrupted"
+    record = read(run.folder)
+    assert [row["iteration"] for row in record.iterations] == [1, 2, 3]
+    assert record.last is not None and record.last.iteration == 3 and "checkpoint" not in record.iterations[2]
+    monkeypatch.delenv("MORTAL")
+    coterie.resume(run)
+    assert learnt(run.folder) == undisturbed
+
+
+def test_a_spent_budget_stops_in_order_and_more_of_it_goes_on(make_mortal, undisturbed, tmp_path):
+    run = coterie.run(make_mortal(), runs=tmp_path, **{"budget.seconds": 1e-3})
+    assert run.status == "stopped" and "budget of 0.001 seconds" in state(run.folder)["reason"]
+    coterie.resume(run, **{"budget.seconds": 600})
+    assert learnt(run.folder) == undisturbed
+
+
+def coterie_command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "coterie", *arguments], cwd=cwd, env=os.environ | environment, capture_output=True,
+        text=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_an_interrupted_command_says_how_to_go_on(make_mortal, tmp_path):
+    (tmp_path / "a.yaml").write_text(json.dumps(make_mortal()))
+    stopped = coterie_command("run", "a.yaml", cwd=tmp_path, MORTAL=f"40 0 {int(signal.SIGINT)}")
+    assert stopped.returncode == 130, stopped.stderr
+    assert "stopped: interrupted\ngo on with: coterie resume" in stopped.stderr
+    assert "Traceback" not in stopped.stderr and "3 iterations" in stopped.stdout
+
+
+# Being killed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", range(6))
+def test_killing_it_anywhere_and_resuming_gives_the_same_facts_and_weights(point, make_mortal, undisturbed, tmp_path):
+    (tmp_path / "a.yaml").write_text(json.dumps(make_mortal()))
+    draws = rng.uniforms(0, "kill a training", point, count=2)
+    when = f"{1 + int(draws[0] * NUM_STEPS)} {draws[1] * 0.1:.4f} {int(signal.SIGKILL)}"
+    killed = coterie_command("run", "a.yaml", cwd=tmp_path, MORTAL=when)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run = coterie.Run(next((tmp_path / "runs").iterdir()))
+    assert run.status == "killed"
+    assert coterie.resume(run).status == "finished"
+    assert learnt(run.folder) == undisturbed
+    assert audit(run.folder)[1] == []
+
+
+def test_what_a_kill_left_between_checkpoint_and_journal_is_done_again(make_mortal, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setenv("MORTAL", f"40 0 {int(signal.SIGINT)}")
+    run = coterie.run(make_mortal(), runs=tmp_path)
+    monkeypatch.delenv("MORTAL")
+    # A checkpoint that is whole on disk, and that no commit tells of.
+    shutil.copytree(run.folder.checkpoints / "00000003", run.folder.checkpoints / "00000004")
+    (run.folder.checkpoints / ".unfinished-00000005").mkdir()
+    assert coterie.resume(run).status == "finished"
+    assert learnt(run.folder) == undisturbed
+    assert not (run.folder.checkpoints / ".unfinished-00000005").exists()
+
+
+# Breaking
+
+
+def test_a_number_that_is_none_ends_the_run_and_the_last_checkpoint_stays(make_mortal, tmp_path, monkeypatch):
+    monkeypatch.setenv("BROKEN", "40")
+    with pytest.raises(LearningError) as caught:
+        coterie.run(make_mortal(), runs=tmp_path)
+    assert "iteration 3" in caught.value.where and "seed 1" in caught.value.where
+    run = coterie.Run(next(tmp_path.iterdir()))
+    assert run.status == "failed" and "E_LEARNING" in state(run.folder)["reason"]
+    record = read(run.folder)
+    assert record.last is not None and record.last.iteration == 2 and len(record.iterations) == 2
+    monkeypatch.delenv("BROKEN")
+    assert coterie.resume(run).status == "finished"
+
+
+@pytest.fixture
+def stopped(make_mortal, tmp_path, monkeypatch) -> coterie.Run:
+    """After three of five iterations."""
+    monkeypatch.setenv("MORTAL", f"40 0 {int(signal.SIGINT)}")
+    run = coterie.run(make_mortal(), runs=tmp_path)
+    monkeypatch.delenv("MORTAL")
+    return run
+
+
+def test_a_damaged_checkpoint_is_refused(stopped):
+    file = stopped.folder.checkpoints / "00000003" / "world.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ResumeError, match="not what was written"):
+        coterie.resume(stopped)
+
+
+@pytest.mark.parametrize("damage", ["gone", "another"])
+def test_another_checkpoint_than_the_journalled_one_is_refused(stopped, damage):
+    file = stopped.folder.checkpoints / "00000003" / "checkpoint.json"
+    file.unlink() if damage == "gone" else file.write_text(file.read_text() + " ")
+    with pytest.raises(ResumeError, match="checkpoint after iteration 3"):
+        coterie.resume(stopped)
+    assert audit(stopped.folder)[1] != []
+
+
+def test_another_world_policy_or_learner_is_refused_field_by_field(stopped):
+    with pytest.raises(ResumeError) as caught:
+        coterie.resume(stopped, **{"env.num_drones": 3, "learning.clip": 0.1, "policy.preset": "small"})
+    for change in (
+        "config.env.num_drones: was 2, is 3",
+        "config.learning.clip: was 0.2, is 0.1",
+        "config.policy.preset",
+    ):
+        assert change in caught.value.what
+
+
+def test_a_finished_training_has_nothing_to_do(trained, capsys):
+    before = learnt(trained)
+    coterie.resume(trained.path, display="plain")
+    assert "nothing to do" in capsys.readouterr().err and learnt(trained) == before
+
+
+def test_a_world_that_cannot_be_made_leaves_no_folder(make_tiny, tmp_path):
+    config = make_tiny() | {"env": {"kind": "pettingzoo", "id": "nowhere.to_be_found"}}
+    with pytest.raises(coterie.CoterieError, match="there is no module nowhere"):
+        coterie.run(config, runs=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Trackers and displays
+
+
+def test_trackers_get_every_iteration_with_its_agent_steps(make_tiny, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = coterie.run(make_tiny(), runs=tmp_path, track=["tensorboard"])
+    events = EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Tensors("learning/kl")] == [128 * n for n in range(1, 6)]
+    assert {"reward", "episode/success", "episode/count", "speed/agent_steps_per_second"} <= set(
+        events.Tags()["tensors"]
+    )
+
+
+def steps(record: TrainingRecord) -> list[Step]:
+    return [Step(row, 2.0, {"simulator": 0.5, "policy": 0.5, "learner": 1.0}) for row in record.iterations]
+
+
+def begin(record: TrainingRecord, count: int) -> TrainingRecord:
+    return TrainingRecord(record.facts, "", record.iterations[:count], ())
+
+
+def test_the_plain_display_tells_steps_speed_and_success(trained):
+    record, out, now = read(trained), io.StringIO(), [0.0]
+    with PlainTraining(out, lambda: now[0]) as display:
+        display.begin(begin(record, 0), limit=60)
+        for step in steps(record):
+            now[0] += 2
+            display.on_iteration(step)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "0/640 steps (0%), 0:00"
+    assert lines[1].startswith("384/640 steps (60%), 0:06, 64 steps/s, 0:04 left | success ")
+    assert lines[-1].startswith("640/640 steps (100%), 0:10, 64 steps/s, 0:00 left | success ")
+
+
+def test_a_display_goes_on_where_the_journal_ends(trained):
+    record, out = read(trained), io.StringIO()
+    with PlainTraining(out, lambda: 0.0) as display:
+        display.begin(begin(record, 4))
+    assert out.getvalue().startswith("512/640 steps (80%), 0:00 | success")
+
+
+def test_the_live_display_shows_the_same_and_where_the_time_goes(trained):
+    record, console = read(trained), Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    display = RichTraining(console, lambda: 0.0)
+    display.begin(begin(record, 0), limit=60)
+    for step in steps(record):
+        display.on_iteration(step)
+    console.print(display.render())
+    shown = console.file.getvalue()
+    for words in ("640/640 agent-steps", "steps/s", "success", "collision", "reward", "iteration 5", "0:00 of 1:00",
+                  "learner 50%"):  # fmt: skip
+        assert words in shown, words
