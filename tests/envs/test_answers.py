@@ -247,11 +247,12 @@ HOSTILE = (
 
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_a_megabyte_of_hostile_text_is_read_at_once(unit: str) -> None:
+    # In seconds, on any machine: what is quadratic in its length would take hours.
     text = unit * (1_000_000 // len(unit))
     for answer_type in ANSWER_TYPES:
         start = time.process_time()
         parse(text, answer_type, ("a", "1", "a a"))
-        assert time.process_time() - start < 0.2
+        assert time.process_time() - start < 5
 
 
 def test_gold_answers_take_the_form_of_parsed_ones() -> None:

@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 
 def eval(
+    context: typer.Context,
     run: str = typer.Argument(..., metavar="RUN", help="A run folder, the start of its name, or `latest`."),
     checkpoint: str = typer.Option("last", "--checkpoint", metavar="WHICH", help="last or best."),
     scenario: str = typer.Option("", "--scenario", metavar="A,B,...", help="Scenarios; default: as trained."),
@@ -42,7 +43,7 @@ def eval(
 
     conditions = Conditions(scenarios, densities, counts, episodes, seed, deterministic, checkpoint)
     folder = RunFolder.find(Path(run))
-    found = evaluate(folder, conditions, command=shlex.join(["coterie", *sys.argv[1:]]), say=_say)
+    found = evaluate(folder, conditions, command=shlex.join(["coterie", *context.obj]), say=_say)
     if as_json:
         print(json.dumps(found, indent=2))
         return

@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     error is printed as it is; any other keeps its traceback. Neither shows a secret.
     """
     try:
-        app(None if arguments is None else list(arguments), prog_name="coterie")
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        app(given, prog_name="coterie", obj=given)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except KeyboardInterrupt:

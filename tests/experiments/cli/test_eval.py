@@ -47,7 +47,8 @@ def test_the_file_says_what_was_flown_and_how_it_was_asked_for(trained: RunFolde
     found = flown(trained, "--seed", "7", "--checkpoint", "best", "--stochastic")
     assert found["checkpoint"]["which"] == "best" and len(found["checkpoint"]["sha256"]) == 64
     assert found["conditions"]["seed"] == 7 and not found["conditions"]["is_deterministic"]
-    assert found["command"].startswith("coterie ") and {"coterie", "torch", "numpy"} <= set(found["versions"])
+    assert found["command"] == f"coterie eval {trained.path} --episodes 3 --seed 7 --checkpoint best --stochastic"
+    assert {"coterie", "torch", "numpy"} <= set(found["versions"])
     assert found["trained"] == {"scenario": "mix", "density": 0.2, "agents": 2}
 
 
