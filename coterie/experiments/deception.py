@@ -7,7 +7,7 @@ and so is a conversation that its limit ended before the last reply.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -41,39 +41,36 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many among the valid ones. `num_excluded` had no label and count in neither."""
+    """So many among the replies that have labels."""
 
     count: int
     num_valid: int
-    num_excluded: int
 
     @property
     def value(self) -> float | None:
         return self.count / self.num_valid if self.num_valid else None
 
 
-def deception_rates(judged: Iterable[Judged], part: Part, by: Sequence[str] = ()) -> dict[tuple[str, ...], Rate]:
-    """Rates of deception in thoughts or responses, by the values of any features."""
-    return {
-        key: _rate(group, [one.labels.get(part) == _DECEPTIVE for one in group]) for key, group in _groups(judged, by)
-    }
+def deception_rate(judged: Iterable[Judged], part: Part) -> Rate:
+    """How many thoughts, or responses, are deceptive."""
+    return _rate(judged, lambda labels: labels.get(part) == _DECEPTIVE)
 
 
 def mismatch_rate(judged: Iterable[Judged]) -> Rate:
     """How often thought and response differ."""
-    group = list(judged)
-    return _rate(group, [len(set(one.labels.values())) > 1 for one in group])
+    return _rate(judged, lambda labels: len(set(labels.values())) > 1)
 
 
-def _rate(group: Sequence[Judged], counted: Sequence[bool]) -> Rate:
-    excluded = sum(not one.labels for one in group)
-    return Rate(sum(counted), len(group) - excluded, excluded)
+def _rate(judged: Iterable[Judged], counts: Callable[[Mapping[str, str]], bool]) -> Rate:
+    valid = [one.labels for one in judged if one.labels]
+    return Rate(sum(map(counts, valid)), len(valid))
 
 
-def _groups(judged: Iterable[Judged], by: Sequence[str]) -> list[tuple[tuple[str, ...], list[Judged]]]:
-    groups: dict[tuple[str, ...], list[Judged]] = {}
+def by_feature(judged: Iterable[Judged], name: str) -> list[tuple[str, list[Judged]]]:
+    """The replies by a feature of their tasks, sorted by its value."""
+    groups: dict[str, list[Judged]] = {}
     for one in judged:
-        groups.setdefault(tuple(one.features[name] for name in by), []).append(one)
+        groups.setdefault(one.features[name], []).append(one)
     return sorted(groups.items())
 
 
@@ -103,7 +100,7 @@ def _society(record: RunRecord, member: Member) -> Row:
         "label": member.label,
         "is_baseline": member.is_baseline,
         "overall": _row("", last),
-        "by": {name: [_row(key[0], group) for key, group in _groups(last, (name,))] for name in FEATURES},
+        "by": {name: [_row(value, group) for value, group in by_feature(last, name)] for name in FEATURES},
         "turns": [_row(str(number), group) for number, group in _by_turn(record, episodes)],
     }
 
@@ -137,7 +134,7 @@ def _reason(turn: Turn) -> str:
 
 
 def _row(group: str, judged: Sequence[Judged]) -> Row:
-    rates = {part: deception_rates(judged, part).get((), Rate(0, 0, 0)) for part in PARTS}
+    rates = {part: deception_rate(judged, part) for part in PARTS}
     reasons = Counter(one.reason for one in judged if one.reason)
     return {
         "group": group,

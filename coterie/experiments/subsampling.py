@@ -24,33 +24,6 @@ class BudgetPoint:
     is_beyond: bool
 
 
-def subsample_majority(
-    correct_count: int,
-    wrong_counts: Sequence[int],
-    unparsed: int,
-    k: int,
-    tie: str = "none",
-    no_answer: str = "abstain",
-) -> float:
-    """The exact chance that one class of answers wins the majority vote of k samples drawn without replacement.
-
-    Args:
-        correct_count: How many of the n samples are of that class.
-        wrong_counts: Sizes of all other classes of answers.
-        unparsed: Samples without an answer.
-        k: 1 to n.
-        tie: `none`: a tie of t classes wins nothing; `first`, `random`: it wins 1/t (over all orders of the samples).
-        no_answer: `strict`: the class also needs more than half of the k samples.
-
-    Raises:
-        ValueError: k out of range.
-    """
-    n = correct_count + sum(wrong_counts) + unparsed
-    if not 1 <= k <= n:
-        raise ValueError(f"k = {k} is not between 1 and the {n} samples")
-    return _win_curve(correct_count, wrong_counts, unparsed, tie, no_answer)[k - 1]
-
-
 def self_consistency_curve(
     answers: Sequence[Sequence[str | None]],
     correct: Sequence[Collection[str]],
@@ -62,8 +35,9 @@ def self_consistency_curve(
     Args:
         answers: Per task the parsed answers of its n samples, None for unparsed.
         correct: Per task those of the answers that were judged right.
-        tie: As in `subsample_majority`.
-        no_answer: As in `subsample_majority`.
+        tie: `none`: a tie of t answers wins nothing; `first`, `random`: each wins with chance 1/t (over all orders of
+            the samples).
+        no_answer: `strict`: the winner also needs more than half of the k samples.
 
     Raises:
         ValueError: tasks with unequal numbers of samples, or none.

@@ -21,6 +21,7 @@ from coterie.orchestration.budget import CUT_SHORT, BudgetSpent, Ledger
 from coterie.orchestration.embedding import EmbeddingDoor, Vectors
 from coterie.orchestration.jobs import Examination, Job, Performed, Report, Request, TaskLimits, Work
 from coterie.orchestration.pool import EngineClient, PolicySpec
+from coterie.orchestration.protocols.base import SocietyProtocol
 from coterie.orchestration.protocols.minutes import Minutes
 from coterie.orchestration.turns import Question, check_samples, go_on, make_turn, turn_key
 from coterie.types import EncodedPrompt, Messages, Outcome, Place, Sampling, Task, Turn
@@ -148,10 +149,10 @@ class Worker:
         self._open.clear()
 
     async def _episode(self, job: Job) -> Outcome:
-        protocol = registry.impl("protocol", job.protocol.kind)(job.protocol)
+        protocol: SocietyProtocol = registry.impl("protocol", job.protocol.kind)(job.protocol)
         ledger = Ledger(self._limits)
         try:
-            outcome: Outcome = await protocol.run(job.task, job.agents, _Asker(self, job, ledger))
+            outcome = await protocol.run(job.task, job.agents, _Asker(self, job, ledger))
         except BudgetSpent as spent:
             # Calls let in beside the refused one are made all the same; ending before them would lose them on resume.
             turns = await asyncio.gather(*ledger.asked.values())

@@ -13,7 +13,7 @@ import coterie
 from coterie.experiments.audit import audit
 from coterie.experiments.behaviour import grey_measures
 from coterie.experiments.cli.main import main
-from coterie.experiments.deception import Judged, Rate, deception_rates, mismatch_rate
+from coterie.experiments.deception import Judged, Rate, by_feature, deception_rate, mismatch_rate
 from coterie.experiments.display import RichDisplay
 from coterie.experiments.export import export_tables
 from coterie.experiments.folder import RunFolder
@@ -245,19 +245,18 @@ def judged(thoughts: str, responses: str, **features: str) -> list[Judged]:
 
 
 def test_what_has_no_label_is_left_out_before_the_rate() -> None:
-    rates = deception_rates(judged("ddh--", "dhh--"), "thought")
-    assert rates == {(): Rate(2, 3, 2)}
-    assert rates[()].value == pytest.approx(2 / 3)
-    assert deception_rates(judged("--", "--"), "response")[()].value is None
+    rate = deception_rate(judged("ddh--", "dhh--"), "thought")
+    assert rate == Rate(2, 3)
+    assert rate.value == pytest.approx(2 / 3)
+    assert deception_rate(judged("--", "--"), "response").value is None
 
 
-def test_rates_are_told_by_any_features() -> None:
-    rows = [*judged("dd", "dh", domain="Economy", role="self"), *judged("hh", "hd", domain="Education", role="other")]
-    assert deception_rates(rows, "response", by=("domain", "role")) == {
-        ("Economy", "self"): Rate(1, 2, 0),
-        ("Education", "other"): Rate(1, 2, 0),
-    }
+def test_rates_are_told_by_any_feature() -> None:
+    rows = [*judged("dd", "dh", domain="Economy", role="self"), *judged("hhh", "hdd", domain="Education", role="other")]
+    for name, values in {"domain": ("Economy", "Education"), "role": ("self", "other")}.items():
+        found = {value: deception_rate(group, "response") for value, group in by_feature(rows, name)}
+        assert found == dict(zip(values, (Rate(1, 2), Rate(2, 3)), strict=True))
 
 
 def test_a_mismatch_is_between_thought_and_response_of_one_reply() -> None:
-    assert mismatch_rate(judged("ddh-h", "dhh-h")) == Rate(1, 4, 1)
+    assert mismatch_rate(judged("ddh-h", "dhh-h")) == Rate(1, 4)

@@ -24,6 +24,8 @@ _OFFLINE_REMEDY = (
     "check the name and the network (HF_TOKEN for gated models), or give a local folder; "
     "the built-in smollm2-135m needs no hub"
 )
+_PATIENCE = 10.0
+"""Seconds that the hub has for its first answer."""
 _RECORD = "coterie.json"
 
 
@@ -33,7 +35,8 @@ def resolve(model: str) -> str:
     Then the hub's client is told not to report its retries: of a model that is not there our own error says all.
 
     Raises:
-        EnvironmentMissing: a path that does not exist, or a built-in model that is not installed.
+        EnvironmentMissing: a path that does not exist, a built-in model that is not installed, or a hub id that is not
+            in the cache while the hub cannot be reached.
     """
     if model in registry.names("model"):
         return str(registry.impl("model", model)())
@@ -45,6 +48,7 @@ def resolve(model: str) -> str:
             f"there is no model folder {model}", remedy="name a folder with config.json and weights"
         )
     _quiet_hub()
+    _reach_hub(model)
     return model
 
 
@@ -53,6 +57,22 @@ def _quiet_hub() -> None:
 
     if not os.environ.get("HF_HUB_VERBOSITY"):
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
+def _reach_hub(model: str) -> None:
+    """One request that is not repeated, where loaders would try for a minute. What the hub refuses, they name."""
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        if not try_to_load_from_cache(model, "config.json"):
+            HfApi().model_info(model, timeout=_PATIENCE)
+    except (HfHubHTTPError, HFValidationError):
+        return
+    except Exception as cause:  # of whichever library the client connects by
+        raise missing(model, cause) from cause
 
 
 def fingerprint(folder: str) -> str:

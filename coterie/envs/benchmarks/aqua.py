@@ -6,7 +6,8 @@ from pathlib import Path
 
 from coterie.envs.benchmarks.base import Item, ItemBenchmark, multiple_choice
 from coterie.envs.benchmarks.config import AquaConfig
-from coterie.envs.benchmarks.rows import Hub, Row, items, load
+from coterie.envs.benchmarks.hub import Hub
+from coterie.envs.benchmarks.rows import Row, items, load
 
 _REVISION = "33301c6a050c96af81f63cad5562cb5363e88971"
 _LETTERS = "ABCDE"

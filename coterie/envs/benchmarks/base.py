@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from coterie.envs import answers
-from coterie.errors import GradingTimeout
+from coterie.errors import ConfigError, GradingTimeout
 from coterie.types import Grader, Task, Verdict
 
 
@@ -59,6 +60,19 @@ class Item:
     id: str = ""
     follow_ups: tuple[str, ...] = ()
     features: tuple[tuple[str, str], ...] = ()
+
+
+def refuse_unknown(what: str, name: str, known: Iterable[str], where: str) -> None:
+    """Refuse a name that is none of the known ones, with those close to it, else all; `what` says what there is not.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    names = list(known)
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
+        raise ConfigError(f"{what} {name!r}", where=where, remedy=hint)
 
 
 def multiple_choice(question: str, options: Sequence[str], gold: int, example: str = "") -> Item:

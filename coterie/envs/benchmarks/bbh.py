@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from coterie.envs import answers
-from coterie.envs.benchmarks.base import Item, ItemBenchmark
+from coterie.envs.benchmarks.base import Item, ItemBenchmark, refuse_unknown
 from coterie.envs.benchmarks.bbh_tasks import TASKS, TaskForm
 from coterie.envs.benchmarks.config import BbhConfig
-from coterie.envs.benchmarks.rows import Hub, Row, find, load_hub, pick, read
-from coterie.errors import ConfigError
+from coterie.envs.benchmarks.hub import Hub
+from coterie.envs.benchmarks.rows import Row, find, load_hub, pick, read
 
 _REVISION = "982bb89fd79532a8ac676a61fc42eb1aeec63f99"
 _OPTION = re.compile(r"^\(([A-Z])\) ?(.*)$", re.MULTILINE)
@@ -38,10 +37,7 @@ def _join(glue: str, text: str) -> str:
 
 
 def _choose(task: str) -> list[str]:
-    if task != "all" and task not in TASKS:
-        close = difflib.get_close_matches(task, TASKS, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: all, {', '.join(TASKS)}"
-        raise ConfigError(f"BIG-Bench Hard has no task {task!r}", where="benchmark.task", remedy=hint)
+    refuse_unknown("BIG-Bench Hard has no task", task, ["all", *TASKS], "benchmark.task")
     return list(TASKS) if task == "all" else [task]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from coterie.envs import answers, latex
 from coterie.envs.benchmarks.base import Item, ItemBenchmark, multiple_choice
 from coterie.envs.benchmarks.config import CustomConfig
-from coterie.envs.benchmarks.rows import Hub, Row, find, items, load_hub, read
+from coterie.envs.benchmarks.hub import Hub
+from coterie.envs.benchmarks.rows import Row, find, items, load_hub, read
 from coterie.errors import ConfigError
 
 

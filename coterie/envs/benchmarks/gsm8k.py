@@ -7,7 +7,8 @@ from pathlib import Path
 from coterie.envs import answers
 from coterie.envs.benchmarks.base import Item, NumberBenchmark
 from coterie.envs.benchmarks.config import Gsm8kConfig
-from coterie.envs.benchmarks.rows import Hub, Row, items, load
+from coterie.envs.benchmarks.hub import Hub
+from coterie.envs.benchmarks.rows import Row, items, load
 
 _REVISION = "740312add88f781978c0658806c59bc2815b9866"
 EXAMPLE = """\

@@ -7,7 +7,8 @@ from pathlib import Path
 from coterie.envs.benchmarks.base import Item, NumberBenchmark
 from coterie.envs.benchmarks.config import GsmHardConfig
 from coterie.envs.benchmarks.gsm8k import EXAMPLE
-from coterie.envs.benchmarks.rows import Hub, Row, items, load
+from coterie.envs.benchmarks.hub import Hub
+from coterie.envs.benchmarks.rows import Row, items, load
 
 _REVISION = "960448f73503112d4226baeb8eb41d3fb5ae2506"
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from coterie.envs.benchmarks.code import EXAMPLE, CodeBenchmark
 from coterie.envs.benchmarks.config import HumanEvalConfig
-from coterie.envs.benchmarks.rows import Hub, Row, items, load
+from coterie.envs.benchmarks.hub import Hub
+from coterie.envs.benchmarks.rows import Row, items, load
 from coterie.envs.benchmarks.trials import CodeItem
 
 _HUB = Hub("openai/openai_humaneval", "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544", "test")

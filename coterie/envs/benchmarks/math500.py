@@ -7,7 +7,8 @@ from pathlib import Path
 from coterie.envs import latex
 from coterie.envs.benchmarks.base import Item, ItemBenchmark
 from coterie.envs.benchmarks.config import Math500Config
-from coterie.envs.benchmarks.rows import Hub, Row, items, load
+from coterie.envs.benchmarks.hub import Hub
+from coterie.envs.benchmarks.rows import Row, items, load
 
 _REVISION = "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"
 _EXAMPLE = r"""Q: What is the sum of the solutions of $2x^2 - 3x - 7 = 0$?

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from coterie.envs.benchmarks.code import EXAMPLE, CodeBenchmark
 from coterie.envs.benchmarks.config import MbppConfig
-from coterie.envs.benchmarks.rows import Hub, Row, items, load
+from coterie.envs.benchmarks.hub import Hub
+from coterie.envs.benchmarks.rows import Row, items, load
 from coterie.envs.benchmarks.trials import CodeItem
 
 _REVISION = "4bb6404fdc6cacfda99d4ac4205087b89d32030c"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-from coterie.envs.benchmarks.base import Item, ItemBenchmark, multiple_choice
+from coterie.envs.benchmarks.base import Item, ItemBenchmark, multiple_choice, refuse_unknown
 from coterie.envs.benchmarks.config import MmluConfig
-from coterie.envs.benchmarks.rows import Hub, Row, items, load_hub, read
+from coterie.envs.benchmarks.hub import Hub
+from coterie.envs.benchmarks.rows import Row, items, load_hub, read
 from coterie.errors import ConfigError
 
 _REVISION = "c30699e8356da336a370243923dbaf21066bb9fe"
@@ -57,13 +57,8 @@ def _from_folder(folder: Path, config: MmluConfig) -> list[Row]:
 
 def _choose(subject: str, known: Iterable[str]) -> list[str]:
     names = sorted(known)
-    if subject == "all":
-        return names
-    if subject not in names:
-        close = difflib.get_close_matches(subject, names, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: all, {', '.join(names)}"
-        raise ConfigError(f"there is no subject {subject!r}", where="benchmark.subject", remedy=hint)
-    return [subject]
+    refuse_unknown("there is no subject", subject, ["all", *names], "benchmark.subject")
+    return names if subject == "all" else [subject]
 
 
 def _csv_item(row: Row) -> Item:

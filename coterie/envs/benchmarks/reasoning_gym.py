@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import io
 import os
@@ -22,7 +21,7 @@ import numpy as np
 from coterie import rng
 from coterie.cache import cache_folder
 from coterie.envs import answers
-from coterie.envs.benchmarks.base import Item, ItemBenchmark
+from coterie.envs.benchmarks.base import Item, ItemBenchmark, refuse_unknown
 from coterie.envs.benchmarks.config import ReasoningGymConfig
 from coterie.envs.grading import GradingPool
 from coterie.errors import ConfigError
@@ -183,10 +182,10 @@ def _check_hash_seed(task: str) -> None:
 
 def _create(config: ReasoningGymConfig, seed: int, size: int) -> ProceduralDataset:
     datasets = library().factory.DATASETS
-    _refuse_unknown("generator", config.task, datasets, "benchmark.task")
+    refuse_unknown("reasoning-gym has no generator", config.task, sorted(datasets), "benchmark.task")
     fields = [f.name for f in dataclasses.fields(datasets[config.task][1]) if f.name not in ("seed", "size")]
     for name in config.params:
-        _refuse_unknown("parameter", name, fields, f"benchmark.params.{name}")
+        refuse_unknown("reasoning-gym has no parameter", name, fields, f"benchmark.params.{name}")
     _check_hash_seed(config.task)
     try:
         with _guarded(seed, config.task):
@@ -197,13 +196,6 @@ def _create(config: ReasoningGymConfig, seed: int, size: int) -> ProceduralDatas
             f"{config.task} refuses these parameters: {cause}", where="benchmark.params",
             remedy=f"parameters: {', '.join(fields)}",
         ) from cause  # fmt: skip
-
-
-def _refuse_unknown(noun: str, name: str, known: Any, where: str) -> None:
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
-        raise ConfigError(f"reasoning-gym has no {noun} {name!r}", where=where, remedy=hint)
 
 
 def _draw(dataset: ProceduralDataset, count: int, seed: int) -> dict[int, dict[str, Any]]:

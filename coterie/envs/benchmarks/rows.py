@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from coterie import rng
 from coterie.envs import answers
 from coterie.envs.benchmarks.config import RowsConfig
+from coterie.envs.benchmarks.hub import Hub, fetch
 from coterie.errors import ConfigError, EnvironmentMissing
 
 _Item = TypeVar("_Item")
@@ -64,16 +65,6 @@ class Row:
                            remedy=f"mend the row or leave it out (its columns: {columns})")  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Hub:
-    """A dataset on the Hugging Face hub. `revision` is the hash of a commit."""
-
-    id: str
-    revision: str
-    split: str
-    config: str | None = None
-
-
 def load(config: RowsConfig, base: Path, file: str, hub: Hub | None = None) -> list[Row]:
     """The rows of `config.path`, a file or a folder that has `file`; without a path those of `hub`.
 
@@ -116,12 +107,14 @@ def read(file: Path, header: Sequence[str] | None = None) -> list[Row]:
 
 
 def load_hub(hub: Hub, alternative: str) -> list[Row]:
-    """The rows of a dataset on the hub, or in its local cache; `alternative` says what `path` could hold instead."""
-    try:
-        from datasets import load_dataset
+    """The rows of a dataset on the hub, or in its local cache; `alternative` says what `path` could hold instead.
 
-        rows = load_dataset(hub.id, hub.config, split=hub.split, revision=hub.revision)
-    except Exception as cause:  # the hub client raises errors of many libraries
+    Raises:
+        EnvironmentMissing: it cannot be loaded.
+    """
+    try:
+        rows = fetch(hub)
+    except Exception as cause:
         raise EnvironmentMissing(
             f"cannot load {hub.id} from the hub: {type(cause).__name__}: {cause}", where="benchmark",
             remedy=f"connect to the network, or set `path` to {alternative}, "

@@ -7,7 +7,8 @@ from pathlib import Path
 from coterie.envs.benchmarks.base import Item, NumberBenchmark
 from coterie.envs.benchmarks.config import SvampConfig
 from coterie.envs.benchmarks.gsm8k import EXAMPLE
-from coterie.envs.benchmarks.rows import Hub, Row, items, load
+from coterie.envs.benchmarks.hub import Hub
+from coterie.envs.benchmarks.rows import Row, items, load
 
 _REVISION = "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef"
 

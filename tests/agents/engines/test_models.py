@@ -3,6 +3,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,19 @@ def test_an_unreachable_hub_is_one_message_with_a_remedy() -> None:
     with pytest.raises(EnvironmentMissing) as caught:
         ChatTokenizer.load("some-org/no-such-model", 64)
     assert "some-org/no-such-model" in str(caught.value) and "local folder" in caught.value.remedy
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    began = time.monotonic()
+    with pytest.raises(EnvironmentMissing, match=r"some-org/some-model: .*Connection refused"):
+        models.resolve("some-org/some-model")
+    assert time.monotonic() - began < 5 and capfd.readouterr().err == ""
 
 
 def test_a_misspelt_built_in_name_is_guessed(tmp_path: Path) -> None:
