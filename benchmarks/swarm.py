@@ -2,8 +2,7 @@
 
 A step is a control step of one drone with everything on: two physics steps, noise, contacts, downwash,
 neighbours, obstacles, observation, reward. Time is CPU time of this process for one core, and wall time for all of
-them; what else
-runs on the machine takes its share of the latter.
+them and for a GPU, if there is one; what else runs on the machine takes its share of the latter.
 
 Correct first: environments alone and among others are equal bit for bit, on one thread and on several, and finite.
 
@@ -29,7 +28,9 @@ from _common import save
 from coterie import rng
 from coterie.envs.swarm import Obstacles, SwarmConfig, VecSwarm
 
-TARGETS = {"8 drones, one core": 1.5e6, "8 drones, two cores": 2.7e6, "128 drones, one core": 0.7e6}
+TARGETS = {
+    "8 drones, one core": 1.5e6, "8 drones, two cores": 2.7e6, "128 drones, one core": 0.7e6, "8 drones, one GPU": 1e8,
+}  # fmt: skip
 
 
 def config(num_drones: int, *, obstacles: bool) -> SwarmConfig:
@@ -86,6 +87,23 @@ def ours(num_drones: int, envs: int, threads: int, seconds: float, *, obstacles:
     return rate(step, num_drones * envs, seconds, clock)
 
 
+def on_gpu(num_drones: int, envs: int, seconds: float) -> float:
+    """As `ours`, with actions that are on the GPU, too."""
+    import torch
+
+    made = VecSwarm(config(num_drones, obstacles=True), envs, seed=0, device="cuda")
+    made.reset()
+    actions = 2 / 1.9 - 1 + 0.1 * torch.randn(envs, num_drones, 4, device="cuda")
+
+    def step() -> None:
+        made.step(actions)
+        torch.cuda.synchronize()
+
+    for _ in range(5):
+        step()
+    return rate(step, num_drones * envs, seconds, time.perf_counter)
+
+
 def vmas(seconds: float) -> float:
     """VMAS `flocking`, 8 agents, 1024 environments, one thread: flat, two-dimensional, no rigid bodies."""
     import torch
@@ -108,6 +126,14 @@ def pybullet(seconds: float) -> float:
     return rate(lambda: env.step(actions), 8, seconds, time.process_time)
 
 
+def has_gpu() -> bool:
+    if not importlib.util.find_spec("torch"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def measure(seconds: float) -> dict[str, Any]:
     begin = time.process_time()
     check()
@@ -124,6 +150,8 @@ def measure(seconds: float) -> dict[str, Any]:
     ):
         result[name] = round(value())
         print(f"{name}: {result[name] / 1e6:.2f} M/s", file=sys.stderr, flush=True)
+    if has_gpu():
+        result["8 drones, one GPU"] = round(on_gpu(8, 65536, seconds))
     result["cost at 4096 over cost at 128"] = round(result["128 drones, one core"] / result["4096 drones, one core"], 2)
     for module, rival in (("vmas", vmas), ("gym_pybullet_drones", pybullet)):
         if importlib.util.find_spec(module):

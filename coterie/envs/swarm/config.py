@@ -102,11 +102,11 @@ class Rewards:
         floor: On the floor.
         upright: Earned for the vertical component of the body's vertical axis.
         spin: Per rad/s.
-        time: All of the above are multiplied by this, s.
+        time: All of the above are multiplied by this, s, in control steps of 10 ms; longer ones count in proportion.
         collision: At a contact with another drone, after a tick without.
         proximity: Greatest, for touching another drone; falls linearly to zero at `proximity_range`.
         proximity_range: In arm lengths.
-        proximity_time: Proximity is multiplied by this, s.
+        proximity_time: Proximity is multiplied by this, s, likewise.
         obstacle: At a contact with an obstacle, after a tick without.
         annealing: Agent-steps over which collision, proximity and obstacle grow from zero to these values; 0: at once.
             Published: 300,000,000.

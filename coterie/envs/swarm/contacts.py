@@ -7,9 +7,8 @@ is keyed by what meets, so that both sides of a contact draw the same. Vectors a
 
 from __future__ import annotations
 
+import math
 from typing import Any
-
-import numpy as np
 
 from coterie.envs.swarm.compiling import compiled
 from coterie.envs.swarm.draws import f4, gaussians, uniforms
@@ -36,7 +35,7 @@ def plus(a: Any, factor: Any, b: Any) -> Any:
 @compiled
 def scaled(a: Any, size: Any) -> Any:
     """A vector of length `size` in the direction of a."""
-    factor = size / max(np.sqrt(dot(a, a)), f4(1e-6))
+    factor = size / max(math.sqrt(dot(a, a)), f4(1e-6))
     return a[0] * factor, a[1] * factor, a[2] * factor
 
 
@@ -99,7 +98,7 @@ def rebound(i: Any, velocity: Any, normal: Any, inside: Any, when: Any, key: Any
     then some of the speed is lost, unless the drone's centre is inside.
     """
     purpose = FOR_OBSTACLES * PURPOSES
-    turned = scaled(normal, np.sqrt(dot(velocity, velocity)))
+    turned = scaled(normal, math.sqrt(dot(velocity, velocity)))
     after = turned
     for attempt in range(_TRIES):
         after = plus(turned, f4(0.1), _noise(i, when, purpose + 2 * attempt, key))
@@ -121,7 +120,7 @@ def repel(i: Any, velocity: Any, away_x: Any, away_y: Any, when: Any, key: Any) 
     x, y, z, _ = uniforms(i, when[0], when[1], purpose, key[0], key[1])
     dx = away_x * x if away_x != f4(0) else f4(2) * x - f4(1)
     dy = away_y * y if away_y != f4(0) else f4(2) * y - f4(1)
-    speed = decay(i, when, FOR_WALLS, key) * np.sqrt(dot(velocity, velocity))
+    speed = decay(i, when, FOR_WALLS, key) * math.sqrt(dot(velocity, velocity))
     after = scaled((dx, dy, f4(-0.5) - f4(0.5) * z), clip(speed, f4(0.1), f4(6)))
     return after, _spin(i, when, purpose + 16, key, f4(_SPIN), f4(_SPIN_RANGE))
 
@@ -129,7 +128,7 @@ def repel(i: Any, velocity: Any, away_x: Any, away_y: Any, when: Any, key: Any) 
 @compiled
 def limited(i: Any, velocity: Any, greatest: Any, when: Any, key: Any) -> Any:
     """Velocity after collisions with drones: some of the speed is lost, and none is faster than all were before."""
-    speed = np.sqrt(dot(velocity, velocity))
+    speed = math.sqrt(dot(velocity, velocity))
     return scaled(velocity, min(decay(i, when, FOR_DECAY, key) * speed, greatest))
 
 

@@ -68,7 +68,7 @@ def _log(x: Any) -> Any:
 @inlined
 def _pair(word: Any, other: Any) -> Any:
     """Two normals by Box and Muller: the angle is 45 degrees in one of four quadrants, and up to 45 to either side."""
-    radius = f4(math.sqrt(0.5)) * np.sqrt(f4(-2) * _log(as_unit(word)))
+    radius = f4(math.sqrt(0.5)) * math.sqrt(f4(-2) * _log(as_unit(word)))
     x = f4(np.int32(u4(other >> u4(2)) & u4(0xFFFFFF))) * f4(2 * _PI_4 / 2**24) - f4(_PI_4)
     q = x * x
     sine = x * (f4(1) - q * (f4(1 / 6) - q * (f4(1 / 120) - q * f4(1 / 5040))))

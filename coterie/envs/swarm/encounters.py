@@ -6,9 +6,8 @@ Positions are those at the end of the tick; velocities are changed only when eve
 
 from __future__ import annotations
 
+import math
 from typing import Any
-
-import numpy as np
 
 from coterie.envs.swarm import layout as at
 from coterie.envs.swarm.compiling import compiled, inlined
@@ -16,14 +15,18 @@ from coterie.envs.swarm.contacts import bounce, limited, plus, rebound, repel, s
 from coterie.envs.swarm.draws import f4
 from coterie.envs.swarm.perception import nearest_squared
 
-WASH_REACH = 0.71
-"""How far down and aside a downwash is felt at most, m."""
 
-
-@compiled
+@inlined
 def column(rows: Any, row: Any, i: Any) -> Any:
     """Three numbers of a drone."""
     return rows[row, i], rows[row + 1, i], rows[row + 2, i]
+
+
+@inlined
+def column9(rows: Any, row: Any, i: Any) -> Any:
+    """Nine numbers of a drone."""
+    a, b, c = column(rows, row, i), column(rows, row + 3, i), column(rows, row + 6, i)
+    return a[0], a[1], a[2], b[0], b[1], b[2], c[0], c[1], c[2]
 
 
 @compiled
@@ -31,15 +34,6 @@ def add(rows: Any, row: Any, i: Any, x: Any) -> None:
     """Add three numbers to a drone's."""
     for k in range(3):
         rows[row + k, i] += x[k]
-
-
-@compiled
-def reach_squared(p: Any) -> Any:
-    """Squared distance beyond which drones do nothing to each other."""
-    reach = max(p.proximity_range, f4(2) * p.arm)
-    if p.downwash:
-        reach = max(reach, f4(WASH_REACH))
-    return reach * reach
 
 
 @compiled
@@ -51,14 +45,14 @@ def _collide(p: Any, rows: Any, deeds: Any, i: Any, j: Any, normal: Any, when: A
     add(deeds, at.TWIST, i, twist)
     deeds[at.TOUCHED, i] = f4(1)
     fastest = max(vi[0] * vi[0] + vi[1] * vi[1] + vi[2] * vi[2], vj[0] * vj[0] + vj[1] * vj[1] + vj[2] * vj[2])
-    deeds[at.FASTEST, i] = max(deeds[at.FASTEST, i], np.sqrt(fastest))
+    deeds[at.FASTEST, i] = max(deeds[at.FASTEST, i], math.sqrt(fastest))
 
 
 @compiled
 def pair(p: Any, rows: Any, flags: Any, deeds: Any, counters: Any, i: Any, j: Any, when: Any, key: Any) -> None:
     """What j does to i, which is near it."""
     apart = plus(column(rows, at.POSITION, i), f4(-1), column(rows, at.POSITION, j))
-    distance = np.sqrt(apart[0] * apart[0] + apart[1] * apart[1] + apart[2] * apart[2])
+    distance = math.sqrt(apart[0] * apart[0] + apart[1] * apart[1] + apart[2] * apart[2])
     deeds[at.CROWD, i] += max(f4(0), f4(1) - distance / p.proximity_range)
     touching = f4(2) * p.arm
     if distance <= touching:
@@ -80,8 +74,10 @@ def pair(p: Any, rows: Any, flags: Any, deeds: Any, counters: Any, i: Any, j: An
 @compiled
 def meet(p: Any, w: Any, rows: Any, n: Any, flags: Any, deeds: Any, counters: Any, when: Any, key: Any) -> None:
     """All pairs among up to BLOCK drones, whose scratch is w, seen as rows by `rows`."""
-    deeds[:, :n] = f4(0)
-    reach = reach_squared(p)
+    for k in range(at.DEEDS):
+        for i in range(n):
+            deeds[k, i] = f4(0)
+    reach = p.reach * p.reach
     for i in range(n):
         if nearest_squared(w, i, n) < reach:
             for j in range(n):
@@ -123,6 +119,13 @@ def _hit_room(p: Any, rows: Any, flags: Any, i: Any, at_wall: Any, when: Any, ke
     add(rows, at.OMEGA, i, twist)
 
 
+@inlined
+def concerns(p: Any, deeds: Any, i: Any, axis: Any, radius: Any, wall: Any, ceiling: Any) -> Any:
+    """Whether `settle` has anything to do."""
+    touching = radius + p.arm
+    return deeds[at.TOUCHED, i] + wall + ceiling > f4(0) or (p.has_obstacles and axis <= touching * touching)
+
+
 @compiled
 def settle(
     p: Any, rows: Any, flags: Any, deeds: Any, counters: Any, i: Any, axis: Any, obstacles: Any, radius: Any, wall: Any,
@@ -153,7 +156,7 @@ def settle(
     add(rows, at.VELOCITY, i, column(deeds, at.WASH, i))
     add(rows, at.OMEGA, i, column(deeds, at.TWIST, i))
     touching = radius + p.arm
-    if axis <= touching * touching:
+    if p.has_obstacles and axis <= touching * touching:
         _hit_obstacle(p, rows, flags, i, obstacles, counters[at.NUM_OBSTACLES], radius, when, key)
     if wall > f4(0):
         flags[i] |= at.HIT_WALL

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from coterie.envs.swarm import layout as at
 from coterie.envs.swarm.compiling import compiled
 from coterie.envs.swarm.draws import below, f4, uniforms
@@ -246,9 +244,8 @@ def plan_leg(p: Any, drones: Any, counters: Any, settings: Any, cells: Any, row:
     else:
         _shape(counters, settings, row, when, key)
         if move == RESHAPE:
-            settings[at.CENTRE : at.CENTRE + 3] = np.array(
-                next_point(p, counters, cells, row, (0.0, 0.0, 0.0), 1e6, when, key), dtype=np.float32
-            )
+            x, y, z = next_point(p, counters, cells, row, (0.0, 0.0, 0.0), 1e6, when, key)
+            settings[at.CENTRE], settings[at.CENTRE + 1], settings[at.CENTRE + 2] = x, y, z
         else:
             for k in range(3):
                 here, there = settings[at.CENTRE + k], settings[at.OTHER_CENTRE + k]

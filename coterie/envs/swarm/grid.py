@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coterie.envs.swarm import layout as at
 from coterie.envs.swarm.compiling import compiled
 from coterie.envs.swarm.draws import f4
-from coterie.envs.swarm.encounters import pair, reach_squared
+from coterie.envs.swarm.encounters import pair
+from coterie.envs.swarm.layout import PADDING
+from coterie.envs.swarm.parameters import Parameters
 from coterie.envs.swarm.perception import FAR, insert, nearness
 
 
@@ -19,16 +23,29 @@ class Grid(NamedTuple):
     Attributes:
         size: Number of cells along x, y, z.
         scale: Cells per m along each.
-        heads: [cells + 1], where a cell's drones begin.
-        order: [N], the drones.
-        places: [6, N], their positions and velocities in that order.
+        heads: int32 [cells + 1], where a cell's drones begin.
+        order: int32 [N], the drones.
+        cells: int32 [N], where each drone is.
+        places: float32 [6, at least N], their positions and velocities in that order.
     """
 
-    size: Any
-    scale: Any
-    heads: Any
-    order: Any
-    places: Any
+    size: tuple[int, int, int]
+    scale: tuple[np.float32, np.float32, np.float32]
+    heads: NDArray[np.int32]
+    order: NDArray[np.int32]
+    cells: NDArray[np.int32]
+    places: NDArray[np.float32]
+
+
+def allocate(p: Parameters, num_drones: int) -> Grid:
+    """An empty grid of cells that are as wide as anything reaches, and of no more than two per drone."""
+    room = (2 * float(p.half_x), 2 * float(p.half_y), float(p.height))
+    width = max(float(p.sight), float(p.reach))
+    width = max(width, (math.prod(room) / (2 * max(num_drones, 1))) ** (1 / 3))
+    nx, ny, nz = (max(int(side / width), 1) for side in room)
+    sx, sy, sz = (np.float32(count / side) for count, side in zip((nx, ny, nz), room, strict=True))
+    heads, order = np.zeros(nx * ny * nz + 1, np.int32), np.zeros(num_drones, np.int32)
+    return Grid((nx, ny, nz), (sx, sy, sz), heads, order, order.copy(), np.zeros((6, num_drones + PADDING), np.float32))
 
 
 @compiled
@@ -40,21 +57,14 @@ def _cell(grid: Any, p: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 @compiled
-def build(p: Any, drones: Any) -> Any:
-    """A grid of cells that are as wide as anything reaches, and of no more than two per drone."""
-    n = drones.shape[1]
-    width = max(p.sight, np.sqrt(reach_squared(p)))
-    width = max(width, (f4(2) * p.half_x * p.half_y * p.height / f4(n)) ** f4(1 / 3))
-    size = (
-        max(int(2 * p.half_x / width), 1), max(int(2 * p.half_y / width), 1), max(int(p.height / width), 1),
-    )  # fmt: skip
-    scale = (f4(size[0] / (2 * p.half_x)), f4(size[1] / (2 * p.half_y)), f4(size[2] / p.height))
-    heads, order = np.zeros(size[0] * size[1] * size[2] + 1, np.int32), np.empty(n, np.int32)
-    grid = Grid(size, scale, heads, order, np.empty((6, n), np.float32))
-    cells = np.empty(n, np.int32)
+def build(p: Any, grid: Any, drones: Any) -> None:
+    """Sort the drones (by counting), and read where they are and how they move."""
+    n, (heads, order, cells) = drones.shape[1], (grid.heads, grid.order, grid.cells)
+    for cell in range(len(heads)):
+        heads[cell] = 0
     for i in range(n):
         cx, cy, cz = _cell(grid, p, drones[at.POSITION, i], drones[at.POSITION + 1, i], drones[at.POSITION + 2, i])
-        cells[i] = (cx * size[1] + cy) * size[2] + cz
+        cells[i] = (cx * grid.size[1] + cy) * grid.size[2] + cz
         heads[cells[i] + 1] += 1
     for cell in range(len(heads) - 1):
         heads[cell + 1] += heads[cell]
@@ -65,7 +75,6 @@ def build(p: Any, drones: Any) -> Any:
         heads[cell] = heads[cell - 1]
     heads[0] = 0
     refresh(grid, drones)
-    return grid
 
 
 @compiled
@@ -79,8 +88,10 @@ def refresh(grid: Any, drones: Any) -> None:
 @compiled
 def meet_on_grid(p: Any, grid: Any, drones: Any, flags: Any, deeds: Any, counters: Any, when: Any, key: Any) -> None:
     """All pairs that are near."""
-    deeds[:] = f4(0)
-    reach, size, places = reach_squared(p), grid.size, grid.places
+    for k in range(at.DEEDS):
+        for i in range(drones.shape[1]):
+            deeds[k, i] = f4(0)
+    reach, size, places = p.reach * p.reach, grid.size, grid.places
     for slot in range(len(grid.order)):
         i, x, y, z = grid.order[slot], places[0, slot], places[1, slot], places[2, slot]
         cx, cy, cz = _cell(grid, p, x, y, z)

@@ -28,6 +28,8 @@ LANES = 136
 code; no power of two, so that rows do not fall into the same sets of the cache."""
 BLOCK = 128
 """Drones worked at a time."""
+PADDING = LANES - BLOCK
+"""By so much rows of other scratch are longer than they need be, for the same reason."""
 
 # Bits of a drone's flags.
 LANDED = 1 << 0

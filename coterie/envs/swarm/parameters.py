@@ -16,6 +16,8 @@ BRUTE_FORCE = 128
 """With more drones than this neighbours are looked for on a grid."""
 GRID_RANGE = 1.0
 """How far they then see, m, unless the config says."""
+WASH_REACH = 0.71
+"""How far down and aside a downwash is felt at most, m."""
 
 
 class Parameters(NamedTuple):
@@ -64,6 +66,8 @@ class Parameters(NamedTuple):
     obstacle: np.float32
     # Others.
     arm: np.float32
+    reach: np.float32
+    """Distance beyond which drones do nothing to each other, m."""
     downwash: bool
     lose: bool
     has_obstacles: bool
@@ -125,17 +129,22 @@ def _flight(config: SwarmConfig) -> dict[str, Any]:
     }
 
 
+_PUBLISHED_HZ = 100
+"""Control steps per second for which rewards per step are given."""
+
+
 def _rewards(config: SwarmConfig) -> dict[str, Any]:
     rewards = config.rewards
     proximity = rewards.proximity if rewards.proximity is not None else 10.0 if config.obstacles is None else 4.0
+    time, proximity_time = (part * _PUBLISHED_HZ / config.control_hz for part in (rewards.time, rewards.proximity_time))
     return {
-        "distance": rewards.distance * rewards.time,
-        "effort": rewards.effort * rewards.time,
-        "on_floor": rewards.floor * rewards.time,
-        "upright": rewards.upright * rewards.time,
-        "spin": rewards.spin * rewards.time,
+        "distance": rewards.distance * time,
+        "effort": rewards.effort * time,
+        "on_floor": rewards.floor * time,
+        "upright": rewards.upright * time,
+        "spin": rewards.spin * time,
         "collision": rewards.collision,
-        "proximity": proximity * rewards.proximity_time,
+        "proximity": proximity * proximity_time,
         "proximity_range": max(rewards.proximity_range, 1e-6) * config.quadrotor.arm,
         "obstacle": rewards.obstacle,
     }
@@ -146,8 +155,10 @@ def parameters(config: SwarmConfig) -> Parameters:
     quirky = config.compat == "quad_swarm_rl"
     grid = config.num_drones > BRUTE_FORCE
     sight = config.neighbour_range if config.neighbour_range is not None else GRID_RANGE if grid else 1e3
-    values = {
-        **_flight(config), **_noise(config), **_rewards(config),
+    values = {**_flight(config), **_noise(config), **_rewards(config)}
+    reach = max(values["proximity_range"], 2 * config.quadrotor.arm, WASH_REACH if config.downwash else 0)
+    values |= {
+        "reach": reach,
         "downwash": config.downwash,
         "lose": config.crash == "lose",
         "has_obstacles": config.obstacles is not None,

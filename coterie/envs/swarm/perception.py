@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from coterie.envs.swarm.compiling import compiled, inlined
+from coterie.envs.swarm.compiling import compiled, inlined, joined
 from coterie.envs.swarm.draws import f4
-from coterie.envs.swarm.layout import ATTITUDE, GOAL, KEY, LANES, NORMAL, OMEGA, POSITION, SQUARED, VELOCITY
+from coterie.envs.swarm.layout import AXIS, KEY, LANES, POSITION, SQUARED, VELOCITY
 
 FAR = 1e9
 NOTHING = 10.0
@@ -18,7 +19,7 @@ NOTHING = 10.0
 @inlined
 def nearness(dx: Any, dy: Any, dz: Any, ux: Any, uy: Any, uz: Any, closing: Any) -> Any:
     """By what neighbours are ranked: distance, plus what it will have changed by in a second if `closing` is 1."""
-    distance = np.sqrt(dx * dx + dy * dy + dz * dz)
+    distance = math.sqrt(dx * dx + dy * dy + dz * dz)
     return distance + closing * (dx * ux + dy * uy + dz * uz) / max(distance, f4(0.01))
 
 
@@ -34,23 +35,32 @@ def insert(found: Any, keys: Any, offset: Any, count: Any, j: Any, key: Any) -> 
     found[place] = j
 
 
+@joined
+def row(w: Any, which: Any) -> Any:
+    """One row of the scratch. Over slices loops turn into vector code where over single indices they may not."""
+    return w[which * LANES : (which + 1) * LANES]
+
+
+@compiled
+def _compare(w: Any, i: Any, n: Any, sight: Any, closing: Any) -> None:
+    """Write into KEY how near each of n drones is to the i-th; FAR: itself, and who is out of sight."""
+    xs, ys, zs = row(w, POSITION), row(w, POSITION + 1), row(w, POSITION + 2)
+    us, vs, ws = row(w, VELOCITY), row(w, VELOCITY + 1), row(w, VELOCITY + 2)
+    keys, x, y, z, u, v, s = row(w, KEY), xs[i], ys[i], zs[i], us[i], vs[i], ws[i]
+    for j in range(n):
+        dx, dy, dz = xs[j] - x, ys[j] - y, zs[j] - z
+        key = nearness(dx, dy, dz, us[j] - u, vs[j] - v, ws[j] - s, closing)
+        keys[j] = key if dx * dx + dy * dy + dz * dz <= sight * sight else f4(FAR)
+    keys[i] = f4(FAR)
+
+
 @inlined
 def rank(p: Any, w: Any, i: Any, n: Any, found: Any) -> None:
     """Write the indices of the nearest of n drones into found [K]; -1: nobody is in sight."""
     if p.num_neighbours == 0:
         return
-    px, py, pz = w[POSITION * LANES + i], w[(POSITION + 1) * LANES + i], w[(POSITION + 2) * LANES + i]
-    vx, vy, vz = w[VELOCITY * LANES + i], w[(VELOCITY + 1) * LANES + i], w[(VELOCITY + 2) * LANES + i]
-    sight, far = p.sight * p.sight, f4(FAR)
-    for j in range(n):
-        dx, dy = w[POSITION * LANES + j] - px, w[(POSITION + 1) * LANES + j] - py
-        dz = w[(POSITION + 2) * LANES + j] - pz
-        ux, uy = w[VELOCITY * LANES + j] - vx, w[(VELOCITY + 1) * LANES + j] - vy
-        uz = w[(VELOCITY + 2) * LANES + j] - vz
-        key = nearness(dx, dy, dz, ux, uy, uz, p.closing)
-        w[KEY * LANES + j] = key if dx * dx + dy * dy + dz * dz <= sight else far
-    w[KEY * LANES + i] = far
-    count = p.num_neighbours
+    count, far = p.num_neighbours, f4(FAR)
+    _compare(w, i, n, p.sight, p.closing)
     keys = SQUARED * LANES
     for k in range(count):
         found[k] = -1
@@ -93,13 +103,26 @@ def nearest_axis(x: Any, y: Any, obstacles: Any, count: Any) -> Any:
     return np.int32(nearest).view(np.float32)
 
 
+@compiled
+def find_axes(w: Any, n: Any, obstacles: Any, count: Any) -> None:
+    """Set AXIS: `nearest_axis` of n lanes."""
+    xs, ys, axis = row(w, POSITION), row(w, POSITION + 1), row(w, AXIS)
+    for i in range(n):
+        axis[i] = f4(FAR)
+    for m in range(count):
+        x, y = obstacles[0, m], obstacles[1, m]
+        for i in range(n):
+            dx, dy = x - xs[i], y - ys[i]
+            axis[i] = min(f4(dx * dx + dy * dy), axis[i])
+
+
 @inlined
 def patch(x: Any, y: Any, obstacles: Any, count: Any, radius: Any, out: Any, offset: Any) -> None:
     """Write distances to the nearest obstacle at 3x3 points 0.1 m apart, x running slower, from out[offset] on."""
     for k in range(9):
-        out[offset + k] = f4(NOTHING)
+        out[offset + k] = f4(FAR)
     # What is nearest to a corner, 0.1414 m away, is at most twice that farther from here than what is nearest here.
-    reach = np.sqrt(nearest_axis(x, y, obstacles, count)) + f4(0.2829)
+    reach = math.sqrt(nearest_axis(x, y, obstacles, count)) + f4(0.2829)
     reach = reach * reach
     for m in range(count):
         dx, dy = x - obstacles[0, m], y - obstacles[1, m]
@@ -108,7 +131,9 @@ def patch(x: Any, y: Any, obstacles: Any, count: Any, radius: Any, out: Any, off
                 for b in range(3):
                     ex, ey = dx + f4(0.1) * f4(a - 1), dy + f4(0.1) * f4(b - 1)
                     place = offset + 3 * a + b
-                    out[place] = min(out[place], np.sqrt(ex * ex + ey * ey) - radius)
+                    out[place] = min(out[place], ex * ex + ey * ey)
+    for k in range(9):
+        out[offset + k] = min(math.sqrt(out[offset + k]) - radius, f4(NOTHING))
 
 
 @inlined
@@ -118,35 +143,54 @@ def bounded(x: Any, limit: Any) -> Any:
 
 
 @inlined
-def observe_self(p: Any, w: Any, i: Any, out: Any) -> Any:
-    """Write position less goal, velocity, attitude and angular velocity, with noise, and what surrounds; its size."""
-    sigma = (p.position_sigma, p.velocity_sigma, p.omega_sigma)
-    wide = f4(1e9)
-    limits = (f4(2) * max(p.half_x, p.half_y, p.height), f4(20), p.max_omega) if p.clip else (wide, wide, wide)
-    for k in range(3):
-        noise = sigma[0] * w[(NORMAL + k) * LANES + i]
-        out[k] = bounded(w[(POSITION + k) * LANES + i] + noise - w[(GOAL + k) * LANES + i], limits[0])
-        out[3 + k] = bounded(w[(VELOCITY + k) * LANES + i] + sigma[1] * w[(NORMAL + 3 + k) * LANES + i], limits[1])
-        out[15 + k] = bounded(w[(OMEGA + k) * LANES + i] + sigma[2] * w[(NORMAL + 6 + k) * LANES + i], limits[2])
-    for k in range(9):
-        out[6 + k] = w[(ATTITUDE + k) * LANES + i]
+def _write3(out: Any, offset: Any, x: Any, y: Any, z: Any, limit: Any) -> None:
+    out[offset], out[offset + 1], out[offset + 2] = bounded(x, limit), bounded(y, limit), bounded(z, limit)
+
+
+@inlined
+def observe_self(p: Any, x: Any, v: Any, r: Any, omega: Any, goal: Any, noise: Any, out: Any) -> Any:
+    """Write position less goal, velocity, attitude and angular velocity, with noise, and what surrounds; its size.
+
+    Args:
+        p: The parameters.
+        x: Position, of 3.
+        v: Velocity, of 3.
+        r: Attitude, row-major, of 9.
+        omega: Angular velocity, of 3.
+        goal: Of 3.
+        noise: Standard normals, of 9.
+        out: Written from its beginning.
+    """
+    far, fast, quick = f4(1e9), f4(1e9), f4(1e9)
+    if p.clip:
+        far, fast, quick = f4(2) * max(p.half_x, p.half_y, p.height), f4(20), p.max_omega
+    sigma = p.position_sigma
+    px, py, pz = x[0] + sigma * noise[0], x[1] + sigma * noise[1], x[2] + sigma * noise[2]
+    _write3(out, 0, px - goal[0], py - goal[1], pz - goal[2], far)
+    sigma = p.velocity_sigma
+    _write3(out, 3, v[0] + sigma * noise[3], v[1] + sigma * noise[4], v[2] + sigma * noise[5], fast)
+    out[6], out[7], out[8], out[9], out[10], out[11], out[12], out[13], out[14] = r
+    sigma = p.omega_sigma
+    _write3(out, 15, omega[0] + sigma * noise[6], omega[1] + sigma * noise[7], omega[2] + sigma * noise[8], quick)
     if p.surrounding == 0:
         return 18
-    x = w[POSITION * LANES + i] + sigma[0] * w[NORMAL * LANES + i]
-    y = w[(POSITION + 1) * LANES + i] + sigma[0] * w[(NORMAL + 1) * LANES + i]
-    z = w[(POSITION + 2) * LANES + i] + sigma[0] * w[(NORMAL + 2) * LANES + i]
     if p.surrounding == 1:
-        out[18] = min(max(z, f4(0)), p.height) if p.clip else z
+        out[18] = min(max(pz, f4(0)), p.height) if p.clip else pz
         return 19
-    distances = (p.half_x - x, p.half_x + x, p.half_y - y, p.half_y + y, p.height - z, z)
-    for k in range(6):
-        out[18 + k] = min(max(distances[k], f4(0)), f4(5))
+    out[18], out[19], out[20] = p.half_x - px, p.half_x + px, p.half_y - py
+    out[21], out[22], out[23] = p.half_y + py, p.height - pz, pz
+    for k in range(18, 24):
+        out[k] = min(max(out[k], f4(0)), f4(5))
     return 24
 
 
 @inlined
-def observe_other(position: Any, velocity: Any, out: Any, offset: Any) -> None:
-    """Write relative position and velocity, both clipped."""
+def observe_other(drones: Any, i: Any, j: Any, out: Any, offset: Any) -> None:
+    """Write where j is and how it moves relative to i, both clipped; zeros if j is -1."""
+    if j < 0:
+        for k in range(6):
+            out[offset + k] = f4(0)
+        return
     for k in range(3):
-        out[offset + k] = bounded(position[k], f4(10))
-        out[offset + 3 + k] = bounded(velocity[k], f4(6))
+        out[offset + k] = bounded(drones[POSITION + k, j] - drones[POSITION + k, i], f4(10))
+        out[offset + 3 + k] = bounded(drones[VELOCITY + k, j] - drones[VELOCITY + k, i], f4(6))

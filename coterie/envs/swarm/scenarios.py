@@ -103,9 +103,7 @@ def choose(names: tuple[str, ...], *, has_obstacles: bool, num_drones: int) -> t
                 remedy=f"change `obstacles`, or take one of: {fitting}",
             )
         if name in ("run_away", "swarm_vs_swarm") and num_drones < 2:
-            raise ConfigError(
-                f"scenario {name!r} needs two drones", where="num_drones", remedy="set it to 2 or more"
-            )
+            raise ConfigError(f"scenario {name!r} needs two drones", where="num_drones", remedy="set it to 2 or more")
         chosen.append(name)
     if not chosen:
         raise ConfigError("no scenario is given", where="scenario", remedy="name one, or `mix`")

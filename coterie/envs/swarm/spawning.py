@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from coterie.envs.swarm import layout as at
 from coterie.envs.swarm.compiling import compiled, joined
 from coterie.envs.swarm.config import LAYER
@@ -44,18 +42,17 @@ def place_obstacles(p: Any, obstacles: Any, counters: Any, cells: Any, share: An
 @compiled
 def free_square(p: Any, counters: Any, cells: Any) -> Any:
     """The middle of the largest square of cells without obstacles (of the first such), x and y."""
-    side = np.zeros((p.cells_x + 1, p.cells_y + 1), np.int64)
-    taken = np.zeros(len(cells), np.bool_)
-    for m in range(counters[at.NUM_OBSTACLES]):
-        taken[cells[m]] = True
     best, x, y = 0, 0, 0
     for a in range(p.cells_x):
         for b in range(p.cells_y):
-            if not taken[a * p.cells_y + b]:
-                side[a + 1, b + 1] = 1 + min(side[a, b], side[a, b + 1], side[a + 1, b])
-                if side[a + 1, b + 1] > best:
-                    best, x, y = side[a + 1, b + 1], a, b
-    return x + 1 - 0.5 * best - 0.5 * p.cells_x, y + 1 - 0.5 * best - 0.5 * p.cells_y
+            side = min(p.cells_x - a, p.cells_y - b)
+            for m in range(counters[at.NUM_OBSTACLES]):
+                beyond_a, beyond_b = cells[m] // p.cells_y - a, cells[m] % p.cells_y - b
+                if beyond_a >= 0 and beyond_b >= 0:
+                    side = min(side, max(beyond_a, beyond_b))
+            if side > best:
+                best, x, y = side, a, b
+    return x + 0.5 * best - 0.5 * p.cells_x, y + 0.5 * best - 0.5 * p.cells_y
 
 
 @compiled

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from coterie.envs.swarm.world import VecSwarm
@@ -16,15 +15,15 @@ GROUP = "agents"
 
 
 def _ends(world: VecSwarm) -> dict[str, Any]:
-    lost: NDArray[np.bool_] = np.asarray(~world.alive.any(1))
-    tensors = {"done": world.done, "terminated": lost, "truncated": world.done & ~lost}
-    return {name: torch.from_numpy(value[:, None]) for name, value in tensors.items()}
+    lost = ~world.alive.any(1)
+    ends = {"done": world.done, "terminated": lost, "truncated": world.done & ~lost}
+    return {name: torch.as_tensor(value)[:, None] for name, value in ends.items()}
 
 
 def reset(world: VecSwarm, mask: Tensor | ArrayLike | None = None) -> dict[str, Any]:
     """Begin episodes where mask [E] or [E, 1] (TorchRL's `_reset`) is set. Ends are at the root."""
-    chosen = None if mask is None else np.asarray(mask).reshape(world.num_envs)
-    observation = torch.from_numpy(world.reset(chosen))
+    chosen: Any = None if mask is None else torch.as_tensor(mask).reshape(world.num_envs)
+    observation = torch.as_tensor(world.reset(chosen))
     return {GROUP: {"observation": observation}, **_ends(world)}
 
 
@@ -34,10 +33,11 @@ def step(world: VecSwarm, action: Tensor) -> dict[str, Any]:
     Under "agents": observation [E, N, D], reward [E, N, 1] and terminated [E, N, 1]; at the root done, terminated and
     truncated [E, 1]. The next call overwrites the tensors.
     """
-    result = world.step(action.detach().numpy())
+    taken: Any = action
+    result = world.step(taken)
     agents = {
-        "observation": torch.from_numpy(result.observation),
-        "reward": torch.from_numpy(result.reward)[..., None],
-        "terminated": torch.from_numpy(result.terminated)[..., None],
+        "observation": torch.as_tensor(result.observation),
+        "reward": torch.as_tensor(result.reward)[..., None],
+        "terminated": torch.as_tensor(result.terminated)[..., None],
     }
     return {GROUP: agents, **_ends(world)}

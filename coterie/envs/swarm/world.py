@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,11 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from coterie.envs.swarm import draws
 from coterie.envs.swarm import layout as at
 from coterie.envs.swarm.config import SwarmConfig
-from coterie.envs.swarm.kernel import Arrays, resetter, stepper
+from coterie.envs.swarm.kernel import Arrays, resetter, scratch, stepper
 from coterie.envs.swarm.parameters import parameters, scenario_table
 from coterie.envs.swarm.replay import CollisionReplay
 from coterie.envs.swarm.spawning import NOWHERE
-from coterie.errors import CoterieError, ResumeError
+from coterie.errors import ConfigError, CoterieError, ResumeError
+
+if TYPE_CHECKING:
+    from coterie.envs.swarm.cuda import Device
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -28,6 +31,8 @@ _KEPT = (
 )  # fmt: skip
 _LEAST_WORK = 512
 """Agent-steps for which it is not worth to wake a thread."""
+_LEAST_PART = 2048
+"""Agent-steps of a part of the work, where there are more parts than threads."""
 
 
 class PhysicsError(CoterieError):
@@ -82,6 +87,8 @@ class VecSwarm:
         seed: One integer, or one for each environment, each of which is then the first of its own.
         first_env: Index of the first environment: a worker that holds environments 64 to 127 says 64.
         threads: At most so many work at once; None: as many as there are cores.
+        device: `cpu`, or `cuda`: actions may be tensors anywhere, and what `step` and `reset` return, `neighbours`,
+            `alive` and `done` are tensors on the GPU. For up to 128 drones, without replay.
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class VecSwarm:
         *,
         first_env: int = 0,
         threads: int | None = None,
+        device: str = "cpu",
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}: give at least 1")
@@ -106,7 +114,12 @@ class VecSwarm:
         self._arrays = self._allocate()
         self._threads = min(threads or os.cpu_count() or 1, num_envs)
         self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
+        # More parts than threads: one may be kept waiting by other work on its core.
+        parts = max(self._threads, min(4 * self._threads, num_envs * self.num_drones // _LEAST_PART))
+        self._parts = min(parts, num_envs) if self._pool else 1
+        self._scratch = [scratch(self._parameters, self.num_drones) for _ in range(self._parts)]
         self._replay = CollisionReplay(config, self._arrays) if config.replay else None
+        self._device = None if device == "cpu" else self._open(device)
         self.seed(seed)
 
     def _allocate(self) -> Arrays:
@@ -120,7 +133,7 @@ class VecSwarm:
             cells=np.zeros((e, config.cells[0] * config.cells[1]), np.int32),
             keys=np.zeros((e, 2), np.uint32),
             table=scenario_table(self.scenarios),
-            densities=np.zeros(1, np.float32),
+            densities=np.zeros(len(config.obstacles.densities) if config.obstacles else 1, np.float32),
             sizes=np.asarray(config.obstacles.sizes if config.obstacles else (0,), np.float32),
             observation=np.zeros((e, n, config.observation_size), np.float32),
             neighbours=np.full((e, n, config.num_neighbours), -1, np.int32),
@@ -131,6 +144,18 @@ class VecSwarm:
         )
         return arrays
 
+    def _open(self, device: str) -> Device:
+        for refused, where, what, remedy in (
+            (device != "cuda", "device", f"device is {device!r}", "take `cpu` or `cuda`"),
+            (self._parameters.grid, "num_drones", f"a GPU takes no {self.num_drones} drones", "take at most 128"),
+            (self._replay is not None, "replay", "a GPU keeps no collisions", "leave `replay` out, or take `cpu`"),
+        ):
+            if refused:
+                raise ConfigError(what, where=where, remedy=remedy)
+        from coterie.envs.swarm.cuda import Device  # with torch, which a CPU's world does without
+
+        return Device(self._parameters, self._arrays)
+
     def seed(self, seed: int | Sequence[int]) -> None:
         """Start counting episodes again, under this seed; a reset of everything has to follow."""
         if isinstance(seed, int | np.integer):
@@ -139,12 +164,13 @@ class VecSwarm:
             places = [(int(one), 0) for one in seed]
         if len(places) != self.num_envs:
             raise ValueError(f"{len(places)} seeds for {self.num_envs} environments")
-        self.seeds = places
-        self._arrays.keys[:] = [draws.key(*place) for place in places]
-        self._arrays.counters[:] = 0
-        self._arrays.truncated[:] = True
+        self.seeds, a = places, self.arrays
+        a.keys[:] = [draws.key(*place) for place in places]
+        a.counters[:] = 0
+        a.truncated[:] = True
         if self._replay:
             self._replay.clear()
+        self._send()
 
     @property
     def level(self) -> float:
@@ -160,27 +186,38 @@ class VecSwarm:
     @property
     def alive(self) -> Mask:
         """Whose actions count, bool [E, N]: all, but for those that are done."""
-        return ~self._arrays.terminated
+        return ~self._there.terminated
 
     @property
     def arrays(self) -> Arrays:
-        """Everything the world holds, not copies; what stands where is told in `layout`."""
+        """Everything the world holds, not copies (on a GPU: copies); what stands where is told in `layout`."""
+        if self._device:
+            self._device.pull(self._arrays)
         return self._arrays
+
+    @property
+    def _there(self) -> Arrays:
+        """As `arrays`, where they are."""
+        return self._device.tensors if self._device else self._arrays
+
+    def _send(self) -> None:
+        if self._device:
+            self._device.push(self._arrays)
 
     @property
     def neighbours(self) -> NDArray[np.int32]:
         """Whom each drone observes, int32 [E, N, K], nearest first; -1: nobody, and zeros in the observation."""
-        return self._arrays.neighbours
+        return self._there.neighbours
 
     @property
     def observation(self) -> Floats:
         """What was observed last, [E, N, D]."""
-        return self._arrays.observation
+        return self._there.observation
 
     @property
     def done(self) -> Mask:
         """Which environments can be reset: their time is up, or all their drones are done; bool [E]."""
-        return self._arrays.truncated | self._arrays.terminated.all(1)
+        return self._there.truncated | self._there.terminated.all(1)
 
     def _progress(self) -> None:
         config, curriculum = self.config, self.config.curriculum
@@ -194,23 +231,26 @@ class VecSwarm:
             shares = config.obstacles.densities
             if config.obstacles.count is not None:
                 shares = (config.obstacles.count / cells if cells else 0.0,)
-            self._arrays = self._arrays._replace(densities=np.asarray(shares, np.float32) * np.float32(factor))
+            self._arrays.densities[:] = np.asarray(shares, np.float32) * np.float32(factor)
 
     def reset(self, mask: ArrayLike | None = None) -> Floats:
         """Begin an episode where mask [E] is set, or everywhere; observations [E, N, D].
 
         With `replay`, some go on from before a collision instead.
         """
-        chosen = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask)
+        chosen = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(_here(mask))
         if chosen.shape != (self.num_envs,) or chosen.dtype != np.bool_:
             raise ValueError(f"mask is {chosen.dtype} {chosen.shape}: give bool ({self.num_envs},)")
         self._progress()
+        if self._device:
+            self._device.reset(chosen, self._arrays.densities, self.penalty, self._speed)
+            return self.observation
         a, fresh = self._arrays, chosen.copy()
         if self._replay:
             fresh &= ~self._replay.restore(chosen)
         a.settings[chosen, at.PENALTY] = self.penalty
         a.settings[chosen, at.SPEED] = self._speed
-        self._spread(lambda low, high: self._reset(low, high, self._parameters, a, chosen, fresh))
+        self._spread(self._reset, chosen, fresh)
         return a.observation
 
     def step(self, actions: ArrayLike) -> Step:
@@ -222,22 +262,28 @@ class VecSwarm:
         Raises:
             PhysicsError: A number is none; says where it was, and the seed.
         """
-        given = np.ascontiguousarray(actions, np.float32)
-        if given.shape != (self.num_envs, self.num_drones, 4):
-            raise ValueError(f"actions are {given.shape}: give ({self.num_envs}, {self.num_drones}, 4)")
-        a = self._arrays
-        self._spread(lambda low, high: self._step(low, high, self._parameters, a, given))
+        given: Any = actions if self._device else np.ascontiguousarray(_here(actions), np.float32)
+        if tuple(given.shape) != (self.num_envs, self.num_drones, 4):
+            raise ValueError(f"actions are {tuple(given.shape)}: give ({self.num_envs}, {self.num_drones}, 4)")
+        if self._device:
+            self._device.step(given)
+        else:
+            self._spread(self._step, given)
+        a = self._there
         self.agent_steps += self.num_envs * self.num_drones
         if a.broken.any():
-            self._fail(int(np.flatnonzero(a.broken)[0]), given)
+            self._fail(np.asarray(_here(given)))
         if self._replay:
             self._replay.watch()
         return Step(a.observation, a.reward, a.terminated, a.truncated)
 
-    def _fail(self, env: int, actions: Floats) -> None:
+    def _fail(self, actions: Floats) -> None:
+        a = self.arrays
+        env = int(np.flatnonzero(a.broken)[0])
         seed, index = self.seeds[env]
-        tick, episode = self._arrays.counters[env, at.TICK], self._arrays.counters[env, at.EPISODE]
-        self._arrays.broken[:] = False
+        tick, episode = a.counters[env, at.TICK], a.counters[env, at.EPISODE]
+        a.broken[:] = False
+        self._send()
         raise PhysicsError(
             "the physics of a swarm gave a number that is none",
             where=f"environment {index}, episode {episode}, step {tick}, seed {seed}",
@@ -246,19 +292,21 @@ class VecSwarm:
             else "reset that environment with that seed, and report it with the actions",
         )
 
-    def _spread(self, work: Callable[[int, int], Any]) -> None:
+    def _spread(self, work: Callable[..., None], *arrays: NDArray[Any]) -> None:
         if self._pool is None or self.num_envs * self.num_drones < _LEAST_WORK:
-            work(0, self.num_envs)
+            work(0, self.num_envs, self._parameters, self._arrays, *arrays, self._scratch[0])
             return
-        # More parts than threads: one may be kept waiting by other work on its core.
-        parts = min(4 * self._threads, self.num_envs)
-        edges = [self.num_envs * part // parts for part in range(parts + 1)]
-        for ended in [self._pool.submit(work, low, high) for low, high in zip(edges, edges[1:], strict=False)]:
+        edges = [self.num_envs * part // self._parts for part in range(self._parts + 1)]
+        started = [
+            self._pool.submit(work, low, high, self._parameters, self._arrays, *arrays, room)
+            for low, high, room in zip(edges, edges[1:], self._scratch, strict=False)
+        ]
+        for ended in started:
             ended.result()
 
     def get_state(self) -> State:
         """A copy of what flies where."""
-        rows = np.swapaxes(self._arrays.drones, 1, 2)
+        rows = np.swapaxes(self.arrays.drones, 1, 2)
         e, n = self.num_envs, self.num_drones
         return State(
             rows[..., at.POSITION : at.POSITION + 3].copy(),
@@ -280,7 +328,7 @@ class VecSwarm:
 
         Shapes are those of `State`, or anything that broadcasts to them.
         """
-        a, e, n = self._arrays, self.num_envs, self.num_drones
+        a, e, n = self.arrays, self.num_envs, self.num_drones
         places = ((pos, at.POSITION, 3), (vel, at.VELOCITY, 3), (omega, at.OMEGA, 3), (motor, at.MOTOR, 4))
         for given, row, size in places:
             if given is not None:
@@ -295,7 +343,8 @@ class VecSwarm:
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """All that decides what follows, as copies: put back, the same actions give the same steps, bit for bit."""
-        state = {name: getattr(self._arrays, name).copy() for name in _KEPT}
+        arrays = self.arrays
+        state = {name: getattr(arrays, name).copy() for name in _KEPT}
         state["agent_steps"] = np.asarray(self.agent_steps, np.int64)
         if self._replay:
             state |= {f"replay.{name}": value for name, value in self._replay.state_dict().items()}
@@ -322,23 +371,28 @@ class VecSwarm:
             self._replay.load_state_dict({k[7:]: value for k, value in state.items() if k.startswith("replay.")})
         for name in _KEPT:
             getattr(self._arrays, name)[...] = state[name]
+        self._send()
         self.agent_steps = int(state["agent_steps"])
 
     def _look(self) -> Floats:
         everything, a = np.ones(self.num_envs, np.bool_), self._arrays
+        if self._device:
+            self._send()
+            self._device.look(everything)
+            return self.observation
         over, gone = a.truncated.copy(), a.terminated.copy()
-        self._reset(0, self.num_envs, self._parameters, a, everything, ~everything)
+        self._spread(self._reset, everything, ~everything)
         a.truncated[:], a.terminated[:] = over, gone
         return a.observation
 
     @property
     def goals(self) -> Floats:
         """Where each drone is to go, [E, N, 3], a copy."""
-        return np.swapaxes(self._arrays.drones[:, at.GOAL : at.GOAL + 3], 1, 2).copy()
+        return np.swapaxes(self.arrays.drones[:, at.GOAL : at.GOAL + 3], 1, 2).copy()
 
     def set_goals(self, goals: ArrayLike) -> Floats:
         """Set all goals, anything that broadcasts to [E, N, 3]; they stay for the rest of the episode. Observations."""
-        a = self._arrays
+        a = self.arrays
         wanted = np.broadcast_to(np.asarray(goals), (self.num_envs, self.num_drones, 3))
         a.drones[:, at.GOAL : at.GOAL + 3] = np.swapaxes(wanted, 1, 2)
         a.counters[:, at.NEXT_LEG], a.counters[:, at.MOVING] = 1 << 30, 0
@@ -346,15 +400,21 @@ class VecSwarm:
 
     def obstacles(self, env: int) -> tuple[Floats, float]:
         """Middles [M, 2] of the obstacles of an environment, m, a copy, and their radius."""
-        count = int(self._arrays.counters[env, at.NUM_OBSTACLES])
-        return self._arrays.obstacles[env, :, :count].T.copy(), float(self._arrays.settings[env, at.RADIUS])
+        a = self.arrays
+        count = int(a.counters[env, at.NUM_OBSTACLES])
+        return a.obstacles[env, :, :count].T.copy(), float(a.settings[env, at.RADIUS])
 
     def scenario(self, env: int) -> str:
         """What an environment flies."""
-        return self.scenarios[int(self._arrays.counters[env, at.SCENARIO])]
+        return self.scenarios[int(self.arrays.counters[env, at.SCENARIO])]
 
     def close(self) -> None:
         """Let the threads go."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+
+
+def _here(given: Any) -> Any:
+    """An array; of a tensor, which may be on a GPU, a copy."""
+    return given.detach().cpu().numpy() if hasattr(given, "cpu") else given

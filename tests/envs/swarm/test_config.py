@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from coterie.envs.swarm.config import Curriculum, Noise, Obstacles, Quadrotor, Replay, SwarmConfig
+from coterie.envs.swarm.parameters import parameters
 from coterie.errors import ConfigError
 
 
@@ -54,3 +55,10 @@ def test_a_config_needs_neither_compiler_nor_torch_nor_pydantic():
         "sys.exit(any(name in sys.modules for name in ('numba', 'torch', 'pydantic', 'ray')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_second_costs_the_same_at_any_control_rate():
+    quick, slow = (parameters(SwarmConfig(control_hz=hz)) for hz in (100, 50))
+    assert slow.distance / quick.distance == pytest.approx(2)
+    assert slow.proximity / quick.proximity == pytest.approx(2)
+    assert slow.collision == quick.collision
