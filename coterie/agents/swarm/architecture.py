@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from coterie.errors import ConfigError
+from coterie.types import WorldSpec
 
 Kind = Literal["paper", "attention", "deepsets", "mlp"]
 Preset = Literal["micro", "small", "paper"]
@@ -20,8 +21,8 @@ class Architecture:
         kind: How neighbours are read: see `encoders`.
         width: Of hidden layers.
         layers: Hidden layers through which each part of an observation goes: oneself, a neighbour, obstacles.
-        heads: Of attention, where the kind has any.
-        head_size: Width of a head.
+        heads: Of attention, where the kind has any; those of kind `attention` share the width among them.
+        head_size: Width of a head of kind `paper`.
         final_width: Of the layer that reads all parts together, before the output.
         activation: Of every hidden layer.
         initial_std: Standard deviation of continuous actions to begin with, in all states.
@@ -43,8 +44,33 @@ class Architecture:
         for name in ("width", "layers", "heads", "head_size", "final_width"):
             if getattr(self, name) < 1:
                 _refuse(name, getattr(self, name), "give a whole number of at least 1")
+        if self.kind == "attention" and self.width % self.heads:
+            _refuse("heads", self.heads, f"give a number that divides the width of {self.width}")
         if not 0 < self.initial_std < float("inf"):
             _refuse("initial_std", self.initial_std, "give a number above 0")
+
+    def check(self, spec: WorldSpec) -> None:
+        """Whether such networks can be made for a world.
+
+        Raises:
+            ConfigError: They need something to attend to that the world does not have, or does not say where it stands.
+        """
+        if self.kind == "mlp":
+            return
+        if spec.layout is None:
+            raise ConfigError(
+                f"a policy of kind {self.kind} must know where neighbours stand in an observation, "
+                "which this world does not say",
+                where="policy.kind",
+                remedy="use `policy: {kind: mlp}`",
+            )
+        attends = self.kind in ("paper", "attention")
+        if attends and not spec.layout.num_neighbours and not spec.layout.obstacle_size:
+            raise ConfigError(
+                f"a policy of kind {self.kind} needs neighbours or obstacles that it sees, and there are none",
+                where="policy.kind",
+                remedy="use `policy: {kind: mlp}`",
+            )
 
     @classmethod
     def preset(cls, kind: Kind, size: Preset) -> Architecture:

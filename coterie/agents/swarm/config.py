@@ -9,6 +9,7 @@ from pydantic import Field
 
 from coterie.agents.swarm.architecture import Activation, Architecture, Kind, Preset
 from coterie.config.base import KindConfig
+from coterie.types import WorldSpec
 
 
 class SwarmPolicyConfig(KindConfig):
@@ -32,6 +33,14 @@ class SwarmPolicyConfig(KindConfig):
         """The networks' shape."""
         given = self.model_dump(exclude={"kind", "preset"}, exclude_none=True)
         return replace(Architecture.preset(cast(Kind, self.kind), self.preset), **given)
+
+    def check(self, spec: WorldSpec) -> None:
+        """Whether it can be made for a world.
+
+        Raises:
+            ConfigError: it cannot; `where` is its path.
+        """
+        self.build().check(spec)
 
 
 class PaperConfig(SwarmPolicyConfig):

@@ -16,7 +16,6 @@ from coterie.agents.swarm.layers import Linear, Perceptron, find_present, split
 from coterie.agents.swarm.ordering import sort_neighbours
 from coterie.attention.neighbor import neighbor_attention
 from coterie.attention.topology import Topology
-from coterie.errors import ConfigError
 from coterie.types import ObservationLayout, WorldSpec
 
 
@@ -44,7 +43,7 @@ class MlpEncoder(Encoder):
         self.final = Perceptron(spec.observation_size, widths, shape.activation)
 
     def forward(self, observation: Tensor) -> Tensor:
-        if self.layout is not None and self.layout.num_neighbours > 1:
+        if self.layout is not None:
             parts = split(observation, self.layout)
             sorted_ones = sort_neighbours(parts.neighbours).flatten(1)
             observation = torch.cat([parts.oneself, sorted_ones, parts.obstacles], 1)
@@ -77,11 +76,11 @@ class DeepSetsEncoder(Encoder):
 class AttentionEncoder(Encoder):
     """Oneself attends to each neighbour and to obstacles: one query for each head, K + 1 keys.
 
-        s_hj = q_h(self) . f(j) / sqrt(width)    p_h = softmax over those present    o_h = sum_j p_hj f(j)
+        s_hj = q_h(self) . f_h(j) / sqrt(width / heads)    p_h = softmax over those present    o_h = sum_j p_hj f_h(j)
 
-    Features f are keys and values of all heads: projections of their own would only be factors of those that make the
-    query and read o (Shazeer 2019, arXiv 1911.02150, shares them too). What a neighbour costs is so one layer from its
-    few numbers. Empty slots take no part; where there is nothing to attend to, o is zero.
+    A head's slice f_h of the features is both its keys and its values: projections of their own would only be factors
+    of the layers that make features and queries, and of the one that reads o. What a neighbour costs is so one layer
+    from its few numbers. Empty slots take no part; where there is nothing to attend to, o is zero.
     """
 
     def __init__(self, shape: Architecture, layout: ObservationLayout) -> None:
@@ -91,18 +90,18 @@ class AttentionEncoder(Encoder):
         self.oneself = Perceptron(layout.self_size, widths, act)
         self.neighbour = Perceptron(layout.neighbour_size, widths, act)
         self.obstacles = Perceptron(layout.obstacle_size, widths, act) if layout.obstacle_size else None
-        self.query = Linear(shape.width, shape.heads * shape.width, bias=False)
-        self.final = Perceptron((1 + shape.heads) * shape.width, [shape.final_width], act)
+        self.query = Linear(shape.width, shape.width, bias=False)
+        self.final = Perceptron(2 * shape.width, [shape.final_width], act)
 
     def forward(self, observation: Tensor) -> Tensor:
         oneself, query, neighbours, obstacles, present = self._read(observation)
         if torch.compiler.is_compiling():  # also while a graph is exported, which knows no kernel of ours
             tokens = _stack(neighbours, obstacles)
-            read = attend(query, tokens, present) @ tokens
+            read = (attend(query, tokens, present)[:, :, None] @ tokens.transpose(1, 2))[:, :, 0]
         else:
             keys = neighbours.flatten(0, 1) if obstacles is None else torch.cat([neighbours.flatten(0, 1), obstacles])
             topology = _slots(*neighbours.shape[:2], obstacles is not None, keys.device)
-            read, _ = neighbor_attention(query, keys[:, None], keys[:, None], topology, allowed=present)
+            read, _ = neighbor_attention(query, keys, keys, topology, allowed=present)
         return self.final(torch.cat([oneself, read.flatten(1)], 1))  # type: ignore[no-any-return]
 
     def attention(self, observation: Tensor) -> Tensor:
@@ -110,24 +109,26 @@ class AttentionEncoder(Encoder):
         return attend(query, _stack(neighbours, obstacles), present)
 
     def _read(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
-        """Of oneself features [B, W] and queries [B, H, W]; of neighbours [B, K, W], obstacles [B, W], who is there."""
+        """Of oneself features [B, W] and queries [B, H, d]; features of others [B, K, H, d], [B, H, d]; present."""
         parts = split(observation, self.layout)
         present, obstacles = find_present(parts.neighbours), None
-        neighbours = self.neighbour(parts.neighbours.flatten(0, 1)).view(*present.shape, self.width)
+        heads = self.heads, self.width // self.heads
+        neighbours = self.neighbour(parts.neighbours.flatten(0, 1)).view(*present.shape, *heads)
         if self.obstacles is not None:
-            obstacles = self.obstacles(parts.obstacles)
+            obstacles = self.obstacles(parts.obstacles).view(-1, *heads)
             present = functional.pad(present, (0, 1), value=True)
         oneself = self.oneself(parts.oneself)
-        return oneself, self.query(oneself).view(oneself.shape[0], self.heads, -1), neighbours, obstacles, present
+        return oneself, self.query(oneself).view(-1, *heads), neighbours, obstacles, present
 
 
 def _stack(neighbours: Tensor, obstacles: Tensor | None) -> Tensor:
+    """[B, T, H, d]."""
     return neighbours if obstacles is None else torch.cat([neighbours, obstacles[:, None]], 1)
 
 
 def attend(query: Tensor, keys: Tensor, present: Tensor) -> Tensor:
-    """Weights of T keys [B, T, W] for queries [B, H, W]: [B, H, T], zero for those that are not present [B, T]."""
-    logits = query @ keys.transpose(1, 2) * keys.shape[-1] ** -0.5
+    """Weights of T keys [B, T, H, d] for queries [B, H, d]: [B, H, T], zero for those that are not present [B, T]."""
+    logits = (keys.transpose(1, 2) @ query[..., None])[..., 0] * keys.shape[-1] ** -0.5
     # A row with nothing in it attends to everything, and that is thrown away.
     logits = logits.masked_fill(~present[:, None], torch.finfo(logits.dtype).min)
     weights: Tensor = logits.softmax(-1) * present[:, None]
@@ -155,12 +156,6 @@ class PaperEncoder(Encoder):
         self.layout, self.heads = layout, shape.heads
         widths, act, inner = [shape.width] * shape.layers, shape.activation, shape.heads * shape.head_size
         seen = layout.num_neighbours * layout.neighbour_size, layout.obstacle_size
-        if not any(seen):
-            raise ConfigError(
-                "a policy of kind paper needs neighbours or obstacles that it sees, and there are none",
-                where="policy.kind",
-                remedy="use `policy: {kind: mlp}`",
-            )
         self.oneself = Perceptron(layout.self_size, widths, act)
         self.neighbours, self.obstacles = (Perceptron(size, widths, act) if size else None for size in seen)
         self.query, self.key, self.value = (Linear(shape.width, inner, bias=False) for _ in range(3))
@@ -201,16 +196,10 @@ def build(shape: Architecture, spec: WorldSpec) -> Encoder:
     """The encoder of a kind.
 
     Raises:
-        ConfigError: It needs to know what observations are made of, and the world does not say.
+        ConfigError: It does not fit the world; see `Architecture.check`.
     """
-    if shape.kind == "mlp":
+    shape.check(spec)
+    if shape.kind == "mlp" or spec.layout is None:
         return MlpEncoder(shape, spec)
-    if spec.layout is None:
-        raise ConfigError(
-            f"a policy of kind {shape.kind} must know where neighbours stand in an observation, "
-            "which this world does not say",
-            where="policy.kind",
-            remedy="use `policy: {kind: mlp}`",
-        )
     kinds = {"paper": PaperEncoder, "attention": AttentionEncoder, "deepsets": DeepSetsEncoder}
     return kinds[shape.kind](shape, spec.layout)

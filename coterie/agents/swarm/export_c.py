@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from coterie.agents.learning.normalisation import LIMIT, NormalisedActor
-from coterie.agents.swarm.layers import Perceptron
+from coterie.agents.swarm.layers import CONTRAST, Perceptron
 from coterie.agents.swarm.networks import Actor
 from coterie.types import ObservationLayout
 
@@ -48,8 +48,13 @@ def write_source(policy: Actor | NormalisedActor) -> str:
     sections += [_perceptron(name, module) for name, module in modules.items() if isinstance(module, Perceptron)]
     is_sorted = kind in ("mlp", "paper") and layout.num_neighbours > 1
     is_normalised = isinstance(policy, NormalisedActor)
+    has_obstacles = layout.obstacle_size > 0
+    if has_obstacles:
+        sections.append(f"#define CONTRAST {_number(CONTRAST)}\n")
     pieces = [*_PIECES[kind], *["empty", "order"] * is_sorted, *["normalise"] * is_normalised]
-    sections += [*map(_piece, pieces), _prepare(is_normalised, is_sorted)]
+    pieces += ["sharpen"] * has_obstacles
+    steps = {"normalise(x)": is_normalised, "sharpen(x)": has_obstacles, "sort_neighbours(x + ONESELF)": is_sorted}
+    sections += [*map(_piece, pieces), _prepare([step for step, is_taken in steps.items() if is_taken])]
     return "\n".join([*sections, _body(kind, modules)])
 
 
@@ -81,7 +86,7 @@ def _sizes(actor: Actor, layout: ObservationLayout) -> str:
         "OBSERVATION": actor.spec.observation_size, "ONESELF": layout.self_size, "NEIGHBOURS": layout.num_neighbours,
         "NEIGHBOUR": layout.neighbour_size, "PLACE": min(3, layout.neighbour_size),
         "AT_OBSTACLES": layout.size - layout.obstacle_size, "WIDTH": shape.width, "HEADS": shape.heads,
-        "SIZE": shape.head_size if is_paper else shape.width, "SLOTS": max(tokens, 1),
+        "SIZE": shape.head_size if is_paper else shape.width // shape.heads, "SLOTS": max(tokens, 1),
         "JOINT": actor.encoder.final.inputs, "FINAL": shape.final_width,
         "ACTIONS": actor.spec.action_size,
     }  # fmt: skip
@@ -132,8 +137,8 @@ def _perceptron(name: str, module: Perceptron) -> str:
     return f"static void {name}(const float *x, float *y)\n{{\n{body}}}\n"
 
 
-def _prepare(is_normalised: bool, is_sorted: bool) -> str:
-    further = "    normalise(x);\n" * is_normalised + "    sort_neighbours(x + ONESELF);\n" * is_sorted
+def _prepare(steps: list[str]) -> str:
+    further = "".join(f"    {step};\n" for step in steps)
     return f"""static void prepare(const float *observation, float *x)
 {{
     for (int i = 0; i < OBSERVATION; i++)

@@ -42,6 +42,10 @@ class Perceptron(nn.Module):
         return x
 
 
+CONTRAST = 10.0
+"""Factor of what sets a distance to obstacles apart from those beside it; see `split`."""
+
+
 class Parts(NamedTuple):
     """An observation taken apart: oneself [B, S], neighbours [B, K, F], obstacles [B, O], where O may be 0."""
 
@@ -52,6 +56,9 @@ class Parts(NamedTuple):
 
 def split(observation: Tensor, layout: ObservationLayout) -> Parts:
     """Observations [B, D] by layout, for as many neighbours K as D has room for.
+
+    Distances to obstacles are measured at points so near to each other that all are nearly the same, while their
+    differences say where the obstacle is. So what sets each apart from their mean becomes `CONTRAST` times as large.
 
     Raises:
         ValueError: D fits no number of neighbours.
@@ -64,6 +71,8 @@ def split(observation: Tensor, layout: ObservationLayout) -> Parts:
         )
     oneself, neighbours, obstacles = torch.split(observation, [layout.self_size, room, layout.obstacle_size], 1)
     slots = neighbours.reshape(observation.shape[0], room // layout.neighbour_size, layout.neighbour_size)
+    if layout.obstacle_size:
+        obstacles = obstacles.mean(1, keepdim=True).lerp(obstacles, CONTRAST)
     return Parts(oneself, slots, obstacles)
 
 

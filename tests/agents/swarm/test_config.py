@@ -26,8 +26,8 @@ def test_a_config_without_fields_is_the_preset(kind, size):
 
 
 def test_fields_given_go_before_the_preset():
-    built = configure("attention", preset="paper", width=32, heads=3, initial_std=0.5).build()
-    assert (built.width, built.heads, built.initial_std, built.final_width) == (32, 3, 0.5, 512)
+    built = configure("attention", preset="paper", width=32, heads=8, initial_std=0.5).build()
+    assert (built.width, built.heads, built.initial_std, built.final_width) == (32, 8, 0.5, 512)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from coterie.agents.swarm.architecture import Architecture, Kind
+from coterie.agents.swarm.layers import split
 from coterie.agents.swarm.networks import Actor
 from coterie.errors import ConfigError
 from coterie.types import ObservationLayout, WorldSpec
@@ -114,7 +115,7 @@ def test_a_row_without_neighbours_has_an_action_and_gradients(kind, obstacles):
     assert all(p.grad.isfinite().all() for name, p in actor.named_parameters() if name != "log_std")
 
 
-@pytest.mark.parametrize("kind", ("attention", "deepsets", "mlp"))
+@pytest.mark.parametrize("kind", ("deepsets", "mlp"))
 def test_a_world_without_neighbours_and_obstacles_will_do(kind):
     assert make_actor(kind, make_spec(0, 0))(observe(5, 0, 0)).isfinite().all()
 
@@ -162,8 +163,9 @@ def test_attention_is_what_the_action_comes_from():
     slots(observation)[0, 1] = 0
     encoder = actor.encoder
     tokens = torch.cat([encoder.neighbour(slots(observation).flatten(0, 1)).view(6, 3, -1),
-                        encoder.obstacles(observation[:, -OBSTACLES:])[:, None]], 1)  # fmt: skip
-    read = torch.cat([encoder.oneself(observation[:, :SELF]), (actor.attention(observation) @ tokens).flatten(1)], 1)
+                        encoder.obstacles(split(observation, encoder.layout).obstacles)[:, None]], 1)  # fmt: skip
+    of_heads = torch.einsum("bht,bthd->bhd", actor.attention(observation), tokens.unflatten(2, (encoder.heads, -1)))
+    read = torch.cat([encoder.oneself(observation[:, :SELF]), of_heads.flatten(1)], 1)
     torch.testing.assert_close(actor.output(encoder.final(read)), actor(observation), rtol=0, atol=1e-6)
 
 
@@ -196,3 +198,11 @@ def test_what_was_kept_from_inference_serves_training(kind):
     with torch.inference_mode():
         actor(observation)
     actor(observation).sum().backward()
+
+
+def test_distances_to_obstacles_keep_their_mean_and_differ_more():
+    observation = observe(5)
+    patch = observation[:, -OBSTACLES:]
+    sharp = split(observation, ObservationLayout(SELF, 3, 6, OBSTACLES)).obstacles
+    torch.testing.assert_close(sharp.mean(1), patch.mean(1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(sharp.std(1), 10 * patch.std(1), rtol=1e-4, atol=0)

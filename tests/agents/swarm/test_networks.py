@@ -115,3 +115,9 @@ def test_a_shape_that_cannot_be_is_refused(name, value):
     with pytest.raises(ConfigError, match=name) as refused:
         Architecture(**{"kind": "mlp", name: value})
     assert refused.value.where == f"policy.{name}"
+
+
+def test_heads_that_cannot_share_the_width_are_refused():
+    with pytest.raises(ConfigError, match="heads is 3") as refused:
+        Architecture("attention", width=64, heads=3)
+    assert "divides the width of 64" in str(refused.value)
