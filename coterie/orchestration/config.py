@@ -13,9 +13,9 @@ class ExecutorConfig(KindConfig):
     """What every executor has. None of it changes a fact of a run, only when and where the work is done."""
 
     episodes: int = Field(512, ge=1)
-    """How many episodes are open at once, in all workers together."""
+    """How many episodes are open at once, in all workers together. Of a society alone."""
     deadline: float = Field(600.0, gt=0)
-    """Seconds an engine may take for one call before it counts as hung."""
+    """Seconds an engine, or a worker of a training, may take for one call before it counts as hung."""
     attempts: int = Field(3, ge=1)
     """How often a request is tried, and how often in a row a worker is replaced, before the run fails."""
 
@@ -27,7 +27,7 @@ class LocalConfig(ExecutorConfig):
 
 
 class RayConfig(ExecutorConfig):
-    """Episodes in Ray agent workers, engines as actors; the driver keeps the journal."""
+    """Episodes, or the shards of a training, in Ray workers, engines as actors; the driver keeps the journal."""
 
     kind: Literal["ray"] = "ray"
     address: str = "local"
@@ -36,6 +36,9 @@ class RayConfig(ExecutorConfig):
     replicas: int = Field(1, ge=1)
     """Engine actors for each policy's engine."""
     worker_cpus: float = Field(0.0, ge=0)
+    """CPUs that Ray reserves for each worker, and in a training as many threads; 0 reserves none, and is one thread."""
+    worker_gpus: float = Field(0.0, ge=0)
+    """GPUs, likewise; in a training the worker's networks are on them."""
     engine_cpus: float = Field(0.0, ge=0)
-    """CPUs that Ray reserves for each actor; 0 reserves none."""
+    """CPUs for each engine actor."""
     engine_gpus: float = Field(0.0, ge=0)

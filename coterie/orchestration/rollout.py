@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coterie.agents.learning import draws
 from coterie.agents.learning.ppo import PPOLearner
 from coterie.envs.joined import JoinedWorld
 from coterie.types import World, WorldStep
@@ -67,66 +66,15 @@ class Rollout:
         return int(broken[0, 0]), int(broken[0, 1])
 
 
-class Collector:
-    """Steps a world with a learner's policy, which is asked once per step for all agents of a part of the world.
+class Walk:
+    """One part of a world through all steps of a rollout.
 
     Attributes:
-        rollout: What was collected last.
-        simulator_seconds: Spent in the world so far.
-        policy_seconds: Spent in the policy so far.
-
-    Args:
-        world: What is stepped.
-        learner: Whose policy acts.
-        steps: T.
-        seed: Of the noise in actions.
+        simulator_seconds: Spent in the world.
+        policy_seconds: Spent in the policy.
+        ended: Metrics of the episodes that ended.
+        finals: See `Rollout`.
     """
-
-    def __init__(self, world: World, learner: PPOLearner, steps: int, seed: int) -> None:
-        self.world, self._learner, self._seed = world, learner, seed
-        self.rollout = Rollout(world, steps, learner.device)
-        self.simulator_seconds = self.policy_seconds = 0.0
-
-    def begin(self) -> None:
-        """Reset the world; what it observes is where the first rollout starts."""
-        self.see(self.world.reset())
-        self.world.stagger(self._seed)
-
-    def see(self, observation: NDArray[np.float32] | Tensor) -> None:
-        """Put what the next rollout starts with, [E, N, D]."""
-        self.rollout.observation[self.rollout.steps].copy_(torch.as_tensor(observation))
-
-    def collect(self, iteration: int) -> list[Episode]:
-        """Fill the rollout, from where the last one ended; metrics of the episodes that ended in it."""
-        rollout, learner, world = self.rollout, self._learner, self.world
-        rollout.observation[0].copy_(rollout.observation[rollout.steps])
-        draw = draws.uniforms if world.spec.action == "discrete" else draws.normals
-        noise = draw(rollout.action.shape, learner.device, self._seed, "actions", iteration)
-        # On a CPU each part of a world has its thread; they need not wait for each other.
-        parts: Sequence[World] = world.parts if isinstance(world, JoinedWorld) and self._on_cpu else (world,)
-        edges = list(itertools.accumulate((part.num_envs for part in parts), initial=0))
-        walks = [
-            _Walk(part, learner, rollout.of(slice(*between)), noise[:, slice(*between)])
-            for part, between in zip(parts, itertools.pairwise(edges), strict=True)
-        ]
-        learner.threads.map(_Walk.run, walks)
-        # Parts counted their own; each is told of all.
-        world.agent_steps = world.agent_steps
-        rollout.finals = [
-            (t, envs + first, seen) for walk, first in zip(walks, edges, strict=False) for t, envs, seen in walk.finals
-        ]
-        # Of threads: the mean, as they work at the same time.
-        self.policy_seconds += sum(walk.policy_seconds for walk in walks) / min(len(walks), learner.threads.count)
-        self.simulator_seconds += sum(walk.simulator_seconds for walk in walks) / min(len(walks), learner.threads.count)
-        return [episode for walk in walks for episode in walk.ended]
-
-    @property
-    def _on_cpu(self) -> bool:
-        return self._learner.device.type == "cpu"
-
-
-class _Walk:
-    """One part of a world through all steps of a rollout."""
 
     def __init__(self, world: World, learner: PPOLearner, rollout: Rollout, noise: Tensor) -> None:
         self.world, self.learner, self.rollout, self.noise = world, learner, rollout, noise
@@ -135,6 +83,7 @@ class _Walk:
         self.finals: list[tuple[int, Tensor, Tensor]] = []
 
     def run(self) -> None:
+        """Fill the rollout, from its first observation on."""
         rollout = self.rollout
         for t in range(rollout.steps):
             started = time.perf_counter()
@@ -166,3 +115,28 @@ class _Walk:
         if len(cut):
             seen = torch.as_tensor(step.observation[cut], device=device)
             self.finals.append((t, torch.as_tensor(cut, device=device), seen))
+
+
+def walk(world: World, learner: PPOLearner, rollout: Rollout, noise: Tensor) -> list[Walk]:
+    """Fill a rollout of a world, each part of which has a thread on a CPU: they need not wait for each other.
+
+    Args:
+        world: What is stepped.
+        learner: Whose policy acts; it is asked once per step for all agents of a part.
+        rollout: Its first observation is where the walk starts.
+        noise: Of actions, [T, E, N, ...].
+    """
+    is_apart = isinstance(world, JoinedWorld) and learner.device.type == "cpu"
+    parts: Sequence[World] = world.parts if is_apart and isinstance(world, JoinedWorld) else (world,)
+    edges = list(itertools.accumulate((part.num_envs for part in parts), initial=0))
+    walks = [
+        Walk(part, learner, rollout.of(slice(*between)), noise[:, slice(*between)])
+        for part, between in zip(parts, itertools.pairwise(edges), strict=True)
+    ]
+    learner.threads.map(Walk.run, walks)
+    # Parts counted their own; each is told of all.
+    world.agent_steps = world.agent_steps
+    rollout.finals = [
+        (t, envs + first, seen) for one, first in zip(walks, edges, strict=False) for t, envs, seen in one.finals
+    ]
+    return walks

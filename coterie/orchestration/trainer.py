@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coterie.agents.learning.ppo import Batch, LearningError, PPOLearner
+from coterie.agents.learning.ppo import Gradient, LearningError, add
 from coterie.agents.learning.settings import PPOSettings
 from coterie.agents.learning.threads import single_threaded
 from coterie.errors import ResumeError
 from coterie.orchestration import checkpoints
-from coterie.orchestration.rollout import Collector, Episode
+from coterie.orchestration.crew import Crew, State, share
+from coterie.orchestration.rollout import Episode
+from coterie.orchestration.shards import NEXT, Collected
 from coterie.rewards import advantage
-from coterie.types import World
 
 WEIGHTS = "weights"
 """File of a checkpoint that holds all that evaluation needs; its names begin with `actor.` and `critic.`."""
@@ -49,7 +50,7 @@ class IterationRecord:
 
 @dataclass(slots=True)
 class Timings:
-    """Where the time went so far, in seconds: telemetry, no facts."""
+    """Where the time went so far, in seconds: telemetry, no facts. The learner's is all but the first two."""
 
     simulator: float = 0.0
     policy: float = 0.0
@@ -60,25 +61,24 @@ class Trainer:
     """Collects, learns, and keeps what is needed to go on after a stop.
 
     Args:
-        world: Where the agents act.
-        learner: What they learn.
-        seed: Of all noise and of the order of minibatches; weights and worlds have their own.
+        crew: Where the agents act and what they do is judged.
+        seed: Of the order of minibatches; noise, weights and worlds have their own.
 
     Attributes:
         iteration: How many were done.
+        agent_steps: Likewise, of all agents.
         timings: Telemetry.
     """
 
-    def __init__(self, world: World, learner: PPOLearner, seed: int) -> None:
-        self.world, self.learner, self.seed = world, learner, seed
-        self.settings: PPOSettings = learner.settings
-        self.iteration, self.timings = 0, Timings()
-        self._collector = Collector(world, learner, self.settings.rollout, seed)
+    def __init__(self, crew: Crew, seed: int) -> None:
+        self.crew, self.learner, self.seed = crew, crew.learner, seed
+        self.settings: PPOSettings = self.learner.settings
+        self.iteration, self.agent_steps, self.timings = 0, 0, Timings()
 
     @property
     def is_done(self) -> bool:
         """Whether as many steps were made as the settings ask for."""
-        return self.world.agent_steps >= self.settings.agent_steps
+        return self.agent_steps >= self.settings.agent_steps
 
     def iterate(self) -> IterationRecord:
         """Collect a rollout and learn from it.
@@ -86,75 +86,63 @@ class Trainer:
         Raises:
             PhysicsError: The world broke; it says where.
             LearningError: A number is none.
+            WorkerLost: Processes of the crew died again and again.
         """
         with single_threaded():
             return self._iterate()
 
     def _iterate(self) -> IterationRecord:
-        collector = self._collector
-        if self.iteration == 0:
-            collector.begin()
-        ended = collector.collect(self.iteration)
         started = time.perf_counter()
+        if self.iteration == 0:
+            self.crew.begin()
         try:
-            learning = self._learn()
+            found = self.crew.collect(self.iteration, self.agent_steps)
+            learning = self._learn(found)
         except LearningError as error:
-            raise LearningError(error.what, where=self._place(), remedy=error.remedy) from error
+            where = f"iteration {self.iteration + 1}, agent-step {self.agent_steps}, seed {self.seed}"
+            place = ", ".join(filter(None, (where, error.where)))
+            raise LearningError(error.what, where=place, remedy=error.remedy) from error
         self.iteration += 1
-        weights = checkpoints.digest(self._weights())
-        self.timings.learner += time.perf_counter() - started
-        self.timings.simulator, self.timings.policy = collector.simulator_seconds, collector.policy_seconds
-        rollout = collector.rollout
-        reward = float(rollout.reward[rollout.alive].double().mean()) if bool(rollout.alive.any()) else 0.0
-        return IterationRecord(
-            self.iteration, self.world.agent_steps, len(ended), reward, summarise(ended), learning, weights
+        self.agent_steps += sum(one.agent_steps for one in found)
+        weights = checkpoints.digest(self.learner.weights())
+        self._tell_time(found, time.perf_counter() - started)
+        reward, alive = (_join([getattr(one, name) for one in found]) for name in ("reward", "alive"))
+        mean = float(reward[alive].double().mean()) if bool(alive.any()) else 0.0
+        ended = [episode for one in found for episode in one.episodes]
+        return IterationRecord(self.iteration, self.agent_steps, len(ended), mean, summarise(ended), learning, weights)
+
+    def _tell_time(self, found: Sequence[Collected], seconds: float) -> None:
+        simulator = sum(one.simulator_seconds for one in found) / self.crew.at_once
+        policy = sum(one.policy_seconds for one in found) / self.crew.at_once
+        self.timings.simulator += simulator
+        self.timings.policy += policy
+        self.timings.learner += max(seconds - simulator - policy, 0.0)
+
+    def _learn(self, found: Sequence[Collected]) -> dict[str, float]:
+        learner, crew = self.learner, self.crew
+        value, target, gained, alive = (
+            _join([getattr(one, name) for one in found]) for name in ("value", "target", "advantage", "alive")
         )
+        explained = _explained_variance(value[alive], target[alive])
+        if learner.values is not None:
+            learner.values.update(target[alive])
+        crew.prepare(torch.split(advantage.normalise(gained, alive), list(crew.sizes), 1))
+        done = self.agent_steps + sum(one.agent_steps for one in found)
+        remaining = 1 - done / self.settings.agent_steps
+        update = learner.update(alive.flatten(), self._differentiate, self.seed, self.iteration, remaining)
+        if learner.observations is not None:
+            learner.observations.take(_add([one.seen for one in found if one.seen is not None]))
+        return {**asdict(update), "explained_variance": explained}
 
-    def _place(self) -> str:
-        found = self._collector.rollout.first_broken()
-        place = f"iteration {self.iteration + 1}, agent-step {self.world.agent_steps}, seed {self.seed}"
-        return place if found is None else f"{place}, step {found[0]} of the rollout, environment {found[1]}"
-
-    def _learn(self) -> dict[str, float]:
-        rollout, settings, learner = self._collector.rollout, self.settings, self.learner
-        if rollout.first_broken() is not None:
-            raise LearningError(
-                "an observation, a reward or a log-probability is no number",
-                remedy="look at the world: begin that environment again with that seed and the last checkpoint",
-            )
-        flat = rollout.observation.flatten(0, 2)
-        value = learner.judge(flat).view(rollout.observation.shape[:3])
-        result = advantage.gae(
-            rollout.reward, value[:-1], self._next_value(value), terminated=rollout.terminated,
-            truncated=rollout.truncated[..., None], alive=rollout.alive, discount=settings.discount,
-            trace=settings.trace, timeouts_terminate=settings.timeouts_terminate,
-        )  # fmt: skip
-        explained = _explained_variance(value[:-1][rollout.alive], result.target[rollout.alive])
-        batch = Batch(
-            observation=flat[: rollout.alive.numel()], action=rollout.action.flatten(0, 2),
-            log_prob=rollout.log_prob.flatten(), value=value[:-1].flatten(), target=result.target.flatten(),
-            advantage=advantage.normalise(result.advantage, rollout.alive).flatten(), alive=rollout.alive.flatten(),
-        )  # fmt: skip
-        return {**asdict(learner.update(batch, self.seed, self.iteration)), "explained_variance": explained}
-
-    def _next_value(self, value: Tensor) -> Tensor:
-        """Of what each step led to, [T, E, N]: where the time was up, of the last observation, not of the next."""
-        finals, following = self._collector.rollout.finals, value[1:].clone()
-        if finals:
-            last = self.learner.judge(torch.cat([seen for _, _, seen in finals]).flatten(0, 1))
-            steps = torch.cat([torch.full_like(envs, t) for t, envs, _ in finals])
-            following[steps, torch.cat([envs for _, envs, _ in finals])] = last.view(-1, value.shape[2])
-        return following
-
-    def _weights(self) -> dict[str, Tensor]:
-        return self.learner.weights()
+    def _differentiate(self, rows: Tensor, total: Tensor) -> Gradient:
+        return add(self.crew.differentiate(share(rows, self.crew.sizes, self.learner.num_agents), total))
 
     def save(self, folder: Path) -> str:
         """Write all that the next iterations depend on, in two phases; the checkpoint's SHA-256."""
-        state = {name: torch.from_numpy(np.asarray(value)) for name, value in self.world.state_dict().items()}
-        state["observation.next"] = self._collector.rollout.observation[-1]
-        files = {WEIGHTS: self._weights(), "optimiser": self.learner.optimiser_state(), "world": state}
-        facts = {"iteration": self.iteration, "agent_steps": self.world.agent_steps, "seed": self.seed,
+        state = _merge(self.crew.states(self.agent_steps))
+        world = {name: torch.from_numpy(np.asarray(value)) for name, value in state.items()}
+        files = {WEIGHTS: self.learner.weights(), "optimiser": self.learner.optimiser_state(), "world": world}
+        facts = {"iteration": self.iteration, "agent_steps": self.agent_steps, "seed": self.seed,
                  "learning_rate": self.learner.rate}  # fmt: skip
         return checkpoints.write(folder, files, facts)
 
@@ -167,12 +155,14 @@ class Trainer:
         files, facts = checkpoints.read(folder)
         if facts.get("seed") != self.seed:
             raise ResumeError(f"the checkpoint has seed {facts.get('seed')}, this run {self.seed}", where=str(folder))
-        world = files["world"]
-        seen = world.pop("observation.next")
         self.learner.load(files[WEIGHTS], files["optimiser"], facts["learning_rate"])
-        self.world.load_state_dict({name: value.numpy() for name, value in world.items()})
-        self._collector.see(seen)
-        self.iteration = int(facts["iteration"])
+        world = {name: value.numpy() for name, value in files["world"].items()}
+        states = _part(world, len(self.crew.sizes))
+        if any(NEXT not in state for state in states):
+            raise ResumeError(f"the checkpoint is not of {len(states)} shards", where=str(folder),
+                              remedy="resume with the number of shards with which it was made")  # fmt: skip
+        self.crew.load(states)
+        self.iteration, self.agent_steps = int(facts["iteration"]), int(facts["agent_steps"])
 
 
 def summarise(episodes: Sequence[Episode]) -> dict[str, float]:
@@ -187,3 +177,26 @@ def _explained_variance(value: Tensor, target: Tensor) -> float:
         return 0.0
     total = float(target.double().var())
     return 1 - float((target - value).double().var()) / total if total > 0 else 0.0
+
+
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    """Of all shards, along environments."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
+
+
+def _add(parts: Sequence[Tensor]) -> Tensor:
+    return sum(parts[1:], parts[0])
+
+
+def _merge(states: Sequence[State]) -> State:
+    """The states of all shards as one: their names begin with the shard's index, if there are several."""
+    if len(states) == 1:
+        return states[0]
+    return {f"shard{index}.{name}": value for index, one in enumerate(states) for name, value in one.items()}
+
+
+def _part(state: State, count: int) -> list[State]:
+    if count == 1:
+        return [state]
+    prefixes = [f"shard{index}." for index in range(count)]
+    return [{k[len(p) :]: value for k, value in state.items() if k.startswith(p)} for p in prefixes]

@@ -24,8 +24,8 @@ class MortalConfig(QuadSwarmConfig):
 class MortalSwarm(SwarmWorld):
     """See the module."""
 
-    def __init__(self, config, seed):
-        super().__init__(config.build(), config.num_envs, seed)
+    def __init__(self, config, seed, first_env=0):
+        super().__init__(config.build(), config.num_envs, seed, first_env=first_env)
         self.num_steps = 0
 
     def step(self, actions):

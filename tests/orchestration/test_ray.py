@@ -1,23 +1,32 @@
-"""Episodes and engines in Ray actors: the same facts, whatever dies."""
+"""Episodes, engines and shards of trainings in Ray actors: the same facts, whatever dies."""
 
 import asyncio
 import dataclasses
 import os
 import signal
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import coterie
 from coterie import registry
+from coterie.agents.learning.ppo import LearningError
+from coterie.config.load import loads
 from coterie.config.plugins import import_plugins
-from coterie.errors import EngineError, EnvironmentMissing
+from coterie.errors import EngineError, EnvironmentMissing, WorkerLost
+from coterie.experiments import training
 from coterie.journal import Journal
 from coterie.orchestration import supervisor
 from coterie.orchestration.config import RayConfig
+from coterie.orchestration.crew import LocalCrew
 from coterie.orchestration.protocols.config import MachineSomConfig, SingleConfig
+from coterie.orchestration.shards import Shard
 from coterie.orchestration.supervisor import Quiet
+from coterie.orchestration.trainer import Trainer
+from coterie.orchestration.training_spec import TrainingSpec
 from coterie.testing.societies import play, staff
 from coterie.types import Sampling
 
@@ -204,3 +213,122 @@ def test_joining_without_a_token_says_which_variable_is_missing(monkeypatch):
         play(DEBATE, num_tasks=TASKS, executor=executor(address="127.0.0.1:1")),
     ):
         pass
+
+
+# Trainings of worlds
+
+POINTS = str(Path(__file__).parents[1] / "data" / "points_world.py")
+WORLD = {
+    "name": "points", "seed": 1, "imports": [POINTS], "checkpoint_every": 2, "env": {"kind": "points"},
+    "policy": {"kind": "mlp", "preset": "micro"},
+    "learning": {"kind": "mappo", "agent_steps": 5 * 12 * 2 * 16, "rollout": 16, "minibatch": 96, "epochs": 2,
+                 "shards": 3},
+}  # fmt: skip
+
+
+def crew_of(config, on_loss=lambda lost: None, **executor):
+    from coterie.orchestration.ray.crew import RayCrew
+
+    spec = TrainingSpec.of(loads(config).config)
+    return RayCrew(RayConfig(**executor), spec, [POINTS], on_loss)
+
+
+def local_crew_of(config):
+    spec = TrainingSpec.of(loads(config).config)
+    worlds = [spec.make_world(index) for index in range(spec.num_shards)]
+    learner = spec.make_learner(worlds[0][0].spec, "cpu")
+    return LocalCrew([Shard(world, learner, spec.seed, first) for world, first in worlds], learner)
+
+
+def train(crew, count=5, folder=None):
+    """The facts of so many iterations, each with a checkpoint; in `folder` the last."""
+    try:
+        trainer, records = Trainer(crew, 1), []
+        for _ in range(count):
+            records.append(trainer.iterate())
+            if folder is not None and trainer.iteration % 2 == 0:
+                trainer.save(folder)
+        return records
+    finally:
+        crew.close()
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    """What is learnt in this process."""
+    return train(local_crew_of(WORLD))
+
+
+def test_a_worker_learns_what_this_process_learns(nodes, address, learnt):
+    nodes.wait(2)
+    crew = crew_of(WORLD, address=address, workers=1)
+    assert crew.describe() == {"kind": "ray", "shards": 3, "workers": 1, "nodes": 2}
+    assert train(crew) == learnt
+
+
+class Killing:
+    """A crew, one of whose workers gets a signal before a call of a method, counted from 1."""
+
+    def __init__(self, crew, nodes, *places, sent=signal.SIGKILL):
+        self.crew, self.nodes, self.places, self.sent, self.calls = crew, nodes, places, sent, Counter()
+
+    def __getattr__(self, name):
+        self.calls[name] += 1
+        if (name, self.calls[name]) in self.places:
+            self.nodes.signal("ray::ShardActor", self.sent)
+        return getattr(self.crew, name)
+
+
+def check_killed(nodes, address, learnt, folder, *places):
+    lost = []
+    crew = crew_of(WORLD, lost.append, address=address)
+    assert train(Killing(crew, nodes, *places), folder=folder) == learnt
+    assert [error.code for error in lost] == ["E_WORKER_LOST"] * len(places)
+
+
+def test_killed_workers_change_nothing_that_is_learnt(nodes, address, learnt, tmp_path):
+    check_killed(nodes, address, learnt, tmp_path / "last", ("differentiate", 9), ("collect", 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [("begin", 1), ("prepare", 2), ("states", 2)], ids=str)
+def test_a_worker_may_be_killed_at_any_time(nodes, address, learnt, tmp_path, place):
+    check_killed(nodes, address, learnt, tmp_path / "last", place)
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_replaced(nodes, address, learnt):
+    lost = []
+    crew = crew_of(WORLD, lost.append, address=address, deadline=3.0)
+    assert train(Killing(crew, nodes, ("differentiate", 9), sent=signal.SIGSTOP)) == learnt
+    assert "did not answer within 3 s" in lost[0].what
+
+
+@pytest.mark.slow
+def test_workers_that_die_again_and_again_end_the_training(nodes, address):
+    crew = crew_of(WORLD, lambda lost: nodes.signal("ray::ShardActor", signal.SIGKILL), address=address, workers=1)
+    with pytest.raises(WorkerLost):
+        train(Killing(crew, nodes, ("collect", 2)))
+
+
+def test_what_is_wrong_in_a_worker_is_said_as_in_one_process(nodes, address):
+    config = {**WORLD, "env": {"kind": "points", "poison": 16 * 4 * 2 * 3 + 20}}
+    told = []
+    for crew in (local_crew_of(config), crew_of(config, address=address, workers=1)):
+        with pytest.raises(LearningError) as caught:
+            train(crew)
+        told.append(str(caught.value))
+    assert told[0] == told[1] and "environment" in told[0]
+
+
+def test_a_run_begun_on_ray_is_what_one_process_learns_and_goes_on_there(nodes, address, tmp_path, monkeypatch):
+    ray = {"kind": "ray", "address": address, "workers": 2}
+    learning = {name: value for name, value in WORLD["learning"].items() if name != "shards"}
+    here = coterie.run(WORLD | {"learning": learning | {"shards": 2}}, runs=tmp_path / "here")
+    # As many shards as workers, if nothing else is said.
+    with monkeypatch.context() as patched:
+        patched.setattr(training._Attempt, "_reason_to_stop", lambda self, _: "enough" if self.iterations == 3 else "")
+        moved = coterie.run(WORLD | {"learning": learning, "executor": ray}, runs=tmp_path / "moved")
+    assert moved.status == "stopped" and len(moved.iterations()) == 3
+    coterie.resume(moved, executor="local")
+    assert moved.status == "finished" and moved.iterations() == here.iterations()

@@ -16,17 +16,24 @@ from coterie.agents.swarm.architecture import Architecture
 from coterie.agents.swarm.networks import Actor, Critic
 from coterie.envs.joined import JoinedWorld
 from coterie.errors import ResumeError
+from coterie.orchestration.crew import LocalCrew
+from coterie.orchestration.shards import Shard
 from coterie.orchestration.trainer import Trainer
 
 TINY = {"rollout": 16, "minibatch": 256, "epochs": 2}
 
 
-def trainer(world=None, seed=1, **settings):
-    world = world or Points()
-    chosen = PPOSettings(**{**TINY, **settings})
+def trainer(*worlds, seed=1, **settings):
+    """Of one world, or of one for each shard."""
+    worlds = worlds or (Points(),)
+    spec, chosen = worlds[0].spec, PPOSettings(**{**TINY, **settings})
     shape = Architecture("mlp", width=16, final_width=16, initial_std=0.5)
-    actor, critic = Actor(shape, world.spec, seed), Critic(shape, world.spec, central=chosen.central, seed=seed)
-    return Trainer(world, PPOLearner(actor, critic, chosen), seed)
+    actor, critic = Actor(shape, spec, seed), Critic(shape, spec, central=chosen.central, seed=seed)
+    learner, first, shards = PPOLearner(actor, critic, chosen), 0, []
+    for world in worlds:
+        shards.append(Shard(world, learner, seed, first))
+        first += world.num_envs
+    return Trainer(LocalCrew(shards, learner), seed)
 
 
 def test_a_record_holds_the_facts_of_an_iteration():
@@ -40,7 +47,9 @@ def test_a_record_holds_the_facts_of_an_iteration():
 
 @pytest.mark.parametrize(("discrete", "central"), [(False, False), (True, False), (False, True)])
 def test_points_learn_to_go_to_the_middle(discrete, central):
-    made = trainer(Points(num_envs=32, discrete=discrete), learning_rate=2e-3, epochs=6, central=central)
+    made = trainer(
+        Points(num_envs=32, discrete=discrete), learning_rate=2e-3, max_learning_rate=2e-3, epochs=6, central=central
+    )
     records = [made.iterate() for _ in range(12)]
     assert records[-1].metrics["distance"] < 0.5 * records[1].metrics["distance"]
 
@@ -52,10 +61,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
     assert records[0][-1].weights != records[2][-1].weights
 
 
-def test_the_number_of_threads_changes_nothing():
+@pytest.mark.parametrize("shards", [1, 2])
+def test_the_number_of_threads_changes_nothing(shards):
     def train(count):
-        world = JoinedWorld([Points(seed=part) for part in range(3)])
-        made = trainer(world, minibatch=8192)
+        worlds = [JoinedWorld([Points(seed=3 * shard + part) for part in range(3)]) for shard in range(shards)]
+        made = trainer(*worlds, minibatch=8192)
         made.learner.threads.count = count
         return [made.iterate() for _ in range(3)]
 
@@ -66,24 +76,30 @@ def test_what_agents_do_after_they_are_done_teaches_nothing():
     def train(noise):
         made = trainer(Points(deaths=True))
         made.iterate()
-        rollout = made._collector.rollout
+        shard = made.crew.shards[0]
+        rollout = shard._rollout
         assert not rollout.alive.all()
         rollout.reward[~rollout.alive] = noise
         rollout.action[~rollout.alive] = noise
-        return made._learn(), made.learner.weights()["actor.output.weight"].clone()
+        shard._collected = shard._judge([], 0)
+        return made._learn([shard._collected]), made.learner.weights()["actor.output.weight"].clone()
 
     (first, weights), (second, others) = train(0.0), train(99.0)
     assert first == second and torch.equal(weights, others)
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("settings", [{}, {"central": True}, {"normalise_observations": False, "target_kl": None}])
-def test_a_trainer_goes_on_from_a_checkpoint_bit_for_bit(tmp_path, settings):
-    made = trainer(Points(deaths=True), **settings)
+def test_a_trainer_goes_on_from_a_checkpoint_bit_for_bit(tmp_path, settings, shards):
+    def make():
+        return trainer(*(Points(seed=shard, deaths=True) for shard in range(shards)), **settings)
+
+    made = make()
     for _ in range(3):
         made.iterate()
     saved = made.save(tmp_path / "three")
     expected = [made.iterate() for _ in range(3)]
-    again = trainer(Points(deaths=True), **settings)
+    again = make()
     again.load(tmp_path / "three")
     assert again.save(tmp_path / "same") == saved
     assert [again.iterate() for _ in range(3)] == expected
@@ -99,6 +115,13 @@ def test_a_checkpoint_of_another_seed_is_refused(tmp_path):
     trainer().save(tmp_path / "one")
     with pytest.raises(ResumeError, match="seed"):
         trainer(seed=2).load(tmp_path / "one")
+
+
+@pytest.mark.parametrize(("saved", "here"), [(1, 2), (2, 1), (2, 3)])
+def test_a_checkpoint_of_another_number_of_shards_is_refused(tmp_path, saved, here):
+    trainer(*(Points() for _ in range(saved))).save(tmp_path / "one")
+    with pytest.raises(ResumeError, match="shards"):
+        trainer(*(Points() for _ in range(here))).load(tmp_path / "one")
 
 
 def test_a_reward_that_is_no_number_names_step_environment_and_seed(tmp_path):
@@ -129,7 +152,15 @@ def test_training_is_done_after_as_many_steps_as_were_asked_for():
     made = trainer(agent_steps=1000)
     while not made.is_done:
         made.iterate()
-    assert made.world.agent_steps == 1024
+    assert made.agent_steps == 1024
+
+
+def test_every_shard_is_told_of_the_steps_of_all():
+    worlds = Points(num_envs=4), Points(num_envs=6)
+    made = trainer(*worlds)
+    made.iterate()
+    made.crew.states(made.agent_steps)
+    assert made.agent_steps == worlds[0].agent_steps == worlds[1].agent_steps == 10 * 2 * 16
 
 
 _CHILD = """

@@ -27,11 +27,13 @@ class _PpoConfig(KindConfig):
     """Of Adam, to begin with."""
     min_learning_rate: float = Field(1e-5, gt=0, le=1)
     """`target_kl` does not take it below."""
-    max_learning_rate: float = Field(2e-3, gt=0, le=1)
+    max_learning_rate: float = Field(1e-3, gt=0, le=1)
     """Nor above."""
     target_kl: float | None = Field(0.02, gt=0)
     """The learning rate follows what the policy changes: after an epoch with a divergence above twice this it is
     divided by 1.5, below half of this multiplied by it. null: it stays."""
+    decay: bool = True
+    """The learning rate is also multiplied by the share of `agent_steps` that is still to come: the policy settles."""
     discount: float = Field(0.99, ge=0, le=1)
     """Gamma."""
     trace: float = Field(0.95, ge=0, le=1)
@@ -50,6 +52,9 @@ class _PpoConfig(KindConfig):
     """Observations are divided by their root mean square, and where nothing is known of their layout also centred."""
     timeouts_terminate: bool = False
     """Take a time limit for an end, as quad-swarm-rl does."""
+    shards: int | None = Field(None, ge=1)
+    """Environments are cut into so many, each of which is stepped by itself and gives its share of each gradient, added
+    in order; the workers of `executor: ray` hold them. null: 1; in a run that begins on Ray, as many as workers."""
 
     def build(self) -> PPOSettings:
         """The same as learners take it.

@@ -81,10 +81,19 @@ class ObservationNormaliser(nn.Module):
 
     def update(self, observations: Tensor) -> None:
         """Take observations [M, D] in."""
-        new, kinds = observations.double(), self._kinds(observations.shape[-1])
+        self.take(self.measure(observations))
+
+    def measure(self, observations: Tensor) -> Tensor:
+        """What `take` needs of observations [M, D]: sums of them, of their squares, and of how many count, [3, D]."""
+        new = observations.double()
         counted = torch.ones_like(new) if self.layout is None else (new != 0).double()
-        for statistic, numbers in ((self.total, new), (self.square, new.square()), (self.count, counted)):
-            statistic.index_add_(0, kinds, numbers.sum(0))
+        return torch.stack([numbers.sum(0) for numbers in (new, new.square(), counted)])
+
+    def take(self, sums: Tensor) -> None:
+        """Take in what was measured, here or elsewhere, [3, D]."""
+        kinds = self._kinds(sums.shape[-1])
+        for statistic, numbers in zip((self.total, self.square, self.count), sums, strict=True):
+            statistic.index_add_(0, kinds, numbers)
 
     def forward(self, observations: Tensor) -> Tensor:
         mean, scale = self.terms(observations.shape[-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from coterie.agents.swarm import distributions
 from coterie.agents.swarm.networks import Actor, Critic
 from coterie.errors import CoterieError, ResumeError
 
-_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE = 2048
 """On a CPU: rows that one thread works at a time, which fit into its cache."""
 
 
@@ -49,6 +49,18 @@ class Batch(NamedTuple):
     alive: Tensor
 
 
+class Gradient(NamedTuple):
+    """What some rows of a minibatch teach; those of all its rows are the sum.
+
+    Attributes:
+        parameters: A gradient for each parameter of actor and critic, in their order.
+        facts: The rows' share of the first five facts of an `Update`, [5].
+    """
+
+    parameters: Sequence[Tensor]
+    facts: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """What an update did: means over all its gradient steps; `kl` and `clipped` over those of the last epoch.
@@ -61,7 +73,7 @@ class Update:
         clipped: Share of actions whose ratio left the clipping range.
         policy_gradient: Norm, before clipping.
         value_gradient: Likewise.
-        learning_rate: Of the next update.
+        learning_rate: Of the last epoch's end, with its decay.
     """
 
     policy_loss: float
@@ -80,6 +92,12 @@ _POLICY_LOSS, _VALUE_LOSS, _ENTROPY, _KL, _CLIPPED, _POLICY_GRADIENT, _VALUE_GRA
 class PPOLearner:
     """A policy, its critic, and all that their training has to remember.
 
+    Rows are differentiated where they are, which may be elsewhere; gradients come back and are taken here.
+
+    Attributes:
+        parameters: Of actor and critic.
+        threads: That work parts of a batch at once.
+
     Args:
         actor: Shared by all agents.
         critic: Central if `settings.central`.
@@ -97,8 +115,8 @@ class PPOLearner:
             self.observations = ObservationNormaliser(spec).to(self.device)
         self.values = ValueNormaliser().to(self.device) if settings.normalise_values else None
         self.rate = settings.learning_rate
-        self._parameters = [*actor.parameters(), *critic.parameters()]
-        self.optimiser = torch.optim.Adam(self._parameters, lr=self.rate, eps=1e-5, fused=True)
+        self.parameters = [*actor.parameters(), *critic.parameters()]
+        self.optimiser = torch.optim.Adam(self.parameters, lr=self.rate, eps=1e-5, fused=True)
         self.threads = Threads()
 
     @property
@@ -178,30 +196,46 @@ class PPOLearner:
         team = observation.view(-1, self.num_agents, observation.shape[1]) if self.settings.central else None
         return self.critic(observation, team)  # type: ignore[no-any-return]
 
-    def update(self, batch: Batch, seed: int, iteration: int) -> Update:
+    def prepare(self, batch: Batch) -> Batch:
+        """The same as `differentiate` takes it: with observations and values in the units of the networks."""
+        if self.values is not None:
+            batch = batch._replace(value=self.values.normalise(batch.value), target=self.values.normalise(batch.target))
+        if self.observations is not None:
+            batch = batch._replace(observation=self.observations(batch.observation))
+        return batch
+
+    def update(
+        self,
+        alive: Tensor,
+        differentiate: Callable[[Tensor, Tensor], Gradient],
+        seed: int,
+        iteration: int,
+        remaining: float = 1.0,
+    ) -> Update:
         """Gradient steps over a batch, in minibatches of agents, or of whole teams for a central critic.
+
+        Args:
+            alive: Whose steps count, bool [S].
+            differentiate: The gradient of a minibatch with the present weights, from its rows in the batch and the
+                number of those that count.
+            seed: Of the order of rows.
+            iteration: Likewise.
+            remaining: Share of the training that is still to come, from 1 to 0, for `PPOSettings.decay`.
 
         Raises:
             LearningError: A loss or gradient is no number.
         """
-        if self.values is not None:
-            self.values.update(batch.target[batch.alive])
-            batch = batch._replace(value=self.values.normalise(batch.value), target=self.values.normalise(batch.target))
-        raw = batch.observation
-        if self.observations is not None:
-            batch = batch._replace(observation=self.observations(raw))
-        epochs = []
+        epochs, decay = [], max(remaining, 0.0) if self.settings.decay else 1.0
         for epoch in range(self.settings.epochs):
-            parts = self._minibatches(batch.alive, seed, iteration, epoch)
-            epochs.append(torch.stack([self._step(batch, rows) for rows in parts]).mean(0))
+            parts = self._minibatches(alive, seed, iteration, epoch)
+            facts = [self._step(differentiate(rows, alive[rows].sum()), decay * self.rate) for rows in parts]
+            epochs.append(torch.stack(facts).mean(0))
             self._check(epochs[-1])
             self.rate = losses.adapted_rate(self.rate, float(epochs[-1][_KL]), self.settings)
-        if self.observations is not None:
-            self.observations.update(raw[batch.alive])
         every, last = torch.stack(epochs).mean(0).tolist(), epochs[-1].tolist()
         return Update(
             every[_POLICY_LOSS], every[_VALUE_LOSS], every[_ENTROPY], last[_KL], last[_CLIPPED],
-            every[_POLICY_GRADIENT], every[_VALUE_GRADIENT], self.rate,
+            every[_POLICY_GRADIENT], every[_VALUE_GRADIENT], decay * self.rate,
         )  # fmt: skip
 
     def _minibatches(self, alive: Tensor, seed: int, iteration: int, epoch: int) -> list[Tensor]:
@@ -212,26 +246,27 @@ class PPOLearner:
         count = max(round(len(rows) / self.settings.minibatch), 1)
         return [part.flatten() for part in rows.view(-1, size).tensor_split(count)]
 
-    def _step(self, batch: Batch, rows: Tensor) -> Tensor:
+    def _step(self, gradient: Gradient, rate: float) -> Tensor:
         """A gradient step; what it was like, [7]."""
-        total = batch.alive[rows].sum()
-        parts = self.threads.map(
-            lambda part: self._differentiate(batch, part, total), torch.split(rows, self._at_once(len(rows)))
-        )
-        for parameter, *gradients in zip(self._parameters, *(found for found, _ in parts), strict=True):
-            parameter.grad = sum(gradients[1:], gradients[0])
+        for parameter, found in zip(self.parameters, gradient.parameters, strict=True):
+            parameter.grad = found
         norms = [
             nn.utils.clip_grad_norm_(network.parameters(), self.settings.max_gradient)
             for network in (self.actor, self.critic)
         ]
         for group in self.optimiser.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = rate
         self.optimiser.step()
-        facts = [facts for _, facts in parts]
-        return torch.cat([sum(facts[1:], facts[0]), torch.stack(norms)])
+        return torch.cat([gradient.facts, torch.stack(norms)])
 
-    def _differentiate(self, batch: Batch, rows: Tensor, total: Tensor) -> tuple[Sequence[Tensor], Tensor]:
-        """The gradients of a part of a minibatch of `total` rows that count, and its share of the first five facts."""
+    def differentiate(self, batch: Batch, rows: Tensor, total: Tensor) -> Gradient:
+        """What some rows of a batch that is prepared teach, in a minibatch of which `total` rows count."""
+        if not len(rows):
+            return Gradient([torch.zeros_like(p) for p in self.parameters], torch.zeros(5, device=self.device))
+        parts = torch.split(rows, self._at_once(len(rows)))
+        return add(self.threads.map(lambda part: self._differentiate(batch, part, total), parts))
+
+    def _differentiate(self, batch: Batch, rows: Tensor, total: Tensor) -> Gradient:
         settings, observation = self.settings, batch.observation[rows]
         weight, old = batch.alive[rows] / total, batch.log_prob[rows]
         distribution = self.actor.distribution(observation)
@@ -241,10 +276,10 @@ class PPOLearner:
         error = losses.value_loss(
             self._value(observation), batch.value[rows], batch.target[rows], weight, settings.value_clip
         )
-        gradients = torch.autograd.grad(surrogate - settings.entropy * entropy + error, self._parameters)
+        gradients = torch.autograd.grad(surrogate - settings.entropy * entropy + error, self.parameters)
         with torch.no_grad():
             kl, clipped = losses.divergence(log_ratio, weight), losses.clipped(log_ratio, weight, settings.clip)
-            return gradients, torch.stack([surrogate, error, entropy, kl, clipped])
+            return Gradient(gradients, torch.stack([surrogate, error, entropy, kl, clipped]))
 
     def _check(self, facts: Tensor) -> None:
         if bool(facts.isfinite().all()):
@@ -255,3 +290,10 @@ class PPOLearner:
             f"no number any more: {', '.join(broken)}",
             remedy="resume from the last checkpoint with a lower learning_rate, or a lower target_kl",
         )
+
+
+def add(gradients: Sequence[Gradient]) -> Gradient:
+    """Their sum, in this order."""
+    first, *others = gradients
+    parameters = [sum(rest, one) for one, *rest in zip(*(g.parameters for g in gradients), strict=True)]
+    return Gradient(parameters, sum((other.facts for other in others), first.facts))

@@ -22,6 +22,8 @@ class PPOSettings:
         max_learning_rate: Nor above.
         target_kl: The learning rate follows what the policy changes: after an epoch with a divergence above twice this
             it is divided by 1.5, below half of this multiplied by it. None: it stays.
+        decay: The learning rate is also multiplied by the share of `agent_steps` that is still to come, so that the
+            policy settles.
         discount: Gamma.
         trace: Lambda of the generalised advantages.
         clip: How far the ratio of probabilities may go from 1.
@@ -32,6 +34,8 @@ class PPOSettings:
         normalise_observations: Observations are divided by their root mean square, and where nothing is known of their
             layout also centred.
         timeouts_terminate: Take a time limit for an end, as quad-swarm-rl does.
+        shards: The environments are cut into so many, each of which is stepped by itself and gives its share of each
+            gradient, added in order. None: 1.
     """
 
     central: bool = False
@@ -41,8 +45,9 @@ class PPOSettings:
     minibatch: int = 4096
     learning_rate: float = 5e-4
     min_learning_rate: float = 1e-5
-    max_learning_rate: float = 2e-3
+    max_learning_rate: float = 1e-3
     target_kl: float | None = 0.02
+    decay: bool = True
     discount: float = 0.99
     trace: float = 0.95
     clip: float = 0.2
@@ -52,6 +57,7 @@ class PPOSettings:
     normalise_values: bool = True
     normalise_observations: bool = True
     timeouts_terminate: bool = False
+    shards: int | None = None
 
     def __post_init__(self) -> None:
         if not self.min_learning_rate <= self.learning_rate <= self.max_learning_rate:

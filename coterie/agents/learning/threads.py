@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+_here = threading.local()
+
+
 class Threads:
     """As many as torch has at first, so that `OMP_NUM_THREADS` counts here too.
 
@@ -35,13 +39,22 @@ class Threads:
         self.count = torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None
 
+    def at_once(self, count: int) -> int:
+        """How many of so many parts are worked at the same time, from here."""
+        return 1 if getattr(_here, "is_taken", False) else max(min(self.count, count), 1)
+
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """Results in order; the first error, if any, after all have ended."""
+        """Results in order; the first error, if any, after all have ended. Inside of such work: one after the other."""
         parts = list(items)
-        if self.count == 1 or len(parts) < 2:
+        if self.at_once(len(parts)) == 1:
             return [work(part) for part in parts]
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="learner")
+            self._pool = ThreadPoolExecutor(self.count, "learner", initializer=_take)
         futures = [self._pool.submit(work, part) for part in parts]
         wait(futures)
         return [future.result() for future in futures]
+
+
+def _take() -> None:
+    # Who waited in a pool's thread for work of the same pool could wait for ever.
+    _here.is_taken = True

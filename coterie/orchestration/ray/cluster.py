@@ -6,9 +6,11 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None, timeout=10)
 
 
 class Cluster:
-    """A connection to Ray. `connect` once, `close` once."""
+    """A connection to Ray. `connect` once, in a thread that lives until then, `close` once."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -48,6 +50,7 @@ class Cluster:
         _raylet.Config.initialize("")  # type: ignore[attr-defined]
         _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
         logging.getLogger("ray").setLevel(logging.ERROR)
+        before = signal.getsignal(signal.SIGTERM)
         try:
             # Ray's own loggers and its workers' output would write over the display; its session folder keeps them.
             ray.init(
@@ -60,6 +63,10 @@ class Cluster:
                 where=f"executor.address: {self.address}",
                 remedy="check the address and the token (RAY_AUTH_TOKEN_PATH), or use `address: local`",
             ) from cause
+        finally:
+            # In the main thread Ray takes this signal, with which runs are stopped in order, for itself.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
 
     def close(self) -> None:
         """Leave the cluster; a private one ends with it."""

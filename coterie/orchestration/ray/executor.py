@@ -9,20 +9,18 @@ from typing import Any
 
 import ray
 import ray.exceptions
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from coterie.errors import EngineError, EnvironmentMissing, WorkerLost
+from coterie.errors import EngineError, WorkerLost
 from coterie.orchestration.config import RayConfig
 from coterie.orchestration.executor import Staff
 from coterie.orchestration.jobs import Performed, Report, Work
 from coterie.orchestration.pool import EngineInfo
 from coterie.orchestration.ray.actors import EngineActor, WorkerActor, first_line, unwrapped
 from coterie.orchestration.ray.cluster import Cluster
+from coterie.orchestration.ray.placement import bundle, place, reserve
 from coterie.types import Turn
 
-# A bundle must reserve something for Ray to place it; this much of a CPU stands for "nothing".
-_TRACE = 0.001
 _START_SECONDS = 600.0
 _REVIVE_SECONDS = 180.0
 # An engine that does not close within this time hangs with its whole process.
@@ -67,16 +65,16 @@ class RayExecutor:
 
     async def start(self) -> None:
         await asyncio.to_thread(self._cluster.connect)
-        await asyncio.to_thread(self._reserve)
+        group = self._group = await asyncio.to_thread(self._reserve)
         first = self._num_workers
         for name, spec in self.staff.engines.items():
             places = range(first, first + self.config.replicas)
             first += self.config.replicas
             self._actors[name] = [
-                _actor(EngineActor, self._at(place), gpus=self.config.engine_gpus, restarts=-1).remote(
+                place(EngineActor, group, index, gpus=self.config.engine_gpus, restarts=-1).remote(
                     spec.pack(), self.staff.imports, self.config.deadline
                 )
-                for place in places
+                for index in places
             ]
         for name, actors in self._actors.items():
             described = await asyncio.gather(*(self._ready(actor, _START_SECONDS) for actor in actors))
@@ -84,25 +82,15 @@ class RayExecutor:
             self.engines[name] = EngineInfo(info.max_batch, info.is_continuous, len(actors))
         self.workers = [self._hire(index) for index in range(self._num_workers)]
 
-    def _reserve(self) -> None:
+    def _reserve(self) -> PlacementGroup:
         config = self.config
-        worker = {"CPU": config.worker_cpus or _TRACE}
-        engine = {"CPU": config.engine_cpus or _TRACE} | ({"GPU": config.engine_gpus} if config.engine_gpus else {})
-        bundles = [worker] * self._num_workers + [engine] * (config.replicas * len(self.staff.engines))
-        group = placement_group(bundles, strategy="SPREAD")
-        if not group.wait(timeout_seconds=60):
-            remove_placement_group(group)
-            raise EnvironmentMissing(
-                f"the cluster has no room for {len(bundles)} actors", where=f"free: {ray.available_resources()}",
-                remedy="ask for fewer workers or replicas, or for fewer CPUs and GPUs each",
-            )  # fmt: skip
-        self._group = group
-
-    def _at(self, bundle: int) -> PlacementGroupSchedulingStrategy:
-        return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
+        worker = bundle(config.worker_cpus, config.worker_gpus)
+        engine = bundle(config.engine_cpus, config.engine_gpus)
+        return reserve([worker] * self._num_workers + [engine] * (config.replicas * len(self.staff.engines)))
 
     def _hire(self, index: int) -> RayWorker:
-        worker = _actor(WorkerActor, self._at(index), restarts=0)
+        assert self._group is not None
+        worker = place(WorkerActor, self._group, index, gpus=self.config.worker_gpus)
         # Engine configs may be a plugin's, which the worker has not imported when it reads this.
         staff = replace(self.staff, engines={})
         return RayWorker(worker.remote(staff, self._actors, self.config.deadline))
@@ -159,10 +147,3 @@ class RayExecutor:
     def describe(self) -> dict[str, Any]:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         return {"kind": "ray", "workers": len(self.workers), "nodes": len(nodes), "engines": self._facts}
-
-
-def _actor(cls: type, place: PlacementGroupSchedulingStrategy, *, restarts: int, gpus: float = 0) -> Any:
-    # max_task_retries=0: Ray repeats no call by itself; the supervisor decides what is asked again.
-    return ray.remote(cls).options(
-        num_cpus=_TRACE, num_gpus=gpus, max_restarts=restarts, max_task_retries=0, scheduling_strategy=place
-    )

@@ -27,18 +27,33 @@ def batch(made, steps=64, dead=0.0):
     return Batch(observation, action, log_prob, advantage, made.judge(observation), target, alive)
 
 
+def update(made, given, iteration=0, **progress):
+    """Of a batch that is here."""
+    prepared = made.prepare(given)
+
+    def differentiate(rows, total):
+        return made.differentiate(prepared, rows, total)
+
+    return made.update(given.alive, differentiate, 1, iteration, **progress)
+
+
 @pytest.mark.parametrize("central", [False, True])
 def test_pieces_of_a_minibatch_add_up_to_its_gradient(monkeypatch, central):
-    def step(rows_at_once):
+    def differentiate(rows_at_once):
         monkeypatch.setattr(ppo, "_ROWS_AT_ONCE", rows_at_once)
         made = learner(central=central)
         given = batch(made, dead=0.2)
-        facts = made._step(given, torch.arange(len(given.alive)))
-        return facts, [parameter.grad for parameter in made.actor.parameters()]
+        return made.differentiate(made.prepare(given), torch.arange(len(given.alive)), given.alive.sum())
 
-    (whole, gradients), (pieces, others) = step(10_000), step(21)
-    torch.testing.assert_close(whole, pieces)
-    torch.testing.assert_close(gradients, others)
+    whole, pieces = differentiate(10_000), differentiate(21)
+    torch.testing.assert_close(whole.facts, pieces.facts)
+    torch.testing.assert_close(whole.parameters, pieces.parameters)
+
+
+def test_no_rows_teach_nothing():
+    made = learner(central=True)
+    taught = made.differentiate(made.prepare(batch(made)), torch.arange(0), torch.tensor(5))
+    assert not any(bool(found.any()) for found in (*taught.parameters, taught.facts))
 
 
 @pytest.mark.parametrize("central", [False, True])
@@ -75,14 +90,14 @@ def test_what_pays_becomes_likelier():
     given = batch(made)
     given = given._replace(advantage=(given.action[:, 0] > 0).float() * 2 - 1)
     before = made.actor(given.observation)[:, 0].mean()
-    made.update(given, 1, 0)
+    update(made, given)
     assert made.actor(given.observation)[:, 0].mean() > before + 0.01
 
 
 def test_gradients_are_cut_to_their_greatest_norm():
     made = learner(max_gradient=1e-3)
     given = batch(made)
-    made._step(given, torch.arange(len(given.alive)))
+    made._step(made.differentiate(made.prepare(given), torch.arange(len(given.alive)), given.alive.sum()), 5e-4)
     for network in (made.actor, made.critic):
         norm = torch.cat([parameter.grad.flatten() for parameter in network.parameters()]).norm()
         assert float(norm) == pytest.approx(1e-3, rel=1e-3)
@@ -90,7 +105,17 @@ def test_gradients_are_cut_to_their_greatest_norm():
 
 def test_the_learning_rate_of_the_next_update_is_told():
     made = learner(target_kl=100.0)
-    assert made.update(batch(made), 1, 0).learning_rate == made.rate == pytest.approx(7.5e-4)
+    assert update(made, batch(made)).learning_rate == made.rate == pytest.approx(7.5e-4)
+
+
+def test_the_learning_rate_falls_with_what_is_left_of_the_training():
+    made, kept = learner(target_kl=None, learning_rate=4e-4), learner(target_kl=None, learning_rate=4e-4, decay=False)
+    given = batch(made)
+    assert update(made, given, remaining=0.25).learning_rate == pytest.approx(1e-4)
+    assert update(kept, given, remaining=0.25).learning_rate == pytest.approx(4e-4)
+    before = [parameter.clone() for parameter in made.actor.parameters()]
+    update(made, given, 1, remaining=0.0)
+    assert all(map(torch.equal, before, made.actor.parameters()))
 
 
 def test_a_target_that_is_no_number_is_an_error():
@@ -98,13 +123,14 @@ def test_a_target_that_is_no_number_is_an_error():
     given = batch(made)
     given.target[5] = torch.nan
     with pytest.raises(LearningError, match="value loss"):
-        made.update(given, 1, 0)
+        update(made, given)
 
 
 def test_observations_are_normalised_for_those_who_act_with_what_was_known_then():
     made = learner()
-    given = batch(made)
-    before = made.policy(given.observation)
-    made.update(given._replace(observation=given.observation * 3), 1, 0)
-    assert made.observations is not None and float(made.observations.count[0]) == len(given.alive)
-    assert not torch.equal(made.policy(given.observation), before)
+    assert made.observations is not None
+    given = batch(made)._replace(observation=batch(made).observation * 30)
+    before = made.prepare(given).observation
+    made.observations.update(given.observation)
+    assert float(made.observations.count[0]) == len(given.alive)
+    assert not torch.equal(made.prepare(given).observation, before)
