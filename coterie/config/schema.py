@@ -122,6 +122,8 @@ class WorldConfig(FileConfig):
     """What all of them act by."""
     learning: Annotated[KindConfig, OneOf("learner")]
     """How the policy is trained."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy acts and learns; `auto` takes a GPU where there is one."""
     checkpoint_every: int = Field(10, ge=1)
     """Iterations from one checkpoint to the next: what a killed run does again, at most."""
 

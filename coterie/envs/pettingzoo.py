@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
 from coterie.envs.actions import Boxes, Choices, read_actions
-from coterie.errors import CoterieError, ResumeError
+from coterie.errors import ConfigError, CoterieError, ResumeError
 from coterie.rng import derive
 from coterie.types import WorldSpec, WorldStep
 
@@ -58,10 +60,13 @@ class PettingZooWorld:
         self._envs = [make() for _ in range(num_envs)]
         self.num_envs, self.seed, self.first_env, self.agent_steps = num_envs, seed, first_env, 0
         first = self._envs[0]
-        self.agents: tuple[str, ...] = tuple(map(str, first.possible_agents))
-        self._names = list(first.possible_agents)
+        self._names = list(getattr(first, "possible_agents", None) or ())
+        if not self._names:
+            raise ConfigError("the environment names no possible_agents", where="env",
+                              remedy="train environments whose agents are known beforehand")  # fmt: skip
+        self.agents: tuple[str, ...] = tuple(map(str, self._names))
         self._spaces = [first.observation_space(agent) for agent in self._names]
-        self._sizes = [spaces.flatdim(space) for space in self._spaces]
+        self._sizes = [_flat_size(space) for space in self._spaces]
         self._actions: Boxes | Choices = read_actions([first.action_space(agent) for agent in self._names])
         differ = len(set(self._sizes)) > 1 or self._actions.differ
         self._told = differ if tell_agents is None else tell_agents
@@ -104,9 +109,9 @@ class PettingZooWorld:
         """Nothing: how long episodes are is not known before."""
 
     def _begin(self, env: int) -> None:
-        seed = derive(self.seed, "episode", self.first_env + env, int(self._episode[env]))
-        observations, _ = self._envs[env].reset(seed=seed)
         self._history[env] = []
+        with self._guard(env):
+            observations, _ = self._envs[env].reset(seed=self._seed(env))
         self._earned[env], self._reward[env], self._terminated[env] = 0, 0, False
         self._truncated[env], self._done[env], self._told_of[env] = False, False, False
         self._observe(env, observations)
@@ -123,7 +128,8 @@ class PettingZooWorld:
 
     def _step(self, env: int, actions: NDArray[Any]) -> None:
         chosen = {name: self._actions.read(i, actions[i]) for i, name in enumerate(self._names) if self._alive[env, i]}
-        observations, rewards, terminated, truncated, _ = self._envs[env].step(chosen)
+        with self._guard(env):
+            observations, rewards, terminated, truncated, _ = self._envs[env].step(chosen)
         for i, name in enumerate(self._names):
             if name in chosen:
                 self._reward[env, i] = rewards.get(name, 0.0)
@@ -140,6 +146,24 @@ class PettingZooWorld:
                 where=f"environment {self.first_env + env}",
                 remedy="end the episode for all agents at the same time",
             )
+
+    def _seed(self, env: int) -> int:
+        """Of a copy's present episode."""
+        return derive(self.seed, "episode", self.first_env + env, int(self._episode[env]))
+
+    @contextlib.contextmanager
+    def _guard(self, env: int) -> Iterator[None]:
+        """Whatever an environment raises inside is said with the episode and the seed that repeat it."""
+        try:
+            yield
+        except Exception as cause:
+            line = traceback.extract_tb(cause.__traceback__)[-1]
+            raise WorldError(
+                f"an environment failed: {type(cause).__name__}: {cause}",
+                where=f"environment {self.first_env + env}, episode {self._episode[env]}, step "
+                f"{len(self._history[env])}, reset(seed={self._seed(env)}); {line.filename}:{line.lineno}",
+                remedy="mend the environment; the last checkpoint is kept: coterie resume",
+            ) from cause
 
     def _observe(self, env: int, observations: Mapping[Any, Any]) -> None:
         """Write what agents observe, zeros for those that do not, and who is alive."""
@@ -193,3 +217,10 @@ class PettingZooWorld:
         """Close all copies."""
         for env in self._envs:
             env.close()
+
+
+def _flat_size(space: spaces.Space[Any]) -> int:
+    if not space.is_np_flattenable:
+        raise ConfigError(f"agents observe a space of kind {type(space).__name__}, which is no list of numbers",
+                          where="env", remedy="train environments whose observations can be flattened")  # fmt: skip
+    return int(spaces.flatdim(space))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import itertools
+import json
 import os
+import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from coterie.errors import ConfigError, EnvironmentMissing
+from coterie.types import WorldSpec
 
 if TYPE_CHECKING:
     from coterie.envs.config import PettingZooConfig, QuadSwarmConfig
@@ -20,22 +24,31 @@ _DRONES = 512
 _MOST_PARTS = 16
 
 
-def make_swarm(config: QuadSwarmConfig, seed: int) -> World:
-    """Quadrotor swarms, in parts of about 512 drones: as many as the config makes, not the machine."""
+def make_swarm(config: QuadSwarmConfig, seed: int, first_env: int = 0) -> World:
+    """Quadrotor swarms, in parts of about 512 drones: as many as the config makes, not the machine.
+
+    Args:
+        config: The world.
+        seed: Of all episodes.
+        first_env: Index of the first environment, where these are a shard of more.
+    """
     from coterie.envs.joined import JoinedWorld
     from coterie.envs.swarm.training import SwarmWorld
 
     made, envs = config.build(), config.num_envs
     parts = min(max(envs * made.num_drones // _DRONES, 1), envs, _MOST_PARTS)
     if parts == 1:
-        return SwarmWorld(made, envs, seed)
+        return SwarmWorld(made, envs, seed, first_env=first_env)
     edges = [envs * part // parts for part in range(parts + 1)]
-    worlds = [SwarmWorld(made, high - low, seed, first_env=low, threads=1) for low, high in itertools.pairwise(edges)]
+    worlds = [
+        SwarmWorld(made, high - low, seed, first_env=first_env + low, threads=1)
+        for low, high in itertools.pairwise(edges)
+    ]
     return JoinedWorld(worlds, threads=min(parts, os.cpu_count() or 1))
 
 
-def make_pettingzoo(config: PettingZooConfig, seed: int) -> PettingZooWorld:
-    """Copies of a `ParallelEnv`.
+def make_pettingzoo(config: PettingZooConfig, seed: int, first_env: int = 0) -> PettingZooWorld:
+    """Copies of a `ParallelEnv`; `first_env` as in `make_swarm`.
 
     Raises:
         EnvironmentMissing: A package is not installed.
@@ -44,20 +57,30 @@ def make_pettingzoo(config: PettingZooConfig, seed: int) -> PettingZooWorld:
     try:
         from coterie.envs.pettingzoo import PettingZooWorld
     except ModuleNotFoundError as missing:
-        raise EnvironmentMissing(
-            f"the package {missing.name} is missing", where="env.kind", remedy=f"pip install {missing.name}"
-        ) from missing
-    return PettingZooWorld(_maker(config.id, dict(config.params)), config.num_envs, seed)
+        raise _not_installed(str(missing.name), "env.kind") from missing
+    return PettingZooWorld(_maker(config.id, dict(config.params)), config.num_envs, seed, first_env=first_env)
+
+
+def spec_of_pettingzoo(config: PettingZooConfig) -> WorldSpec:
+    """What the agents of a `ParallelEnv` see and do: a copy is made to look at it, once for the same environment.
+
+    Raises:
+        EnvironmentMissing: A package is not installed.
+        ConfigError: The module does not make such an environment.
+    """
+    key = config.id, json.dumps(dict(config.params), sort_keys=True, default=str)
+    if key not in _specs:
+        world = make_pettingzoo(config.model_copy(update={"num_envs": 1}), 0)
+        world.close()
+        _specs[key] = world.spec
+    return _specs[key]
+
+
+_specs: dict[tuple[str, str], WorldSpec] = {}
 
 
 def _maker(name: str, params: dict[str, Any]) -> Callable[[], Any]:
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as missing:
-        raise EnvironmentMissing(
-            f"there is no module {missing.name}", where="env.id", remedy="install its package, or mend the name"
-        ) from missing
-    make = getattr(module, "parallel_env", None)
+    make = getattr(_import(name), "parallel_env", None)
     if make is None:
         raise ConfigError(f"{name} has no parallel_env", where="env.id",
                           remedy="name a module with PettingZoo's parallel interface")  # fmt: skip
@@ -65,7 +88,42 @@ def _maker(name: str, params: dict[str, Any]) -> Callable[[], Any]:
     def made() -> Any:
         try:
             return make(**params)
-        except TypeError as cause:
-            raise ConfigError(f"{name}.parallel_env: {cause}", where="env.params") from cause
+        except Exception as cause:  # of somebody else's environment: anything
+            given = ", ".join(f"{name}={value!r}" for name, value in params.items())
+            raise ConfigError(
+                f"parallel_env({given}) fails: {type(cause).__name__}: {cause}", where="env.params",
+                remedy=f"give what {name}.parallel_env takes",
+            ) from cause  # fmt: skip
 
     return made
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        absent = str(missing.name)
+        if name != absent and not name.startswith(f"{absent}."):
+            raise _not_installed(absent, "env.id", f", which {name} needs") from missing
+        package, _, last = absent.rpartition(".")
+        if not package:
+            raise _not_installed(absent, "env.id") from missing
+        known = _modules(package)
+        near = difflib.get_close_matches(last, known, 1)
+        remedy = f"did you mean {package}.{near[0]}?" if near else f"{package} has: {', '.join(known) or 'none'}"
+        raise ConfigError(f"{package} has no module {last}", where="env.id", remedy=remedy) from missing
+    except Exception as cause:  # of somebody else's module: anything
+        raise ConfigError(f"{name} cannot be imported: {type(cause).__name__}: {cause}", where="env.id") from cause
+
+
+def _modules(package: str) -> list[str]:
+    path = getattr(importlib.import_module(package), "__path__", ())
+    return sorted(module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_"))
+
+
+def _not_installed(name: str, where: str, needed: str = "") -> EnvironmentMissing:
+    package = name.partition(".")[0]
+    return EnvironmentMissing(
+        f"the package {package}{needed} is not installed", where=where,
+        remedy=f"pip install {package.replace('_', '-')}" + ("" if needed else ", or mend the name"),
+    )  # fmt: skip

@@ -2,88 +2,103 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from coterie import registry
 from coterie.config.load import Loaded
 from coterie.config.schema import WorldConfig
-from coterie.errors import ConfigError, ResumeError
+from coterie.errors import ConfigError, ResumeError, WorkerLost
 from coterie.experiments.folder import RunFolder
 from coterie.experiments.training_record import Checkpoint, check_checkpoint
-from coterie.types import World, WorldSpec
+from coterie.orchestration.training_spec import TrainingSpec, be_exact, find_device
+from coterie.types import WorldSpec
 
 if TYPE_CHECKING:
     from coterie.agents.learning.normalisation import NormalisedActor
-    from coterie.agents.learning.ppo import PPOLearner
     from coterie.agents.swarm.networks import Actor
+    from coterie.orchestration.crew import Crew
     from coterie.orchestration.trainer import Trainer
 
 
-def make_world(loaded: Loaded) -> World:
-    """The world of an experiment file.
+def settle_shards(loaded: Loaded, begun: Mapping[str, Any] | None) -> Loaded:
+    """With a number of shards, if the file gives none: that with which the run began.
+
+    One that begins on Ray has as many as workers, or as environments if those are fewer.
+
+    Args:
+        loaded: The experiment.
+        begun: The fact `run`; None: the run begins.
+    """
+    config = cast(Any, loaded.config)
+    if getattr(config.learning, "shards", 1) is not None:
+        return loaded
+    if begun is not None:
+        shards = begun["config"]["learning"].get("shards")
+    else:
+        shards = min(config.executor.workers, config.env.num_envs) if config.executor.kind == "ray" else None
+    learning = config.learning.model_copy(update={"shards": shards})
+    return replace(loaded, config=config.model_copy(update={"learning": learning}))
+
+
+def place_of(config: WorldConfig) -> str:
+    """Where the policy learns, in words.
 
     Raises:
-        InvalidConfig: the world refused its config, at the place where that is written.
-        EnvironmentMissing: a package is missing.
+        EnvironmentMissing: a GPU is wanted here, and there is none.
+    """
+    executor = cast(Any, config.executor)
+    if executor.kind == "local":
+        return find_device(config.device)
+    return f"a Ray cluster ({executor.address}) with at most {executor.workers} workers"
+
+
+def make_crew(loaded: Loaded, on_loss: Callable[[WorkerLost], None]) -> Crew:
+    """Worlds, networks and those who work them, as the executor says.
+
+    Args:
+        loaded: The experiment.
+        on_loss: Told of each worker that was lost and is replaced.
+
+    Raises:
+        InvalidConfig: the world or the policy refused its config, at the place where that is written.
+        EnvironmentMissing: a package is missing, a GPU or a cluster.
     """
     config = loaded.config
     assert isinstance(config, WorldConfig)
+    spec = TrainingSpec.of(config)
     try:
-        world: World = registry.impl("env", config.env.kind)(config.env, config.seed)
+        if config.executor.kind == "local":
+            return _make_local(spec)
+        from coterie.orchestration.ray.crew import RayCrew
+
+        imports = [str(loaded.base / name) if name.endswith(".py") else name for name in config.imports]
+        return RayCrew(cast(Any, config.executor), spec, imports, on_loss)
     except ConfigError as error:
-        raise loaded.place(error, "env") from None
-    return world
+        raise loaded.place(error, "policy" if error.where.startswith("policy") else "env") from None
 
 
-def make_trainer(loaded: Loaded, world: World) -> Trainer:
-    """A trainer before its first iteration.
+def _make_local(spec: TrainingSpec) -> Crew:
+    from coterie.orchestration.crew import LocalCrew
+    from coterie.orchestration.shards import Shard
 
-    Raises:
-        InvalidConfig: the policy does not fit the world.
-    """
+    be_exact(spec.exact)
+    device = find_device(spec.device)
+    worlds = [spec.make_world(index) for index in range(spec.num_shards)]
+    try:
+        learner = spec.make_learner(worlds[0][0].spec, device)
+        return LocalCrew([Shard(world, learner, spec.seed, first) for world, first in worlds], learner)
+    except BaseException:
+        for world, _ in worlds:
+            world.close()
+        raise
+
+
+def make_trainer(loaded: Loaded, crew: Crew) -> Trainer:
+    """A trainer before its first iteration."""
     from coterie.orchestration.trainer import Trainer
 
-    config = loaded.config
-    assert isinstance(config, WorldConfig)
-    be_exact(config.determinism == "exact")
-    try:
-        learner = make_learner(config, world.spec)
-    except ConfigError as error:
-        raise loaded.place(error, "policy") from None
-    return Trainer(world, learner, config.seed)
-
-
-def make_learner(config: WorldConfig, spec: WorldSpec) -> PPOLearner:
-    """Fresh networks, and what trains them, for any world of this form.
-
-    Raises:
-        ConfigError: the policy does not fit the world.
-    """
-    from coterie.agents.swarm.networks import Critic
-
-    policy, learning = cast(Any, config.policy), cast(Any, config.learning)
-    architecture, settings = policy.build(), learning.build()
-    actor = registry.impl("policy", config.policy.kind)(architecture, spec, config.seed)
-    critic = Critic(architecture, spec, central=settings.central, seed=config.seed)
-    learner: PPOLearner = registry.impl("learner", config.learning.kind)(actor, critic, settings, find_device())
-    return learner
-
-
-def find_device() -> str:
-    """Where networks are: on a GPU, if there is one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def be_exact(is_exact: bool) -> None:
-    """Whether a GPU is to give the same bits each time, at some cost in speed; a CPU does anyway."""
-    if is_exact:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    import torch
-
-    torch.use_deterministic_algorithms(is_exact)
+    return Trainer(crew, loaded.config.seed)
 
 
 def load_policy(
@@ -108,7 +123,7 @@ def load_policy(
     check_checkpoint(folder, checkpoint)
     path = folder.checkpoints / checkpoint.name
     files, _ = checkpoints.read(path, [WEIGHTS])
-    learner, weights = make_learner(config, spec), files[WEIGHTS]
+    learner, weights = TrainingSpec.of(config).make_learner(spec, find_device()), files[WEIGHTS]
     here = learner.weights()
     if {name: tuple(x.shape) for name, x in here.items()} != {name: tuple(x.shape) for name, x in weights.items()}:
         raise ResumeError("the weights are those of other networks", where=str(path), remedy="start a new run")

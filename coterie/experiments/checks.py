@@ -168,15 +168,15 @@ def _model() -> Iterator[Check]:
 def _machine() -> Iterator[Check]:
     hardware = provenance.hardware()
     yield Check("cores", "ok", f"{hardware['cores']} of {hardware['processor'] or hardware['machine']}")
-    free = _available_memory()
+    free = available_memory()
     is_little = free is not None and free < _MEMORY_GIB
     detail = f"{hardware['memory_gib']} GiB" + ("" if free is None else f", {free:.1f} GiB available")
     remedy = "stop other programs, or use a smaller model, `max_batch` and `memory`" if is_little else ""
     yield Check("memory", "warn" if is_little else "ok", detail, remedy)
 
 
-def _available_memory() -> float | None:
-    """GiB; None where the system does not say. A container's own limit counts."""
+def available_memory() -> float | None:
+    """GiB that are free; None where the system does not say. A container's own limit counts."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024

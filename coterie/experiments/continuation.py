@@ -17,7 +17,7 @@ from coterie.experiments.differences import differences
 from coterie.experiments.folder import RunFolder, write_json
 from coterie.journal import Journal
 
-CIRCUMSTANCES = ("budget", "executor", "track")
+CIRCUMSTANCES = ("budget", "executor", "track", "device")
 """What changes when and where a run is done, but none of its facts; these may differ between attempts."""
 
 

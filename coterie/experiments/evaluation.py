@@ -20,6 +20,7 @@ from coterie.experiments import assembly, provenance
 from coterie.experiments.attempt import load_resolved
 from coterie.experiments.evaluation_worlds import Cell, Conditions, cells_of, trained_in
 from coterie.experiments.folder import RunFolder, write_json
+from coterie.experiments.learning_curves import SHARES
 from coterie.experiments.metrics import tidy
 from coterie.experiments.statistics import paired_bootstrap, wilson
 from coterie.experiments.training_record import Checkpoint, read_training
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 CHECKPOINTS = ("last", "best")
-SHARES = ("success", "collision", "drone_collision", "obstacle_collision", "deadlock", "reached")
 _MOST_AGENTS = 2048
 """That act at once."""
 _RESAMPLES = 2000

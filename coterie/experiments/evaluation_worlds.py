@@ -81,7 +81,7 @@ def cells_of(env: KindConfig, conditions: Conditions) -> list[Cell]:
     for name in ("scenarios", "densities", "drones"):
         if getattr(conditions, name):
             option = {"scenarios": "--scenario", "densities": "--density"}.get(name, "--drones")
-            raise ConfigError(f"{env.kind} has none", where=option, remedy="leave it out")
+            raise ConfigError(f"a world of {env.kind} has no {name}", where=option, remedy="leave it out")
     place = {"scenario": getattr(env, "id", env.kind), "density": None, "agents": None}
     return [Cell(place, lambda num_envs, seed: _make(env, num_envs, seed))]
 
@@ -109,9 +109,15 @@ def _swarms(trained: SwarmConfig, conditions: Conditions) -> Iterator[Cell]:
         conditions.drones or (trained.num_drones,),
     ):  # fmt: skip
         config = _vary(trained, scenario, density, drones)
-        shown = None if config.obstacles is None else config.obstacles.density
-        place = {"scenario": scenario, "density": shown, "agents": drones}
+        place = {"scenario": scenario, "density": _density(config), "agents": drones}
         yield Cell(place, _maker(config, trained.num_neighbours))
+
+
+def _density(config: SwarmConfig) -> float | tuple[float, ...] | None:
+    """Shares of the cells that hold an obstacle; None without obstacles."""
+    if config.obstacles is None or config.obstacles.count is None:
+        return None if config.obstacles is None else config.obstacles.density
+    return config.obstacles.count / max(config.cells[0] * config.cells[1], 1)
 
 
 def _maker(config: SwarmConfig, num_neighbours: int) -> Callable[[int, int], World]:
@@ -140,7 +146,9 @@ def _vary(trained: SwarmConfig, scenario: str | tuple[str, ...], density: float 
             rewards=replace(trained.rewards, annealing=0),
         )  # fmt: skip
     except ConfigError as error:
-        option = _OPTIONS.get(error.where.partition(".")[0], error.where)
+        # Obstacles that were there in the training leave no room for more drones.
+        part = error.where.partition(".")[0]
+        option = "--drones" if part == "obstacles" and density is None else _OPTIONS.get(part, error.where)
         raise ConfigError(error.what, where=option, remedy=error.remedy) from None
 
 

@@ -8,33 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from coterie import rng
 from coterie.errors import ConfigError
+from coterie.experiments.aggregates import Band, Floats, stratified_band
 from coterie.experiments.settings import sort_facts
-from coterie.experiments.statistics import LEVEL, Estimate
+from coterie.experiments.statistics import Estimate
 from coterie.experiments.training_record import TrainingRecord
 
-Floats = NDArray[np.float64]
+SHARES = ("success", "collision", "drone_collision", "obstacle_collision", "deadlock", "reached")
+"""Metrics that are shares of drones: the same scale in every world."""
 PREFERRED = ("reward", "success", "collision", "distance_1s")
 """What is shown of a training, as far as its episodes have it."""
 _MOST_SHOWN = 4
 _POINTS = 60
-_TRIMMED = 0.25
-_RESAMPLES = 2000
-_CHUNK = 250
 LAST_SHARE = 0.1
 """Share of the agent-steps, at the end, that the last values are means over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """An aggregate over runs at each point, with the bounds of its 95 % interval: nan where the runs allow none."""
-
-    value: Floats
-    low: Floats
-    high: Floats
 
 
 @dataclass(frozen=True)
@@ -152,55 +140,18 @@ def _fill(values: Floats) -> Floats:
     return filled
 
 
-def interquartile_mean(values: Floats, axis: int = 0) -> Floats:
-    """The mean without the lowest and the highest quarter (Agarwal et al. 2021, arXiv 2108.13264).
-
-    Of fewer than four values it is their mean; with one that is no number it is none.
-    """
-    count = values.shape[axis]
-    cut = int(_TRIMMED * count)
-    # Numbers that are none come last.
-    ordered = np.moveaxis(np.sort(values, axis), axis, 0)
-    mean: Floats = ordered[cut : count - cut].mean(0)
-    return np.where(np.isnan(ordered[-1]), np.nan, mean)
-
-
-def stratified_band(strata: Sequence[Floats], seed: int = 0, resamples: int = _RESAMPLES) -> Band:
-    """Interquartile mean over all runs, with percentile intervals of a bootstrap that resamples runs in each stratum.
-
-    Args:
-        strata: For each task, values [runs, P]; a run is drawn with all of its points.
-        seed: Of the draws.
-        resamples: How many.
-
-    Returns:
-        Bounds are nan where no stratum has two runs, and all is nan at points where a run has no value.
-    """
-    every = np.concatenate(strata)
-    value = interquartile_mean(every)
-    nothing = np.full_like(value, np.nan)
-    if max(map(len, strata)) < 2:
-        return Band(value, nothing, nothing.copy())
-    generator = rng.stream(seed, "stratified_band", len(every))
-    drawn = []
-    for begun in range(0, resamples, _CHUNK):
-        size = min(_CHUNK, resamples - begun)
-        parts = [values[generator.integers(0, len(values), (size, len(values)))] for values in strata]
-        drawn.append(interquartile_mean(np.concatenate(parts, 1), axis=1))
-    low, high = np.quantile(np.concatenate(drawn), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], axis=0)
-    return Band(value, low, high)
-
-
 def last_values(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Rows of `label`, `runs`, `agent_steps` and `metrics`: estimates over the last tenth of the training.
 
-    An algorithm on several tasks has a further row over all of them, its runs resampled within each task.
+    An algorithm on several tasks has a further row over all of them, its runs resampled within each task; of its
+    metrics only shares, as others have another scale in each world.
     """
     rows = [_row(label(groups, group), [group]) for group in groups]
     by_algorithm: dict[str, list[Group]] = {}
     for group in groups:
         by_algorithm.setdefault(group.algorithm, []).append(group)
-    return rows + [_row(f"{name}, all tasks", found) for name, found in by_algorithm.items() if len(found) > 1]
+    over_all = [_row(f"{name}, all tasks", found) for name, found in by_algorithm.items() if len(found) > 1]
+    return rows + [row for row in over_all if row["metrics"]]
 
 
 def label(groups: Sequence[Group], group: Group) -> str:
@@ -213,7 +164,7 @@ def label(groups: Sequence[Group], group: Group) -> str:
 
 def _row(name: str, groups: Sequence[Group]) -> dict[str, Any]:
     metrics = {}
-    for metric in groups[0].last:
+    for metric in [metric for metric in groups[0].last if len(groups) == 1 or metric in SHARES]:
         band = stratified_band([group.last[metric][:, None] for group in groups])
         metrics[metric] = Estimate(*(float(part[0]) for part in (band.value, band.low, band.high)))
     return {

@@ -82,9 +82,7 @@ def metric_rows(summary: dict[str, Any]) -> Rows:
             rows.append(_row(label, f"consistency/{name}", measure["last"], society["consistency"]["tasks"]))
         rows.append(_row(label, "self_update", society["self_update"]["share"], tasks))
         for name, measure in (society["self_evaluation"] or {"measures": {}})["measures"].items():
-            rows += [
-                _row(label, f"self_evaluation/{name}/{part}", measure[part], tasks) for part in _SELF_EVALUATION
-            ]
+            rows += [_row(label, f"self_evaluation/{name}/{part}", measure[part], tasks) for part in _SELF_EVALUATION]
         for reward, means in society["rewards"].items():
             rows += [_row(label, f"reward/{reward}/{agent}", mean, tasks) for agent, mean in means.items()]
     for society in (summary["facts"]["deception"] or {"societies": ()})["societies"]:

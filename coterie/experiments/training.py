@@ -20,8 +20,9 @@ from coterie.agents.engines import process
 from coterie.config.load import Loaded
 from coterie.config.references import check_secrets, redact
 from coterie.config.schema import WorldConfig
-from coterie.errors import CoterieError, EnvironmentMissing, Interrupted
+from coterie.errors import CoterieError, EnvironmentMissing, Interrupted, WorkerLost
 from coterie.experiments import assembly, provenance
+from coterie.experiments.capacity import check_memory, tell_memory
 from coterie.experiments.continuation import (
     CIRCUMSTANCES,
     Ending,
@@ -44,6 +45,7 @@ from coterie.experiments.training_record import (
 )
 from coterie.experiments.training_tally import Step, metrics_of
 from coterie.journal import Fact, Journal, Note
+from coterie.orchestration.training_spec import find_device
 
 if TYPE_CHECKING:
     from coterie.orchestration.trainer import IterationRecord, Trainer
@@ -69,11 +71,13 @@ def train(loaded: Loaded, folder: RunFolder, display: TrainingDisplay) -> Ending
     assert isinstance(config, WorldConfig)
     check_secrets(config.model_dump(mode="json"))
     process.prepare()
-    facts = facts_of(loaded)
     with open_journal(folder) as journal:
         with resumable():
-            check_unchanged(journal, facts, config)
-            if journal.get("run") is None:
+            begun = journal.get("run")
+            loaded = assembly.settle_shards(loaded, begun)
+            facts = facts_of(loaded)
+            check_unchanged(journal, facts, loaded.config)
+            if begun is None:
                 journal.commit([Fact("run", "run", facts)])
             record = read_training(journal)
         attempt = _Attempt(loaded, folder, journal, record, display)
@@ -108,19 +112,28 @@ class _Attempt:
                 self.number -= 1
                 self.write_status("finished")
             return Ending("finished", "", self.record.digest, 0.0)
-        with self._stops():
+        with self._stops(), tell_memory():
+            # What this machine lacks is said before the world is made, which may take a minute.
+            if self.config.executor.kind == "local" and find_device(self.config.device) == "cpu":
+                check_memory(self.config)
+            self.display.say(f"the policy learns on {assembly.place_of(self.config)}")
             self.display.say("making the world; that of a swarm is compiled at its first use, for about a minute")
-            world = assembly.make_world(self.loaded)
+            crew = assembly.make_crew(self.loaded, self._on_loss)
             try:
-                trainer = assembly.make_trainer(self.loaded, world)
+                trainer = assembly.make_trainer(self.loaded, crew)
                 feed.open()
                 return self._run(trainer, feed)
             finally:
-                world.close()
+                crew.close()
+
+    def _on_loss(self, lost: WorkerLost) -> None:
+        self.display.say(f"{redact(lost.what)}; another does its part")
+        self.note("failure", {"code": lost.code, "what": redact(lost.what), "where": redact(lost.where)})
 
     def _run(self, trainer: Trainer, feed: Feed) -> Ending:
         save_resolved(self.folder, self.loaded)
         self.note("attempt", self._circumstances(trainer))
+        self.note("executor", trainer.crew.describe())
         status, reason = "failed", "killed"
         self.write_status("starting")
         try:
@@ -258,7 +271,7 @@ class _Attempt:
         config = json.loads(self.config.model_dump_json(include=set(CIRCUMSTANCES)))
         return {
             "number": self.number, "versions": provenance.versions(), "hardware": provenance.hardware(),
-            "device": str(trainer.learner.device), "threads": torch.get_num_threads(), **config,
+            "threads": torch.get_num_threads(), **config, "device": str(trainer.learner.device),
         }  # fmt: skip
 
     def note(self, kind: str, payload: dict[str, Any], key: str = "") -> None:

@@ -344,8 +344,19 @@ def test_a_wrong_tensor_is_named(changed: dict[str, Any], named: str) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"waad": -1}, {"sink": -1}, {"mass": -2}, {"waad": True}, {"sink": 1.5}, {"fai": (-1, 3)}, {"fai": (5, 4)},
-     {"fai": (1.5, 3)}, {"fai": (0, True)}, {"fai": (1,)}, {"fai": 3}],
+    [
+        {"waad": -1},
+        {"sink": -1},
+        {"mass": -2},
+        {"waad": True},
+        {"sink": 1.5},
+        {"fai": (-1, 3)},
+        {"fai": (5, 4)},
+        {"fai": (1.5, 3)},
+        {"fai": (0, True)},
+        {"fai": (1,)},
+        {"fai": 3},
+    ],
 )
 def test_a_parameter_out_of_range_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):

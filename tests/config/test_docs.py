@@ -8,7 +8,15 @@ from coterie.config.yaml import parse
 from coterie.experiments.cli.init import example
 
 DOCS = Path(__file__).parents[2] / "docs"
-SECTIONS = ("ExperimentConfig", "PolicyConfig", "SamplingConfig", "PriceConfig", "SeatConfig", "BudgetConfig")
+SECTIONS = (
+    "ExperimentConfig",
+    "WorldConfig",
+    "PolicyConfig",
+    "SamplingConfig",
+    "PriceConfig",
+    "SeatConfig",
+    "BudgetConfig",
+)
 PARTS = [
     entry for kind in registry.KINDS for entry in registry.entries(kind) if entry.config and entry.origin == "coterie"
 ]

@@ -14,6 +14,7 @@ from coterie.config.problems import InvalidConfig
 from coterie.config.schema import ExperimentConfig, WorldConfig
 from coterie.envs.config import QuadSwarmConfig
 from coterie.envs.swarm.config import SwarmConfig
+from coterie.envs.swarm.training import SwarmWorld
 
 GOOD = [
     "name: good",
@@ -103,7 +104,15 @@ CASES = {
     "a protocol": (5, "protocol: machinesom", "5:1", "protocol  belongs to a society"),
     "policies": (5, "policies: {base: {}}", "5:1", "policies  belongs to a society"),
     "a benchmark too": (5, "benchmark: sums", "2:1", "env  stands beside `benchmark`"),
-    "ray": (5, "executor: ray", "5:11", "executor  a world is trained in one process"),
+    "no such device": (5, "device: gpu", "5:9", 'device  expected one of "auto", "cpu", "cuda", got "gpu"'),
+    "a number that is none": (2, "env: {kind: quad_swarm_v0, obstacles: {density: .nan}}", "2:49", "numbers must be finite"),
+    "a text for a number": (2, "env: {kind: quad_swarm_v0, num_drones: eight}", "2:40", 'expected a whole number, got "eight"'),
+    "an episode without end": (2, "env: {kind: quad_swarm_v0, seconds: 1e9}", "2:37", "env.seconds  an episode has 1e+11 ticks"),
+    "a mass that is no mass": (2, "env: {kind: quad_swarm_v0, quadrotor: {mass: 1e-300}}", "2:46", "env.quadrotor.mass  1e-300 is too small to compute with; keep between 1e-12 and 1e+12"),
+    "a huge reward": (2, "env: {kind: quad_swarm_v0, rewards: {distance: 1e39}}", "2:48", "env.rewards.distance  1e+39 is too large to compute with"),
+    "a number for a part": (2, "env: {kind: quad_swarm_v0, obstacles: 0.2}", "2:39", "expected a mapping, got 0.2"),
+    "replicas of engines": (5, "executor: {kind: ray, replicas: 2}", "5:33", "executor.replicas  is for societies"),
+    "more shards than environments": (4, "learning: {kind: ippo, shards: 300}", "4:32", "learning.shards  300 shards cannot be cut from 256"),
 }  # fmt: skip
 
 
@@ -115,6 +124,46 @@ def test_a_mistake_in_a_world_is_one_error_at_its_place(
     assert message.startswith(f"{place} "), message
     assert words in message
     assert message.endswith("1 error, nothing was started."), message
+
+
+SPREAD = "env: {kind: pettingzoo, id: mpe2.simple_spread_v3}"
+# What replaces which lines of GOOD, where the error is, and what it says.
+ELSEWHERE = {
+    "nothing for attention": ({2: "env: {kind: quad_swarm_v0, num_neighbours: 0}"}, "3:16", "policy.kind  a policy of kind attention needs neighbours or obstacles"),
+    "nothing to attend to": ({2: "env: {kind: quad_swarm_v0, num_neighbours: 0}", 3: "policy: paper"}, "3:9", "policy.kind  a policy of kind paper needs neighbours or obstacles"),
+    "attention where nothing is known of observations": ({2: SPREAD}, "3:16", "policy.kind  a policy of kind attention must know where"),
+    "a misspelt environment": ({2: SPREAD.replace("spread", "spred")}, "2:29", "did you mean mpe2.simple_spread_v3?"),
+    "no package": ({2: SPREAD.replace("mpe2", "no_such_package")}, "2:29", "the package no_such_package is not installed; pip install"),
+    "no parallel environment": ({2: SPREAD.replace("mpe2.simple_spread_v3", "json")}, "2:29", "json has no parallel_env"),
+    "a parameter that it does not take": ({2: SPREAD[:-1] + ", params: {max_cycls: 9}}"}, "2:60", "env.params  parallel_env(max_cycls=9) fails: TypeError"),
+    "a parameter that it cannot take": ({2: SPREAD[:-1] + ", params: {N: -3}}"}, "2:60", "env.params  parallel_env(N=-3) fails"),
+    "less than a team for mappo": ({2: SPREAD, 3: "policy: mlp", 4: "learning: {kind: mappo, minibatch: 2}"}, "4:36", "is less than a team of 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "place", "words"), ELSEWHERE.values(), ids=ELSEWHERE)
+def test_what_a_run_would_refuse_is_refused_before_it(
+    changes: dict[int, str], place: str, words: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("mpe2")
+    lines = [changes.get(number, line) for number, line in enumerate(GOOD, 1)]
+    message = refuse(write(tmp_path, lines))
+    assert message.startswith(f"{place} ") and words in message, message
+    assert message.endswith("1 error, nothing was started."), message
+
+
+def test_an_environment_that_is_there_is_no_mistake(tmp_path: Path) -> None:
+    pytest.importorskip("mpe2")
+    lines = [GOOD[0], SPREAD, "policy: mlp", "learning: mappo"]
+    assert load(write(tmp_path, lines)).config.env.spec().num_agents == 3
+
+
+def test_a_world_says_what_a_policy_has_to_fit_before_it_is_made() -> None:
+    for given in ({}, {"num_drones": 1, "num_neighbours": 0}, {"obstacles": {}, "surroundings": "walls"}):
+        config = QuadSwarmConfig.model_validate(given)
+        world = SwarmWorld(config.build(), 1, 0)
+        assert config.spec() == world.spec
+        world.close()
 
 
 def test_the_mistakes_of_all_parts_are_told_at_once(tmp_path: Path) -> None:

@@ -113,6 +113,41 @@ def test_an_environment_that_cuts_off_one_agent_alone_is_refused():
         world.step(np.zeros((1, 2, 3)))
 
 
+def test_what_an_environment_raises_is_told_with_the_episode_and_the_seed_that_repeat_it():
+    class Broken(Walk):
+        def step(self, actions):
+            if self.t == 2:
+                raise ZeroDivisionError("no air")
+            return super().step(actions)
+
+    world = PettingZooWorld(Broken, 1, 0, first_env=7)
+    world.reset()
+    still = np.zeros((1, 2, 3))
+    world.step(still)
+    world.step(still)
+    with pytest.raises(WorldError, match="ZeroDivisionError: no air") as caught:
+        world.step(still)
+    assert f"environment 7, episode 1, step 3, reset(seed={world._envs[0].seed}); " in caught.value.where
+    assert "test_pettingzoo.py:" in caught.value.where
+
+
+def test_an_environment_without_known_agents_or_numbers_to_observe_is_refused():
+    class Unknown(Walk):
+        def __init__(self):
+            super().__init__()
+            del self.possible_agents
+
+    class Graphs(Walk):
+        def __init__(self):
+            super().__init__()
+            self.observation_spaces["long"] = spaces.Graph(spaces.Box(0, 1, (1,)), None)
+
+    with pytest.raises(ConfigError, match="names no possible_agents"):
+        PettingZooWorld(Unknown, 1, 0)
+    with pytest.raises(ConfigError, match="a space of kind Graph"):
+        PettingZooWorld(Graphs, 1, 0)
+
+
 def test_choices_are_read_from_their_start_and_not_beyond_their_end():
     read = read_actions([spaces.Discrete(5), spaces.Discrete(3, start=2)])
     assert read.size == 5 and [read.read(1, action) for action in range(5)] == [2, 3, 4, 4, 4]
@@ -152,7 +187,7 @@ def test_the_state_of_another_world_is_refused():
 @pytest.mark.parametrize(
     ("id", "params", "error", "said"),
     [
-        ("mpe2.simple_spraed_v3", {}, EnvironmentMissing, "no module"),
+        ("mpe2.simple_spraed_v3", {}, ConfigError, "mpe2 has no module simple_spraed_v3"),
         ("json", {}, ConfigError, "parallel_env"),
         ("mpe2.simple_spread_v3", {"drones": 3}, ConfigError, "drones"),
     ],

@@ -7,14 +7,7 @@ import numpy as np
 import pytest
 
 from coterie.errors import ConfigError
-from coterie.experiments.learning_curves import (
-    interquartile_mean,
-    label,
-    last_values,
-    learning_curves,
-    show_metrics,
-    stratified_band,
-)
+from coterie.experiments.learning_curves import label, last_values, learning_curves, show_metrics
 from coterie.experiments.report.learning import has_anything, learning_picture, learning_plot
 from coterie.experiments.training_record import TrainingRecord
 
@@ -37,51 +30,6 @@ def train(
         "policy": {"kind": policy, "width": len(policy)}, "learning": {"kind": "ippo", "agent_steps": 40_000},
     }  # fmt: skip
     return TrainingRecord({"config": config, "plugins": {}}, "cd", rows, ())
-
-
-def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end() -> None:
-    assert interquartile_mean(np.asarray([100.0, 2.0, 3.0, -50.0])) == 2.5
-    assert interquartile_mean(np.asarray([1.0, 2.0, 6.0])) == 3.0
-    eight = np.asarray([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 60.0, 70.0])
-    assert interquartile_mean(eight) == 3.5
-
-
-def test_with_a_number_that_is_none_there_is_no_mean() -> None:
-    values = np.asarray([[1.0, np.nan], [2.0, 4.0], [3.0, 5.0], [4.0, 6.0]])
-    np.testing.assert_array_equal(interquartile_mean(values), [2.5, np.nan])
-
-
-def test_a_band_is_that_of_every_way_to_draw_the_runs() -> None:
-    # Of two runs, means are 0, 5, 5 and 10 with a quarter each: the percentiles are the ends.
-    band = stratified_band([np.asarray([[0.0], [10.0]])])
-    assert (band.value[0], band.low[0], band.high[0]) == (5.0, 0.0, 10.0)
-
-
-def test_a_band_agrees_with_all_resamples_of_three_runs() -> None:
-    runs = np.asarray([1.0, 2.0, 6.0])
-    every = np.mean(np.stack(np.meshgrid(runs, runs, runs), -1).reshape(-1, 3), 1)
-    band = stratified_band([runs[:, None]], resamples=20_000)
-    low, high = np.quantile(np.repeat(every, 100), [0.025, 0.975])
-    np.testing.assert_allclose([band.low[0], band.high[0]], [low, high], atol=1e-9)
-
-
-def test_runs_are_drawn_within_their_task() -> None:
-    # Runs of a task are alike and the tasks are not: what is drawn from each task is always the same.
-    band = stratified_band([np.full((3, 1), 1.0), np.full((3, 1), 9.0)])
-    assert (band.value[0], band.low[0], band.high[0]) == (5.0, 5.0, 5.0)
-    mixed = stratified_band([np.asarray([[1.0]] * 3 + [[9.0]] * 3)])
-    assert mixed.low[0] < 5.0 < mixed.high[0]
-
-
-def test_one_run_has_no_band() -> None:
-    band = stratified_band([np.asarray([[1.0, 2.0]])])
-    np.testing.assert_array_equal(band.value, [1.0, 2.0])
-    assert np.isnan(band.low).all() and np.isnan(band.high).all()
-
-
-def test_a_band_is_the_same_each_time() -> None:
-    values = np.random.default_rng(0).normal(size=(5, 7))
-    np.testing.assert_array_equal(stratified_band([values]).low, stratified_band([values]).low)
 
 
 def test_runs_that_differ_in_their_seed_are_one_group() -> None:

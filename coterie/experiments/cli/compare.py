@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 import typer
 
@@ -17,6 +20,7 @@ T = TypeVar("T")
 
 
 def compare(
+    context: typer.Context,
     runs: list[str] = typer.Argument(
         ..., metavar="RUN RUN...", help="Run folders, starts of their names, or `latest`."
     ),
@@ -38,15 +42,22 @@ def compare(
     if len(runs) < 2:
         raise ConfigError("there is nothing to compare a run with", remedy="name at least two runs")
     folders = [RunFolder.find(Path(run)) for run in runs]
-    show(folders, as_json, out or folders[0].report / "comparison.html")
+    show(folders, as_json, out or folders[0].report / "comparison.html", command=command_of(context))
 
 
-def show(folders: Sequence[RunFolder], as_json: bool, page: Path, *, pool: bool | None = None) -> None:
+def command_of(context: typer.Context) -> str:
+    """What a person typed."""
+    return shlex.join(["coterie", *context.obj])
+
+
+def show(
+    folders: Sequence[RunFolder], as_json: bool, page: Path, *, command: str = "", pool: bool | None = None
+) -> None:
     """Print what runs show beside each other as a table and write its page, or print it as JSON."""
     from coterie.experiments.training_comparison import check_same_kind
 
     if check_same_kind([facts for folder in folders if (facts := _read(folder, _facts))]):
-        _show_trainings(folders, as_json, page)
+        _show_trainings(folders, as_json, page, command)
     else:
         _show_societies(folders, as_json, page, pool)
 
@@ -62,28 +73,47 @@ def _facts(journal: Journal) -> dict[str, Any]:
     return journal.get("run") or {}
 
 
-def _show_trainings(folders: Sequence[RunFolder], as_json: bool, page: Path) -> None:
+def _show_trainings(folders: Sequence[RunFolder], as_json: bool, page: Path, command: str) -> None:
     from coterie.experiments.metrics import tidy
     from coterie.experiments.training_comparison import contrast_trainings
     from coterie.experiments.training_record import read_training
 
-    found, groups = contrast_trainings([_read(folder, read_training) for folder in folders])
+    names = _names(folders)
+    found, groups = contrast_trainings([_read(folder, read_training) for folder in folders], names)
+    found = tidy(found)
     if as_json:
-        print(json.dumps(tidy(found), indent=2))
+        print(json.dumps(found, indent=2))
         return
     from rich.console import Console
 
-    from coterie.experiments.folder import write_json
+    from coterie.experiments.folder import write_atomically, write_json
     from coterie.experiments.marl_eval import as_marl_eval
     from coterie.experiments.report.learning import learning_picture
+    from coterie.experiments.report.training_page import render_trainings
     from coterie.experiments.report.training_terminal import print_trainings
 
-    print_trainings(tidy(found), Console())
+    print_trainings(found, Console())
     picture = page.with_suffix(".png")
     picture.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     picture.write_bytes(learning_picture(groups))
     write_json(page.with_suffix(".marl_eval.json"), as_marl_eval(groups))
+    write_atomically(page, render_trainings(found, groups, page.stem, command, _reports(folders, names, page)))
     print(f"picture: {picture}")
+    print(f"page: {page}")
+
+
+def _names(folders: Sequence[RunFolder]) -> list[str]:
+    """Of the folders; where two are called alike, as runs of two sweeps may be, with the folder around them."""
+    paths = [folder.path.resolve() for folder in folders]
+    is_clear = len({path.name for path in paths}) == len(set(paths))
+    return [path.name if is_clear else f"{path.parent.name}/{path.name}" for path in paths]
+
+
+def _reports(folders: Sequence[RunFolder], names: Sequence[str], page: Path) -> dict[str, str]:
+    """The reports that runs have, by name: their addresses from a page."""
+    found = zip(names, [folder.report / "index.html" for folder in folders], strict=True)
+    here = page.parent.resolve()
+    return {name: quote(os.path.relpath(path.resolve(), here)) for name, path in found if path.is_file()}
 
 
 def _show_societies(folders: Sequence[RunFolder], as_json: bool, page: Path, pool: bool | None) -> None:

@@ -11,6 +11,7 @@ from coterie.experiments.cli.options import Executor, Overrides, Shown, Unsafe, 
 
 
 def sweep(
+    context: typer.Context,
     path: Path = typer.Argument(..., metavar="FILE", help="An experiment file with a section `sweep`."),
     overrides: Overrides = None,
     executor: Executor = "",
@@ -22,7 +23,7 @@ def sweep(
     """Run every combination of the values in `sweep:`, and compare them. A second time: go on with what is missing."""
     from coterie.config.load import load
     from coterie.errors import ConfigError
-    from coterie.experiments.cli.compare import show
+    from coterie.experiments.cli.compare import command_of, show
     from coterie.experiments.display import check_mode
     from coterie.experiments.sweeps import has_begun, sweep_folder, work
 
@@ -38,7 +39,8 @@ def sweep(
         _say(f"{len(done)}/{len(loaded.points)}  {worked.label}: {worked.status} {worked.reason}".rstrip())
     begun = [worked.folder for worked in done if has_begun(worked.folder)]
     if begun:
-        show(begun, as_json, sweep_folder(loaded, runs) / "comparison.html", pool=True)
+        page = sweep_folder(loaded, runs) / "comparison.html"
+        show(begun, as_json, page, command=command_of(context), pool=True)
     if any(worked.status != "finished" for worked in done) or len(done) < len(loaded.points):
         _say(f"go on with: coterie sweep {path}")
     if any(worked.is_interrupted for worked in done):

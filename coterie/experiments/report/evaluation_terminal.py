@@ -13,9 +13,10 @@ from coterie.experiments.report.training_terminal import head, show_estimate
 from coterie.experiments.report.wording import count
 
 SHOWN = (
-    "success", "collision", "drone_collision", "obstacle_collision", "wall_hits", "distance_1s", "flight_time"
+    "success", "reached", "collision", "drone_collision", "obstacle_collision", "wall_hits", "distance_1s",
+    "flight_time",
 )  # fmt: skip
-_LABEL = 20
+_LABEL = 14
 
 
 def print_evaluation(found: dict[str, Any], console: Console) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coterie.experiments.learning_curves import Group, label
+from coterie.experiments.learning_curves import SHARES, Group, label
 from coterie.experiments.report.canvas import ON_WHITE, THEMED, WIDTH, Palette, draw, draw_png
 from coterie.text import clean
 
@@ -19,7 +19,6 @@ TITLES = {
     "reward": "reward per episode", "success": "success, % of drones", "collision": "collision, % of drones",
     "distance_1s": "distance to the goal at the end, m", "length": "ticks per episode",
 }  # fmt: skip
-SHARES = ("success", "collision")
 _PANEL_HEIGHT, _LEGEND_ROW = 2.1, 0.24
 _PER_ROW = 3
 _TITLE = "Metrics of training over agent-steps"
@@ -58,8 +57,10 @@ def _paint(figure: Figure, groups: Sequence[Group], palette: Palette) -> None:
         if row == rows - 1:
             axes.set_xlabel("agent-steps")
     if len(groups) > 1:
+        # Legends are filled column by column, and read line by line.
+        order = [i for column in range(_PER_ROW) for i in range(column, len(groups), _PER_ROW)]
         figure.legend(
-            *zip(*[_key(groups, i, palette) for i in range(len(groups))], strict=True), loc="upper left", frameon=False,
+            *zip(*[_key(groups, i, palette) for i in order], strict=True), loc="upper left", frameon=False,
             bbox_to_anchor=(0.06, 1), ncols=_PER_ROW, borderpad=0.2, handlelength=1.2, columnspacing=1.4,
         )  # fmt: skip
 

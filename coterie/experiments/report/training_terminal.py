@@ -9,16 +9,18 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from coterie.experiments import learning_curves
 from coterie.experiments.display_plain import short
 from coterie.experiments.report.layout import break_label, make_table, plain
-from coterie.experiments.report.wording import count, duration, number, percent
+from coterie.experiments.report.wording import count, duration, number, p_value, percent
 
-SHARES = ("success", "collision", "drone_collision", "obstacle_collision", "deadlock", "reached", "density")
+SHARES = (*learning_curves.SHARES, "density")
 """Metrics that are shares, and shown in percent."""
 UNITS = {"distance_1s": "m", "distance_5s": "m", "flight_time": "s", "length": "steps"}
 HEADS = {
-    "collision": "coll.", "drone_collision": "drone", "obstacle_collision": "obst.", "wall_hits": "wall hits",
-    "distance_1s": "dist.", "distance_5s": "dist. 5s", "flight_time": "flight",
+    "success": "succ.", "reached": "reach", "collision": "coll.", "drone_collision": "drone",
+    "obstacle_collision": "obst.", "wall_hits": "walls", "distance_1s": "dist.",
+    "distance_5s": "dist. 5s", "flight_time": "flight",
 }  # fmt: skip
 _SECONDS_OF_NOTHING = 1e-9
 _MOST_DIFFERENCES = 30
@@ -73,10 +75,18 @@ def _times(totals: dict[str, Any]) -> Iterator[str]:
 
 def print_trainings(found: dict[str, Any], console: Console) -> None:
     """Show what `training_comparison.contrast_trainings` found: a table, and what differs in the configs."""
-    for row in found["runs"]:
-        console.print(plain(f"seed {row['seed']} ({row['digest'][:8]})"))
+    for label in dict.fromkeys(run["label"] for run in found["runs"]):
+        seeds = [f"seed {run['seed']} ({run['digest'][:8]})" for run in found["runs"] if run["label"] == label]
+        console.print(plain(f"{label}: {', '.join(seeds)}"))
     console.print(_comparison(found["rows"]))
-    console.print(plain("Over the last tenth of the steps that all have: interquartile means, 95 % over seeds."))
+    steps = short(found["agent_steps"])
+    console.print(plain(f"Over the last tenth of {steps} agent-steps: interquartile means, 95 % over seeds."))
+    if found["pairs"]:
+        console.print(plain(f"Probability of a higher {found['pairs'][0]['metric']}, over all pairs of seeds:"))
+    for pair in found["pairs"]:
+        span = "" if pair["low"] is None else f" ({100 * pair['low']:.0f}-{100 * pair['high']:.0f})"
+        test = f"p {p_value(pair['p'])}, Holm {p_value(pair['p_holm'])}"
+        console.print(plain(f"  {pair['label']} against {pair['against']}: {100 * pair['value']:.0f} %{span}, {test}"))
     if found["differences"]:
         console.print(plain("What differs in the runs:"))
     for field in found["differences"][:_MOST_DIFFERENCES]:
@@ -87,11 +97,10 @@ def print_trainings(found: dict[str, Any], console: Console) -> None:
 
 def _comparison(rows: Sequence[dict[str, Any]]) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
-    table = make_table("", ["runs", "steps", *map(head, names)])
+    table = make_table("", ["seeds", *map(head, names)])
     for row in rows:
         cells = [show_estimate(name, row["metrics"].get(name)) for name in names]
-        label = break_label(row["label"], 24)
-        table.add_row(*map(plain, (label, str(row["runs"]), short(row["agent_steps"]), *cells)))
+        table.add_row(*map(plain, (break_label(row["label"], 24), str(row["runs"]), *cells)))
     return table
 
 

@@ -40,7 +40,7 @@ def test_every_combination_is_flown_and_measured(trained: RunFolder, capsys: pyt
     densities = [cell["metrics"]["density"]["value"] for cell in found["cells"]]
     assert densities == [6 / 64, 6 / 64, 19 / 64, 19 / 64]
     out = capsys.readouterr().out
-    assert "10%, 2 agents" in out and "success" in out and "evaluation.json" in out
+    assert "10%, 2 agents" in out and "succ." in out and "evaluation.json" in out
 
 
 def test_the_file_says_what_was_flown_and_how_it_was_asked_for(trained: RunFolder) -> None:
@@ -91,6 +91,14 @@ def test_an_evaluation_has_neither_replay_nor_curriculum_nor_annealing(make_tiny
     world.close()
 
 
+def test_a_number_of_obstacles_is_shown_as_their_density(make_tiny: Any) -> None:
+    from coterie.envs.config import QuadSwarmConfig
+
+    env = QuadSwarmConfig.model_validate({**make_tiny()["env"], "obstacles": {"count": 16}})
+    assert [cell.place["density"] for cell in cells_of(env, Conditions())] == [0.25]
+    assert [cell.place["density"] for cell in cells_of(env, Conditions(densities=(0.5,)))] == [0.5]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     {
@@ -101,6 +109,7 @@ def test_an_evaluation_has_neither_replay_nor_curriculum_nor_annealing(make_tiny
         ("--drones", "0"): "give whole numbers",
         ("--drones", "-3"): "give whole numbers",
         ("--drones", "70000"): "--drones",
+        ("--drones", "2,900"): "leave no place for 900 drones",
         ("--scenario", "o_randm"): "there is no scenario 'o_randm'",
         ("--scenario", "static_same_goal"): "does not go with obstacles",
         ("--checkpoint", "first"): "known: last, best",

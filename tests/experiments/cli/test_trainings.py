@@ -86,7 +86,10 @@ def test_a_sweep_trains_every_combination_and_compares_them_over_seeds(swept: Pa
     out = said(capsys, *arguments)
     picture = swept / "runs" / "tiny-sweep" / "comparison.png"
     assert f"picture: {picture}" in out and picture.read_bytes().startswith(b"\x89PNG")
-    assert "policy=mlp" in out and "success" in out
+    assert "policy=mlp" in out and "Probability of a higher success" in out
+    page = picture.with_suffix(".html")
+    assert f"page: {page}" in out and f"coterie {' '.join(arguments)}" in page.read_text("utf-8")
+    assert picture.with_suffix(".marl_eval.json").is_file()
 
 
 def test_trainings_are_compared_with_trainings_alone(

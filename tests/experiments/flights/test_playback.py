@@ -170,3 +170,15 @@ def test_drones_are_chosen_in_the_list_by_keys_and_in_the_picture_by_a_click(tab
     middle = tab.run(f"(box => [box.x + box.width / 2, box.y + box.height / 2])({box})")
     tab.drag(tuple(middle), tuple(middle))
     assert tab.run(chosen) == "5"
+
+
+def test_obstacles_that_are_kept_look_as_if_drawn_anew(tab: Any, page: Path) -> None:
+    tab.open(page, "#t=1")
+    # Another size and back: the first picture of a view is drawn, the second one kept, the third made of it.
+    for press in ("+", "-"):
+        tab.press(press)
+    drawn = pixels(tab.picture())
+    for key in (",", ".", ",", "."):
+        tab.press(key)
+    kept = pixels(tab.picture())
+    assert np.abs(kept - drawn).mean() < 0.5

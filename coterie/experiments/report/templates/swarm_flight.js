@@ -80,6 +80,17 @@ class Flight {
     return found;
   }
 
+  // The place in `meetings` of the first that is not before a time.
+  firstMeeting(time) {
+    let low = 0, high = this.meetings.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.meetings[middle].time < time) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
   isGone(moment, drone) {
     return (this.events[moment * this.drones + drone] & GONE) !== 0;
   }

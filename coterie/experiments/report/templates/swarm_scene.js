@@ -30,6 +30,8 @@ class Scene {
     const { high } = flight.bounds();
     this.top = Math.min(flight.room[2], high[2] + 0.8);
     this.size = 1;
+    this.view = "";
+    this.kept = null; // pictures of obstacles, while nothing but drones moves
   }
 
   draw(time, { trail, heeds, selected, theme }) {
@@ -38,6 +40,7 @@ class Scene {
     const density = canvas.width / canvas.clientWidth;
     context.setTransform(density, 0, 0, density, 0, 0);
     camera.aim(canvas.clientWidth, canvas.clientHeight);
+    this.keep(density);
     for (let i = 0; i < flight.drones; i += 1) this.place(i);
     this.drawGround();
     this.drawGoals();
@@ -45,6 +48,14 @@ class Scene {
     this.drawBodies();
     if (heeds !== "off") this.drawHeeds(heeds);
     this.drawFlashes();
+  }
+
+  // From the second picture of a view on, obstacles are kept: drawing them anew took most of the time.
+  keep(density) {
+    const { camera, theme } = this, view = [...camera.eye, ...camera.forward, ...camera.middle, camera.focal, density, theme.isDark].join();
+    if (view !== this.view) this.kept = null;
+    else if (!this.kept) this.kept = { density, pictures: new Map() };
+    this.view = view;
   }
 
   place(drone) {
@@ -174,9 +185,9 @@ class Scene {
   drawTrails(seconds) {
     const { context, camera, flight, theme } = this, last = this.moment;
     const first = Math.max(0, Math.ceil((this.time - seconds) * flight.hz));
-    const stride = Math.max(1, Math.round(((last - first) * flight.drones) / 9000));
-    const bands = flight.drones > 40 ? 4 : 8;
-    context.lineJoin = "round";
+    const isMany = flight.drones > 40, bands = isMany ? 4 : 8;
+    const stride = Math.max(1, Math.round(((last - first) * flight.drones) / (isMany ? 4000 : 9000)));
+    context.lineJoin = isMany ? "bevel" : "round";
     for (let i = 0; i < flight.drones; i += 1) {
       const isDim = this.selected >= 0 && this.selected !== i;
       context.strokeStyle = theme.colours[i];
@@ -208,7 +219,7 @@ class Scene {
     const far = (x, y) => Math.hypot(x - camera.eye[0], y - camera.eye[1]);
     for (let i = 0; i < flight.obstacles.length; i += 2) {
       const [x, y] = [flight.obstacles[i], flight.obstacles[i + 1]];
-      bodies.push({ far: far(x, y), draw: () => this.drawCylinder(x, y) });
+      bodies.push({ far: far(x, y), draw: () => (this.kept ? this.showCylinder(i, x, y) : this.drawCylinder(x, y)) });
     }
     for (let i = 0; i < flight.drones; i += 1) {
       if (this.screen[i].seen) bodies.push({ far: far(...this.poses[i]), draw: () => this.drawDrone(i) });
@@ -231,6 +242,39 @@ class Scene {
     fade.addColorStop(isLight ? 0.15 : 0.5, alpha(0.8));
     fade.addColorStop(1, alpha(0));
     return fade;
+  }
+
+  // As `drawCylinder`, by a picture of it that is made once.
+  showCylinder(index, x, y) {
+    const { context, kept } = this;
+    if (!kept.pictures.has(index)) kept.pictures.set(index, this.pictureCylinder(x, y));
+    const picture = kept.pictures.get(index);
+    if (picture) context.drawImage(picture.image, picture.left, picture.top, picture.wide, picture.high);
+  }
+
+  // What of an obstacle is on the canvas, in whole pixels, and where; null if nothing is.
+  pictureCylinder(x, y) {
+    const { canvas, camera, flight, kept: { density } } = this, low = [Infinity, Infinity], high = [-Infinity, -Infinity];
+    for (const z of [0, this.top]) {
+      for (const [c, s] of AROUND) {
+        if (!camera.project(x + flight.radius * c, y + flight.radius * s, z)) return null;
+        [camera.x, camera.y].forEach((value, k) => {
+          low[k] = Math.min(low[k], density * value - 2);
+          high[k] = Math.max(high[k], density * value + 2);
+        });
+      }
+    }
+    const [left, top] = low.map((value) => Math.max(0, Math.floor(value)));
+    const image = document.createElement("canvas");
+    image.width = Math.min(canvas.width, Math.ceil(high[0])) - left;
+    image.height = Math.min(canvas.height, Math.ceil(high[1])) - top;
+    if (Math.min(canvas.width, high[0]) <= left || Math.min(canvas.height, high[1]) <= top) return null;
+    const context = this.context;
+    this.context = image.getContext("2d");
+    this.context.setTransform(density, 0, 0, density, -left, -top);
+    this.drawCylinder(x, y);
+    this.context = context;
+    return { image, left: left / density, top: top / density, wide: image.width / density, high: image.height / density };
   }
 
   drawCylinder(x, y) {
@@ -387,9 +431,10 @@ class Scene {
 
   drawFlashes() {
     const { context, camera, flight, theme } = this;
-    for (const { time, moment, drone, what } of flight.meetings) {
-      const age = (this.time - time) / FLASH;
-      if (age < 0 || age > 1) continue;
+    for (let m = flight.firstMeeting(this.time - FLASH); m < flight.meetings.length; m += 1) {
+      const { time, moment, drone, what } = flight.meetings[m], age = (this.time - time) / FLASH;
+      if (age < 0) break;
+      if (age > 1) continue;
       const k = 3 * (moment * flight.drones + drone);
       if (!camera.project(flight.places[k], flight.places[k + 1], flight.places[k + 2])) continue;
       context.strokeStyle = what & DRONE ? theme.hitDrone : what & OBSTACLE ? theme.hitObstacle : theme.hitRoom;

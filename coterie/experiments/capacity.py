@@ -1,0 +1,63 @@
+"""Whether a training fits into the memory of this machine, asked before anything is made."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, cast
+
+from coterie.config.schema import WorldConfig
+from coterie.errors import EnvironmentMissing
+from coterie.experiments.checks import available_memory
+
+_GIB = 2**30
+# As torch says it, of a CPU and of a GPU.
+_NO_MEMORY = ("can't allocate memory", "out of memory")
+_NUMBER = 4
+"""Bytes."""
+
+
+def check_memory(config: WorldConfig) -> None:
+    """Refuse a training whose rollout alone is larger than the memory that is free; a GPU has its own.
+
+    Raises:
+        EnvironmentMissing: it is.
+    """
+    needed, free = rollout_bytes(config) / _GIB, available_memory()
+    if free is not None and needed > free:
+        raise EnvironmentMissing(
+            f"a rollout takes {needed:,.1f} GiB, and {free:,.1f} GiB of memory are free", where="learning.rollout",
+            remedy="set a smaller `learning.rollout` or `env.num_envs`",
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def tell_memory() -> Iterator[None]:
+    """What is larger than the memory, of this machine or of its GPU, is one clear error.
+
+    Raises:
+        EnvironmentMissing: something inside was.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as cause:
+        is_memory = isinstance(cause, MemoryError) or any(words in str(cause) for words in _NO_MEMORY)
+        if not is_memory:
+            raise
+        said = str(cause).strip().splitlines() or ["no memory is left"]
+        raise EnvironmentMissing(
+            f"the training does not fit into the memory: {said[0]}",
+            remedy="set a smaller `env.num_envs`, `learning.rollout`, `policy.width` or `env.replay.size`",
+        ) from cause
+
+
+def rollout_bytes(config: WorldConfig) -> int:
+    """What at least the steps of all agents between two updates take; 0 where a world does not say what agents see."""
+    spec = getattr(config.env, "spec", lambda: None)()
+    if spec is None:
+        return 0
+    env, learning = cast(Any, config.env), cast(Any, config.learning)
+    agent_steps = int(env.num_envs) * spec.num_agents * int(getattr(learning, "rollout", 0))
+    # What was observed and the same normalised; actions; log-probability, reward, value, target, advantage.
+    numbers = 2 * spec.observation_size + (spec.action_size if spec.action == "continuous" else 2) + 5
+    return int(agent_steps * numbers * _NUMBER)
