@@ -286,6 +286,7 @@ def check_killed(nodes, address, learnt, folder, *places):
     assert [error.code for error in lost] == ["E_WORKER_LOST"] * len(places)
 
 
+@pytest.mark.slow
 def test_killed_workers_change_nothing_that_is_learnt(nodes, address, learnt, tmp_path):
     check_killed(nodes, address, learnt, tmp_path / "last", ("differentiate", 9), ("collect", 4))
 

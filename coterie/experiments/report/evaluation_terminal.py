@@ -16,7 +16,7 @@ SHOWN = (
     "success", "reached", "collision", "drone_collision", "obstacle_collision", "wall_hits", "distance_1s",
     "flight_time",
 )  # fmt: skip
-_LABEL = 14
+_LABEL = 16
 
 
 def print_evaluation(found: dict[str, Any], console: Console) -> None:
