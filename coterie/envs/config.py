@@ -15,7 +15,7 @@ from coterie.config.tree import Path
 from coterie.envs.swarm.config import SwarmConfig
 from coterie.envs.swarm.scenarios import SCENARIOS
 from coterie.errors import ConfigError, CoterieError
-from coterie.types import ObservationLayout, WorldSpec
+from coterie.types import WorldSpec
 
 _LEAST, _MOST = 1e-12, 1e12
 _MOST_TICKS = 2**31 - 1
@@ -48,9 +48,7 @@ class QuadSwarmConfig(EnvConfig):
         Raises:
             ConfigError: a value is refused.
         """
-        made = self.build()
-        layout = ObservationLayout(made.self_size, made.num_neighbours, 6, 0 if made.obstacles is None else 9)
-        return WorldSpec(made.num_drones, made.observation_size, "continuous", 4, layout)
+        return self.build().spec
 
     def faults(self) -> Iterator[Mismatch]:
         """What is wrong with values whose types are right: in each part, and then between them."""

@@ -115,19 +115,15 @@ def load_policy(
     Raises:
         ResumeError: the checkpoint is damaged, gone, or of other networks.
     """
-    import torch
-
     from coterie.orchestration import checkpoints
     from coterie.orchestration.trainer import WEIGHTS
 
     check_checkpoint(folder, checkpoint)
     path = folder.checkpoints / checkpoint.name
     files, _ = checkpoints.read(path, [WEIGHTS])
-    learner, weights = TrainingSpec.of(config).make_learner(spec, find_device()), files[WEIGHTS]
-    here = learner.weights()
-    if {name: tuple(x.shape) for name, x in here.items()} != {name: tuple(x.shape) for name, x in weights.items()}:
-        raise ResumeError("the weights are those of other networks", where=str(path), remedy="start a new run")
-    with torch.no_grad():
-        for name, value in here.items():
-            value.copy_(weights[name])
+    learner = TrainingSpec.of(config).make_learner(spec, find_device())
+    try:
+        learner.load_weights(files[WEIGHTS])
+    except ResumeError as error:
+        raise ResumeError(error.what, where=str(path), remedy="start a new run") from None
     return learner.policy

@@ -8,6 +8,7 @@ from typing import Literal, NoReturn
 
 from coterie.envs.swarm.scenarios import choose
 from coterie.errors import ConfigError
+from coterie.types import ObservationLayout, WorldSpec
 
 CELL = 1.0
 """Obstacles stand on the middles of cells of this size, m."""
@@ -375,4 +376,15 @@ class SwarmConfig:
     @property
     def observation_size(self) -> int:
         """Numbers that a drone observes: itself, 6 per neighbour, 9 of the patch if there are obstacles."""
-        return self.self_size + 6 * self.num_neighbours + (0 if self.obstacles is None else 9)
+        return self.spec.observation_size
+
+    @property
+    def spec(self) -> WorldSpec:
+        """What a policy has to fit."""
+        layout = ObservationLayout(self.self_size, self.num_neighbours, 6, 0 if self.obstacles is None else 9)
+        return WorldSpec(self.num_drones, layout.size, "continuous", 4, layout)
+
+    @property
+    def pace(self) -> float:
+        """How long a control step is, in the published ones of 10 ms, for which rewards per step are given."""
+        return 100 / self.control_hz

@@ -129,14 +129,10 @@ def _flight(config: SwarmConfig) -> dict[str, Any]:
     }
 
 
-_PUBLISHED_HZ = 100
-"""Control steps per second for which rewards per step are given."""
-
-
 def _rewards(config: SwarmConfig) -> dict[str, Any]:
     rewards = config.rewards
     proximity = rewards.proximity if rewards.proximity is not None else 10.0 if config.obstacles is None else 4.0
-    time, proximity_time = (part * _PUBLISHED_HZ / config.control_hz for part in (rewards.time, rewards.proximity_time))
+    time, proximity_time = rewards.time * config.pace, rewards.proximity_time * config.pace
     return {
         "distance": rewards.distance * time,
         "effort": rewards.effort * time,

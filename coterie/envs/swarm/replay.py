@@ -143,7 +143,7 @@ class CollisionReplay:
         # By drone 0's time on the floor: before drones can fly, collisions teach nothing.
         drones, _, counters, *_ = self._rows
         over = chosen & (counters[:, at.TICK] > 0) & (counters[:, at.REPLAYED] == 0)
-        cost = self._config.rewards.floor * self._config.rewards.time * 100 / self._config.control_hz
+        cost = self._config.rewards.floor * self._config.rewards.time * self._config.pace
         self._floor.extend(float(ticks) * cost for ticks in drones[over, at.ON_FLOOR_TICKS, 0])
         limit = self.settings.floor_limit
         if limit is not None and len(self._floor) >= _ENOUGH and sum(self._floor) / len(self._floor) < limit:

@@ -12,7 +12,7 @@ from coterie.envs.swarm import layout as at
 from coterie.envs.swarm.config import SwarmConfig
 from coterie.envs.swarm.world import VecSwarm
 from coterie.rng import stream
-from coterie.types import ObservationLayout, WorldSpec, WorldStep
+from coterie.types import WorldStep
 
 
 class SwarmWorld:
@@ -31,13 +31,7 @@ class SwarmWorld:
     ) -> None:
         self.config, self.num_envs = config, num_envs
         self.swarm = VecSwarm(config, num_envs, seed, first_env=first_env, threads=threads)
-        self.spec = WorldSpec(
-            num_agents=config.num_drones,
-            observation_size=config.observation_size,
-            action="continuous",
-            action_size=4,
-            layout=ObservationLayout(config.self_size, config.num_neighbours, 6, 0 if config.obstacles is None else 9),
-        )
+        self.spec = config.spec
         shape = (num_envs, config.num_drones)
         self._earned = np.zeros(shape, np.float64)
         self._reached_at = np.zeros(shape, np.int32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -58,3 +59,31 @@ def hostile(make: Make) -> Run:
 def partial(make: Make) -> Run:
     """A run that its budget ended with some tasks finished and some not."""
     return make(budget={"calls": 200}, executor={"kind": "local", "episodes": 6})
+
+
+class _Page(HTMLParser):
+    """Tags and attributes of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attributes
+
+
+@pytest.fixture
+def check_inert() -> Callable[[str], list[tuple[str, str | None]]]:
+    """Asserts that a page runs nothing and may load nothing; returns its attributes."""
+
+    def check(text: str) -> list[tuple[str, str | None]]:
+        page = _Page(text)
+        assert not {"script", "img", "iframe", "object", "base", "form"} & set(page.tags)
+        assert not [name for name, _ in page.attributes if name.startswith("on")]
+        assert "default-src 'none'" in text
+        return page.attributes
+
+    return check

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,21 +16,8 @@ from coterie.experiments.report.figures import cost_plot
 from coterie.journal import Journal
 from coterie.text import clean
 
+CheckInert = Callable[[str], list[tuple[str, str | None]]]
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-class Page(HTMLParser):
-    """Collects tags, ids, headings and attributes of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attributes
 
 
 def test_made_again_it_is_the_same_to_the_byte(run: Run) -> None:
@@ -54,14 +41,10 @@ def test_the_page_holds_every_section_in_order(run: Run) -> None:
     ]  # fmt: skip
 
 
-def test_the_page_runs_and_loads_nothing(hostile: Run) -> None:
-    text = write_report(hostile.folder).read_text("utf-8")
-    page = Page(text)
-    assert not {"script", "img", "iframe", "object", "base", "form"} & set(page.tags)
-    assert not [name for name, _ in page.attributes if name.startswith("on")]
-    links = [value for name, value in page.attributes if name in ("href", "src", "xlink:href")]
+def test_the_page_runs_and_loads_nothing(hostile: Run, check_inert: CheckInert) -> None:
+    attributes = check_inert(write_report(hostile.folder).read_text("utf-8"))
+    links = [value for name, value in attributes if name in ("href", "src", "xlink:href")]
     assert all(link and link.startswith(("#", "data:")) for link in links)
-    assert "default-src 'none'" in text
 
 
 def test_ids_are_unique_and_every_reference_has_its_target(run: Run) -> None:

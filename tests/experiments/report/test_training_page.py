@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from coterie.experiments.training_comparison import contrast_trainings
 from coterie.experiments.training_record import TrainingRecord
 from coterie.text import clean
 
+CheckInert = Callable[[str], list[tuple[str, str | None]]]
 HOSTILE = "<script>alert(1)</script> {{ 7 * 7 }}\x1b[31m"
 HEADINGS = ["Learning curves", "In the end", "Which is better", "The trainings", "How to reproduce"]
 
@@ -41,20 +42,6 @@ def compare(seeds: int, *policies: str) -> dict[str, Any]:
 def page(runs: list[TrainingRecord], **more: Any) -> str:
     found, groups = contrast_trainings(runs, [f"run-{i}" for i in range(len(runs))])
     return render_trainings(tidy(found), groups, "comparison", **more)
-
-
-class Parts(HTMLParser):
-    """Tags and attributes of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attributes
 
 
 def test_every_two_settings_are_compared_the_better_first() -> None:
@@ -109,13 +96,10 @@ def test_where_settings_are_alike_none_is_ahead() -> None:
     assert "No setting is ahead: 31.0" in page([train(p, 1, 0.3) for p in ("attention", "mlp")])
 
 
-def test_hostile_names_are_shown_and_inert() -> None:
+def test_hostile_names_are_shown_and_inert(check_inert: CheckInert) -> None:
     text = page([train(HOSTILE, 1, 0.5), train("mlp", 1, 0.2)], command=HOSTILE)
-    parts = Parts(text)
-    assert not {"script", "img", "iframe", "object", "base", "form"} & set(parts.tags)
-    assert not [name for name, _ in parts.attributes if name.startswith("on")]
+    check_inert(text)
     assert "&lt;script&gt;alert(1)" in text and "{{ 7 * 7 }}" in text and clean(text) == text
-    assert "default-src 'none'" in text
 
 
 def test_made_again_it_is_the_same_to_the_byte() -> None:
