@@ -27,11 +27,32 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def save(name: str, result: dict[str, Any]) -> None:
-    """Write a result beside what it was measured on, and print it."""
-    RESULTS.mkdir(exist_ok=True)
-    whole = {"date": datetime.now(UTC).date().isoformat(), **result, "hardware": hardware(), "versions": versions()}
-    (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=2) + "\n")
+    """Write a result beside what it was measured on, and print it; what `save_gpu` stored stays."""
+    gpu = {name: part for name, part in _stored(name).items() if name == "gpu"}
+    _write(name, {**_told(result), **gpu})
     print(json.dumps(result, indent=2))
+
+
+def save_gpu(name: str, result: dict[str, Any]) -> None:
+    """As `save`, with what was measured on a GPU, as `gpu` of the same file; what `save` stored stays."""
+    import torch
+
+    _write(name, {**_stored(name), "gpu": {"device": torch.cuda.get_device_name(), **_told(result)}})
+    print(json.dumps(result, indent=2))
+
+
+def _told(result: dict[str, Any]) -> dict[str, Any]:
+    return {"date": datetime.now(UTC).date().isoformat(), **result, "hardware": hardware(), "versions": versions()}
+
+
+def _stored(name: str) -> dict[str, Any]:
+    path = RESULTS / f"{name}.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _write(name: str, whole: dict[str, Any]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=2) + "\n")
 
 
 def spread(values: list[float]) -> dict[str, float]:

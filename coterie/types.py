@@ -285,11 +285,14 @@ class World(Protocol):
         spec: What a policy has to fit.
         num_envs: E.
         agent_steps: Steps of all agents so far; what grows with training follows it.
+        device: Where it is stepped. On `cpu` it takes and gives arrays; on `cuda` tensors there in place of all of
+            them, but for its state.
     """
 
     spec: WorldSpec
     num_envs: int
     agent_steps: int
+    device: str
 
     @property
     def alive(self) -> NDArray[np.bool_]:

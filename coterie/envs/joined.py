@@ -40,6 +40,7 @@ class JoinedWorld:
             part.agent_steps = value
 
     _total = _before = 0
+    device = "cpu"
 
     @property
     def alive(self) -> NDArray[np.bool_]:

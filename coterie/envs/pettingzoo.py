@@ -46,6 +46,8 @@ class PettingZooWorld:
         ConfigError: Spaces that are not supported.
     """
 
+    device = "cpu"
+
     def __init__(
         self,
         make: Callable[[], Any],

@@ -6,11 +6,11 @@ import difflib
 import importlib
 import itertools
 import json
-import os
 import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from coterie.envs.cores import count_cores
 from coterie.errors import ConfigError, EnvironmentMissing
 from coterie.types import WorldSpec
 
@@ -24,18 +24,22 @@ _DRONES = 512
 _MOST_PARTS = 16
 
 
-def make_swarm(config: QuadSwarmConfig, seed: int, first_env: int = 0) -> World:
-    """Quadrotor swarms, in parts of about 512 drones: as many as the config makes, not the machine.
+def make_swarm(config: QuadSwarmConfig, seed: int, first_env: int = 0, device: str = "cpu") -> World:
+    """Quadrotor swarms, on a CPU in parts of about 512 drones: as many as the config makes, not the machine.
 
     Args:
         config: The world.
         seed: Of all episodes.
         first_env: Index of the first environment, where these are a shard of more.
+        device: Where the policy is. On a GPU the swarms are, too, if they can be: see `VecSwarm`.
     """
     from coterie.envs.joined import JoinedWorld
     from coterie.envs.swarm.training import SwarmWorld
+    from coterie.envs.swarm.world import fits_gpu
 
     made, envs = config.build(), config.num_envs
+    if device == "cuda" and fits_gpu(made):
+        return SwarmWorld(made, envs, seed, first_env=first_env, device=device)
     parts = min(max(envs * made.num_drones // _DRONES, 1), envs, _MOST_PARTS)
     if parts == 1:
         return SwarmWorld(made, envs, seed, first_env=first_env)
@@ -44,7 +48,7 @@ def make_swarm(config: QuadSwarmConfig, seed: int, first_env: int = 0) -> World:
         SwarmWorld(made, high - low, seed, first_env=first_env + low, threads=1)
         for low, high in itertools.pairwise(edges)
     ]
-    return JoinedWorld(worlds, threads=min(parts, os.cpu_count() or 1))
+    return JoinedWorld(worlds, threads=min(parts, count_cores()))
 
 
 def make_pettingzoo(config: PettingZooConfig, seed: int, first_env: int = 0) -> PettingZooWorld:

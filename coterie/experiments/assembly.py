@@ -84,7 +84,7 @@ def _make_local(spec: TrainingSpec) -> Crew:
 
     be_exact(spec.exact)
     device = find_device(spec.device)
-    worlds = [spec.make_world(index) for index in range(spec.num_shards)]
+    worlds = [spec.make_world(index, device) for index in range(spec.num_shards)]
     try:
         learner = spec.make_learner(worlds[0][0].spec, device)
         return LocalCrew([Shard(world, learner, spec.seed, first) for world, first in worlds], learner)

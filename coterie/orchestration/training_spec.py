@@ -57,24 +57,26 @@ class TrainingSpec:
         }
         return cls(**{**packed, **parts})
 
-    def make_world(self, shard: int = 0) -> tuple[World, int]:
-        """The environments of one shard, and the index of the first.
+    def make_world(self, shard: int = 0, device: str = "cpu") -> tuple[World, int]:
+        """The environments of one shard, and the index of the first; on the policy's device if they can be there.
 
         Raises:
             ConfigError: The world refused its config, or cannot be cut.
             EnvironmentMissing: A package is missing.
         """
         make = registry.impl("env", self.env.kind)
+        takes = inspect.signature(make).parameters
+        place = {"device": device} if "device" in takes else {}
         if self.num_shards == 1:
-            return make(self.env, self.seed), 0
-        if "first_env" not in inspect.signature(make).parameters:
+            return make(self.env, self.seed, **place), 0
+        if "first_env" not in takes:
             raise ConfigError(
                 f"worlds of kind {self.env.kind} cannot be cut into shards, for they take no `first_env`",
                 where="env.kind", remedy="take `learning: {shards: 1}`",
             )  # fmt: skip
         total = cast(Any, self.env).num_envs
         low, high = (total * edge // self.num_shards for edge in (shard, shard + 1))
-        return make(self.env.model_copy(update={"num_envs": high - low}), self.seed, first_env=low), low
+        return make(self.env.model_copy(update={"num_envs": high - low}), self.seed, first_env=low, **place), low
 
     def make_learner(self, spec: WorldSpec, device: str) -> PPOLearner:
         """Fresh networks on a device, and what trains them, for any world of this form.

@@ -9,6 +9,8 @@ from coterie.types import WorldSpec, WorldStep
 class Points:
     """E environments of N points that choose their velocity; D = 2, of M - 1 others nothing is seen."""
 
+    device = "cpu"
+
     def __init__(self, num_envs=16, num_agents=2, seed=0, length=20, *, discrete=False, deaths=False):
         size = 5 if discrete else 2
         self.spec = WorldSpec(num_agents, 2, "discrete" if discrete else "continuous", size)

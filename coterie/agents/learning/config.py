@@ -44,6 +44,8 @@ class _PpoConfig(KindConfig):
     """How far a value may go from what it was, in the critic's units. null: no limit."""
     entropy: float = Field(0.0, ge=0)
     """Weight of the policy's entropy."""
+    min_std: float = Field(0.15, ge=0)
+    """The standard deviations of continuous actions do not get smaller: without exploration nothing more is learnt."""
     max_gradient: float = Field(1.0, gt=0)
     """Greatest norm of the gradient of policy and critic each."""
     normalise_values: bool = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -91,7 +93,7 @@ class ObservationNormaliser(nn.Module):
 
     def take(self, sums: Tensor) -> None:
         """Take in what was measured, here or elsewhere, [3, D]."""
-        kinds = self._kinds(sums.shape[-1])
+        kinds = _kinds_on(self.layout, sums.shape[-1], sums.device)
         for statistic, numbers in zip((self.total, self.square, self.count), sums, strict=True):
             statistic.index_add_(0, kinds, numbers)
 
@@ -101,13 +103,10 @@ class ObservationNormaliser(nn.Module):
 
     def terms(self, size: int) -> tuple[Tensor, Tensor]:
         """What is taken off each of `size` numbers, and what the rest is multiplied by: float32 [size]."""
-        kinds, count = self._kinds(size), self.count.clamp(min=1)
+        kinds, count = _kinds_on(self.layout, size, self.count.device), self.count.clamp(min=1)
         mean = self.total / count if self.layout is None else torch.zeros_like(count)
         variance = torch.where(self.count > 0, self.square / count - mean.square(), 1)
         return mean.float()[kinds], variance.clamp(min=1e-6).rsqrt().float()[kinds]
-
-    def _kinds(self, size: int) -> Tensor:
-        return torch.tensor(_kinds(self.layout, size), device=self.total.device)
 
 
 def _kinds(layout: ObservationLayout | None, size: int) -> list[int]:
@@ -117,6 +116,12 @@ def _kinds(layout: ObservationLayout | None, size: int) -> list[int]:
     own, slots = layout.self_size, (size - layout.self_size - layout.obstacle_size) // layout.neighbour_size
     neighbour = [own + (number >= _PLACE) for number in range(layout.neighbour_size)]
     return [*range(own), *neighbour * slots, *[own + 2] * layout.obstacle_size]
+
+
+@functools.cache
+@torch.inference_mode(False)  # what is kept must also serve gradients
+def _kinds_on(layout: ObservationLayout | None, size: int, device: torch.device) -> Tensor:
+    return torch.tensor(_kinds(layout, size), device=device)
 
 
 class NormalisedActor(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from coterie.agents.learning.settings import PPOSettings
 from coterie.agents.learning.threads import Threads
 from coterie.agents.swarm import distributions
 from coterie.agents.swarm.networks import Actor, Critic
+from coterie.cuda_graphs import Recorded
 from coterie.errors import CoterieError, ResumeError
 
 _ROWS_AT_ONCE = 2048
@@ -53,11 +55,11 @@ class Gradient(NamedTuple):
     """What some rows of a minibatch teach; those of all its rows are the sum.
 
     Attributes:
-        parameters: A gradient for each parameter of actor and critic, in their order.
+        parameters: Of all parameters of actor and critic, in their order, [P].
         facts: The rows' share of the first five facts of an `Update`, [5].
     """
 
-    parameters: Sequence[Tensor]
+    parameters: Tensor
     facts: Tensor
 
 
@@ -115,25 +117,42 @@ class PPOLearner:
             self.observations = ObservationNormaliser(spec).to(self.device)
         self.values = ValueNormaliser().to(self.device) if settings.normalise_values else None
         self.rate = settings.learning_rate
+        self._least = math.log(settings.min_std) if settings.min_std else -math.inf
         self.parameters = [*actor.parameters(), *critic.parameters()]
         self.optimiser = torch.optim.Adam(self.parameters, lr=self.rate, eps=1e-5, fused=True)
         self.threads = Threads()
+        if self.device.type != "cpu":
+            self.threads.count = 1  # one queue of work
+        self._acting, self._teaching = Recorded(self._act), Recorded(self._teach)
 
     @property
     def policy(self) -> Actor | NormalisedActor:
         """What acts, is evaluated and exported: the actor, behind the normaliser of observations if there is one."""
         return self.actor if self.observations is None else NormalisedActor(self.observations, self.actor)
 
-    @torch.no_grad()
     def act(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions for observations [B, D] and noise [B, A] or [B], with their log-probabilities [B]."""
+        """Actions for observations [B, D] and noise [B, A] or [B], with their log-probabilities [B].
+
+        On a GPU the next call overwrites them.
+        """
+        action, log_prob = self._acting(observation, noise)
+        return action, log_prob
+
+    @torch.no_grad()
+    def _act(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         distribution = self.policy.distribution(observation)
         action = distributions.sample(distribution, noise)
         return action, distributions.log_prob(distribution, action)
 
     def judge(self, observation: Tensor) -> Tensor:
         """Returns that the critic expects of observations [S, D], N after N: [S]."""
-        values = torch.cat(self.threads.map(self._judge, torch.split(observation, self._at_once(len(observation)))))
+        count = len(observation)
+        if self.device.type != "cpu":
+            # Powers of two, so that few sizes occur: for each the policy keeps who attends to whom.
+            room = self.num_agents << max((count // self.num_agents - 1).bit_length(), 0)
+            observation = torch.nn.functional.pad(observation, (0, 0, 0, room - count))
+        parts = torch.split(observation, self._at_once(len(observation)))
+        values = torch.cat(self.threads.map(self._judge, parts))[:count]
         return values if self.values is None else self.values.restore(values)
 
     def _at_once(self, count: int) -> int:
@@ -248,8 +267,9 @@ class PPOLearner:
 
     def _step(self, gradient: Gradient, rate: float) -> Tensor:
         """A gradient step; what it was like, [7]."""
-        for parameter, found in zip(self.parameters, gradient.parameters, strict=True):
-            parameter.grad = found
+        parts = torch.split(gradient.parameters, [parameter.numel() for parameter in self.parameters])
+        for parameter, found in zip(self.parameters, parts, strict=True):
+            parameter.grad = found.view_as(parameter)
         norms = [
             nn.utils.clip_grad_norm_(network.parameters(), self.settings.max_gradient)
             for network in (self.actor, self.critic)
@@ -257,29 +277,39 @@ class PPOLearner:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
+        if self.actor.log_std is not None:
+            with torch.no_grad():
+                self.actor.log_std.clamp_(min=self._least)
         return torch.cat([gradient.facts, torch.stack(norms)])
 
     def differentiate(self, batch: Batch, rows: Tensor, total: Tensor) -> Gradient:
         """What some rows of a batch that is prepared teach, in a minibatch of which `total` rows count."""
         if not len(rows):
-            return Gradient([torch.zeros_like(p) for p in self.parameters], torch.zeros(5, device=self.device))
+            size = sum(parameter.numel() for parameter in self.parameters)
+            return Gradient(torch.zeros(size, device=self.device), torch.zeros(5, device=self.device))
         parts = torch.split(rows, self._at_once(len(rows)))
         return add(self.threads.map(lambda part: self._differentiate(batch, part, total), parts))
 
     def _differentiate(self, batch: Batch, rows: Tensor, total: Tensor) -> Gradient:
-        settings, observation = self.settings, batch.observation[rows]
-        weight, old = batch.alive[rows] / total, batch.log_prob[rows]
-        distribution = self.actor.distribution(observation)
-        log_ratio = distributions.log_prob(distribution, batch.action[rows]) - old
+        gradients, facts = self._teaching(*(numbers[rows] for numbers in batch), total)
+        return Gradient(gradients.clone(), facts.clone()) if gradients.is_cuda else Gradient(gradients, facts)
+
+    def _teach(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+        """`differentiate` of all rows of a batch, whose fields are given, and of the total after them."""
+        (*rows, total), settings = given, self.settings
+        batch = Batch(*rows)
+        weight = batch.alive / total
+        distribution = self.actor.distribution(batch.observation)
+        log_ratio = distributions.log_prob(distribution, batch.action) - batch.log_prob
         entropy = (distributions.entropy(distribution) * weight).sum()
-        surrogate = losses.policy_loss(log_ratio, batch.advantage[rows], weight, settings.clip)
-        error = losses.value_loss(
-            self._value(observation), batch.value[rows], batch.target[rows], weight, settings.value_clip
-        )
+        surrogate = losses.policy_loss(log_ratio, batch.advantage, weight, settings.clip)
+        value = self._value(batch.observation)
+        error = losses.value_loss(value, batch.value, batch.target, weight, settings.value_clip)
         gradients = torch.autograd.grad(surrogate - settings.entropy * entropy + error, self.parameters)
         with torch.no_grad():
             kl, clipped = losses.divergence(log_ratio, weight), losses.clipped(log_ratio, weight, settings.clip)
-            return Gradient(gradients, torch.stack([surrogate, error, entropy, kl, clipped]))
+            facts = torch.stack([surrogate, error, entropy, kl, clipped])
+            return torch.cat([gradient.flatten() for gradient in gradients]), facts
 
     def _check(self, facts: Tensor) -> None:
         if bool(facts.isfinite().all()):
@@ -295,5 +325,7 @@ class PPOLearner:
 def add(gradients: Sequence[Gradient]) -> Gradient:
     """Their sum, in this order."""
     first, *others = gradients
-    parameters = [sum(rest, one) for one, *rest in zip(*(g.parameters for g in gradients), strict=True)]
-    return Gradient(parameters, sum((other.facts for other in others), first.facts))
+    return Gradient(
+        sum((other.parameters for other in others), first.parameters),
+        sum((other.facts for other in others), first.facts),
+    )

@@ -29,6 +29,8 @@ class PPOSettings:
         clip: How far the ratio of probabilities may go from 1.
         value_clip: How far a value may go from what it was, in the critic's units; None: no limit.
         entropy: Weight of the policy's entropy.
+        min_std: The standard deviations of continuous actions do not get smaller. Smooth flight pays at once, so they
+            would fall for ever, until the policy hardly explores, and each of its changes is a great one.
         max_gradient: Greatest norm of the gradient of policy and critic each.
         normalise_values: Critics learn returns of zero mean and unit variance.
         normalise_observations: Observations are divided by their root mean square, and where nothing is known of their
@@ -53,6 +55,7 @@ class PPOSettings:
     clip: float = 0.2
     value_clip: float | None = None
     entropy: float = 0.0
+    min_std: float = 0.15
     max_gradient: float = 1.0
     normalise_values: bool = True
     normalise_observations: bool = True

@@ -6,6 +6,7 @@ All work on each row by itself, and none cares in which order neighbours stand.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -135,8 +136,14 @@ def attend(query: Tensor, keys: Tensor, present: Tensor) -> Tensor:
     return weights
 
 
-@functools.lru_cache(maxsize=32)
-@torch.inference_mode(False)  # what is kept must also serve gradients
+def _keeping(make: Callable[..., Topology]) -> Callable[..., Topology]:
+    """Keep topologies for the sizes asked for last; on a GPU all, since graphs that were recorded there read them."""
+    made = torch.inference_mode(False)(make)  # what is kept must also serve gradients
+    recent, all_of_them = functools.lru_cache(maxsize=32)(made), functools.cache(made)
+    return lambda *given: (recent if given[-1].type == "cpu" else all_of_them)(*given)
+
+
+@_keeping
 def _slots(batch: int, neighbours: int, has_obstacles: bool, device: torch.device) -> Topology:
     """Each query attends to neighbours of its own, which are keys in a row, and to obstacles, which follow them all."""
     index = torch.arange(batch * neighbours, device=device).view(batch, neighbours)
@@ -184,8 +191,7 @@ class PaperEncoder(Encoder):
         return read.permute(2, 0, 1, 3).flatten(0, 1)
 
 
-@functools.lru_cache(maxsize=32)
-@torch.inference_mode(False)  # what is kept must also serve gradients
+@_keeping
 def _pairs(batch: int, tokens: int, device: torch.device) -> Topology:
     """Each of the tokens of a row, which lie `batch` apart, attends to all of them."""
     rows = torch.arange(batch * tokens, device=device)

@@ -20,9 +20,9 @@ class Linear(nn.Linear):
         """Nothing: `networks` sets all weights."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.in_features >= self.out_features:
+        if self.in_features >= self.out_features or x.is_cuda:
             return functional.linear(x, self.weight, self.bias)
-        # Autograd then multiplies by the input from the left, up to nine times as fast where that is 6 numbers wide.
+        # Autograd then multiplies by the input from the left: on a CPU up to nine times as fast with 6 numbers.
         weight = self.weight.t().contiguous()
         return x @ weight if self.bias is None else torch.addmm(self.bias, x, weight)
 

@@ -14,6 +14,7 @@ from numba import config, cuda, float32, int32
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coterie.cuda_graphs import Recorded
 from coterie.envs.swarm import layout as at
 from coterie.envs.swarm.compiling import compiled, inlined
 from coterie.envs.swarm.draws import f4, normals, u4
@@ -240,7 +241,7 @@ class Device:
     """
 
     def __init__(self, p: Parameters, arrays: Arrays) -> None:
-        if not (config.ENABLE_CUDASIM or (cuda.is_available() and torch.cuda.is_available())):
+        if not is_available():
             raise EnvironmentMissing(
                 "the swarm's world is to run on a GPU, and none is found",
                 where="device",
@@ -253,6 +254,7 @@ class Device:
         self._views = Arrays._make(map(_shared, tensors))
         self._parameters, self._place = p, place
         self._envs, self._drones = arrays.flags.shape
+        self._step, self._begin = Recorded(self._launch_step), Recorded(self._launch_begin)
 
     def push(self, arrays: Arrays) -> None:
         """Replace everything."""
@@ -267,25 +269,38 @@ class Device:
     def step(self, actions: Any) -> None:
         """One control step; actions [E, N, 4], anywhere."""
         given = torch.as_tensor(actions, dtype=torch.float32, device=self._place).detach().contiguous()
+        self._step(given)
+
+    def _launch_step(self, actions: Tensor) -> tuple[Tensor, ...]:
         threads = BLOCK // self._drones * self._drones
-        step[self._blocks(threads), threads, _stream()](self._parameters, self._views, _shared(given))
+        step[self._blocks(threads), threads, _stream()](self._parameters, self._views, _shared(actions))
+        return ()
 
-    def reset(self, mask: NDArray[np.bool_], densities: NDArray[np.float32], penalty: float, speed: float) -> None:
-        """Begin episodes where `mask` [E] is set, and observe there."""
-        there = torch.from_numpy(mask).to(self._place)
+    def reset(self, mask: Any, densities: NDArray[np.float32], penalty: float, speed: float) -> None:
+        """Begin episodes where `mask` [E], anywhere, is set, and observe there."""
+        there = torch.as_tensor(mask, device=self._place).contiguous()
         self.tensors.densities.copy_(torch.from_numpy(densities))
-        self.tensors.settings[there, at.PENALTY] = penalty
-        self.tensors.settings[there, at.SPEED] = speed
-        begin[-(-self._envs // 32), 32, _stream()](self._parameters, self._views, _shared(there))
-        self.look(mask)
+        self.tensors.settings[:, at.PENALTY].masked_fill_(there, penalty)
+        self.tensors.settings[:, at.SPEED].masked_fill_(there, speed)
+        self._begin(there)
 
-    def look(self, mask: NDArray[np.bool_]) -> None:
-        """Observe anew where `mask` [E] is set."""
-        there = torch.from_numpy(mask).to(self._place)
+    def _launch_begin(self, mask: Tensor) -> tuple[Tensor, ...]:
+        begin[-(-self._envs // 32), 32, _stream()](self._parameters, self._views, _shared(mask))
+        self.look(mask)
+        return ()
+
+    def look(self, mask: Any) -> None:
+        """Observe anew where `mask` [E], anywhere, is set."""
+        there = torch.as_tensor(mask, device=self._place).contiguous()
         look[self._blocks(BLOCK), BLOCK, _stream()](self._parameters, self._views, _shared(there))
 
     def _blocks(self, threads: int) -> int:
         return int(-(-self._envs * self._drones // threads))
+
+
+def is_available() -> bool:
+    """Whether numba and torch both find a GPU; numba's simulator is one."""
+    return bool(config.ENABLE_CUDASIM or (cuda.is_available() and torch.cuda.is_available()))
 
 
 def _shared(tensor: Tensor) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coterie.envs.cores import count_cores
 from coterie.envs.swarm import draws
 from coterie.envs.swarm import layout as at
 from coterie.envs.swarm.config import SwarmConfig
@@ -86,7 +86,7 @@ class VecSwarm:
         num_envs: E.
         seed: One integer, or one for each environment, each of which is then the first of its own.
         first_env: Index of the first environment: a worker that holds environments 64 to 127 says 64.
-        threads: At most so many work at once; None: as many as there are cores.
+        threads: At most so many work at once; None: as many as this process has cores.
         device: `cpu`, or `cuda`: actions may be tensors anywhere, and what `step` and `reset` return, `neighbours`,
             `alive` and `done` are tensors on the GPU. For up to 128 drones, without replay.
     """
@@ -112,7 +112,7 @@ class VecSwarm:
         grid = self._parameters.grid
         self._step, self._reset = stepper(grid=grid), resetter(grid=grid)
         self._arrays = self._allocate()
-        self._threads = min(threads or os.cpu_count() or 1, num_envs)
+        self._threads = min(threads or count_cores(), num_envs)
         self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
         # More parts than threads: one may be kept waiting by other work on its core.
         parts = max(self._threads, min(4 * self._threads, num_envs * self.num_drones // _LEAST_PART))
@@ -186,7 +186,7 @@ class VecSwarm:
     @property
     def alive(self) -> Mask:
         """Whose actions count, bool [E, N]: all, but for those that are done."""
-        return ~self._there.terminated
+        return ~self.live.terminated
 
     @property
     def arrays(self) -> Arrays:
@@ -196,8 +196,8 @@ class VecSwarm:
         return self._arrays
 
     @property
-    def _there(self) -> Arrays:
-        """As `arrays`, where they are."""
+    def live(self) -> Arrays:
+        """As `arrays`, but not copies on a GPU either: tensors there."""
         return self._device.tensors if self._device else self._arrays
 
     def _send(self) -> None:
@@ -207,17 +207,17 @@ class VecSwarm:
     @property
     def neighbours(self) -> NDArray[np.int32]:
         """Whom each drone observes, int32 [E, N, K], nearest first; -1: nobody, and zeros in the observation."""
-        return self._there.neighbours
+        return self.live.neighbours
 
     @property
     def observation(self) -> Floats:
         """What was observed last, [E, N, D]."""
-        return self._there.observation
+        return self.live.observation
 
     @property
     def done(self) -> Mask:
         """Which environments can be reset: their time is up, or all their drones are done; bool [E]."""
-        return self._there.truncated | self._there.terminated.all(1)
+        return self.live.truncated | self.live.terminated.all(1)
 
     def _progress(self) -> None:
         config, curriculum = self.config, self.config.curriculum
@@ -238,9 +238,12 @@ class VecSwarm:
 
         With `replay`, some go on from before a collision instead.
         """
-        chosen = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(_here(mask))
-        if chosen.shape != (self.num_envs,) or chosen.dtype != np.bool_:
-            raise ValueError(f"mask is {chosen.dtype} {chosen.shape}: give bool ({self.num_envs},)")
+        if mask is None:
+            chosen: Any = np.ones(self.num_envs, np.bool_)
+        else:
+            chosen = mask if self._device and hasattr(mask, "cpu") else np.asarray(_here(mask))
+        if tuple(chosen.shape) != (self.num_envs,) or str(chosen.dtype).removeprefix("torch.") != "bool":
+            raise ValueError(f"mask is {chosen.dtype} {tuple(chosen.shape)}: give bool ({self.num_envs},)")
         self._progress()
         if self._device:
             self._device.reset(chosen, self._arrays.densities, self.penalty, self._speed)
@@ -269,7 +272,7 @@ class VecSwarm:
             self._device.step(given)
         else:
             self._spread(self._step, given)
-        a = self._there
+        a = self.live
         self.agent_steps += self.num_envs * self.num_drones
         if a.broken.any():
             self._fail(np.asarray(_here(given)))
@@ -413,6 +416,13 @@ class VecSwarm:
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+
+
+def fits_gpu(config: SwarmConfig) -> bool:
+    """Whether there is a GPU that numba can use, and this world is one for it."""
+    from coterie.envs.swarm.cuda import is_available
+
+    return config.num_drones <= at.BLOCK and not config.replay and is_available()
 
 
 def _here(given: Any) -> Any:

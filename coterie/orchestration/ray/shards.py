@@ -21,7 +21,7 @@ from coterie.orchestration.shards import Collected, Shard
 from coterie.orchestration.training_spec import TrainingSpec, be_exact, find_device
 from coterie.types import WorldSpec
 
-_Sent = tuple[list[NDArray[np.float32]], NDArray[np.float32]]
+_Sent = tuple[NDArray[np.float32], NDArray[np.float32]]
 """A gradient: its parameters' and its facts, with arrays in place of tensors."""
 _TENSORS = tuple(field.name for field in fields(Collected) if "Tensor" in str(field.type))
 
@@ -47,8 +47,9 @@ class ShardActor:
             import_plugins(self._imports, Path())
             spec = TrainingSpec.unpack(self._packed)
             be_exact(spec.exact)
-            worlds = [spec.make_world(index) for index in self._shards]
-            learner = spec.make_learner(worlds[0][0].spec, find_device(spec.device))
+            device = find_device(spec.device)
+            worlds = [spec.make_world(index, device) for index in self._shards]
+            learner = spec.make_learner(worlds[0][0].spec, device)
             learner.threads.count = self._threads
             self._made = LocalCrew([Shard(world, learner, spec.seed, first) for world, first in worlds], learner)
         return self._made
@@ -87,7 +88,7 @@ class ShardActor:
         put(parameters, self._crew.learner.parameters)
         count = torch.tensor(total, device=self._crew.learner.device)
         found = self._crew.differentiate([self._there(one) for one in rows], count)
-        return [([x.cpu().numpy() for x in one.parameters], one.facts.cpu().numpy()) for one in found]
+        return [(one.parameters.cpu().numpy(), one.facts.cpu().numpy()) for one in found]
 
     def states(self, agent_steps: int) -> Sequence[State]:
         return self._crew.states(agent_steps)
@@ -133,5 +134,4 @@ def put(flat: NDArray[np.float32], tensors: Sequence[Tensor]) -> None:
 def gradient_of(sent: _Sent) -> Gradient:
     """What `ShardActor.differentiate` returns of a shard."""
     parameters, facts = sent
-    # Copies that keep the order of dimensions in memory: norms are summed in it, so it decides about their last bit.
-    return Gradient([torch.from_numpy(np.array(x, order="K")) for x in parameters], torch.tensor(facts))
+    return Gradient(torch.tensor(parameters), torch.tensor(facts))

@@ -53,7 +53,7 @@ def test_pieces_of_a_minibatch_add_up_to_its_gradient(monkeypatch, central):
 def test_no_rows_teach_nothing():
     made = learner(central=True)
     taught = made.differentiate(made.prepare(batch(made)), torch.arange(0), torch.tensor(5))
-    assert not any(bool(found.any()) for found in (*taught.parameters, taught.facts))
+    assert not any(bool(found.any()) for found in taught)
 
 
 @pytest.mark.parametrize("central", [False, True])
@@ -101,6 +101,14 @@ def test_gradients_are_cut_to_their_greatest_norm():
     for network in (made.actor, made.critic):
         norm = torch.cat([parameter.grad.flatten() for parameter in network.parameters()]).norm()
         assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_actions_vary_no_less_than_asked_for():
+    made = learner(min_std=0.9)
+    with torch.no_grad():
+        made.actor.log_std.fill_(-3.0)
+    update(made, batch(made))
+    assert bool((made.actor.log_std.exp() > 0.899).all())
 
 
 def test_the_learning_rate_of_the_next_update_is_told():

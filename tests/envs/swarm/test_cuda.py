@@ -39,6 +39,17 @@ def test_the_simulated_gpu_flies_as_the_cpu_does(tmp_path):
     assert_same(np.load(result), here)
 
 
+def test_a_trainer_learns_the_same_in_the_simulated_gpu():
+    script = Path(__file__).parent / "tiny_training.py"
+    simulated = dict(os.environ, NUMBA_ENABLE_CUDASIM="1", NUMBA_DISABLE_JIT="1")
+    told = [
+        subprocess.run([sys.executable, "-W", "ignore", str(script), device], env=simulated, check=True,
+                       capture_output=True, text=True).stdout
+        for device in ("cuda", "cpu")
+    ]  # fmt: skip
+    assert "success" in told[0] and told[0] == told[1]
+
+
 @pytest.mark.skipif(not HAS_GPU, reason="there is no GPU")
 def test_the_gpu_flies_as_the_cpu_does():
     assert_same(fly("cuda"), fly("cpu"))

@@ -1,0 +1,19 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from coterie.envs.cores import count_cores
+
+ONE = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from coterie.envs.cores import count_cores"
+
+
+def test_there_is_at_least_one():
+    assert 1 <= count_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to cores here")
+def test_cores_that_are_not_allowed_do_not_count():
+    command = [sys.executable, "-c", f"{ONE}; print(count_cores())"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "1"
