@@ -6,14 +6,17 @@ graph twice: agents sorted along a Morton curve, and numbered at random. Gradien
 All methods take turns in one run, since a machine's speed drifts; ratios are of medians. Correct first: outputs and
 gradients of every method agree with the gather form in float64.
 
-On a GPU also: how near to the least bytes that must be moved, at the copy bandwidth measured in the same run.
+On a GPU: how near to the least bytes that must be moved, at the copy bandwidth measured in the same run. Passes are
+timed twice: in a queue, as in a training, where the GPU always has work, and alone, from an idle GPU to an idle GPU,
+which adds what the host does before the first kernel and after the last. Both shares are told.
 
-    python benchmarks/attention.py [--agents 100000] [--rounds 7] [--threads 2]
+    python benchmarks/attention.py [--device cpu|cuda] [--agents 100000] [--rounds 7] [--threads 2]
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +28,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import save, spread, timed
+from _common import save, save_gpu, spread, timed
 
 from coterie.attention.neighbor import neighbor_attention
 from coterie.attention.topology import Topology
@@ -51,11 +54,18 @@ class Inputs(NamedTuple):
 Method = Callable[[Inputs], Tensor]
 
 
-def graph(agents: int, is_sorted: bool, device: str) -> tuple[Topology, Tensor]:
-    """Nearest neighbours and their distances."""
+@functools.cache
+def nearest(agents: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions, and each agent's nearest neighbours and their distances."""
     positions = torch.rand(agents, 2, generator=torch.Generator().manual_seed(0))
     distance, index = cKDTree(positions.numpy()).query(positions.numpy(), SLOTS + 1, workers=-1)
-    topology, reach = Topology(torch.from_numpy(index[:, 1:])), torch.from_numpy(distance[:, 1:]).float() * agents**0.5
+    return positions, torch.from_numpy(index[:, 1:]), torch.from_numpy(distance[:, 1:]).float() * agents**0.5
+
+
+def graph(agents: int, is_sorted: bool, device: str) -> tuple[Topology, Tensor]:
+    """Nearest neighbours and their distances."""
+    positions, index, reach = nearest(agents)
+    topology = Topology(index)
     if is_sorted:
         topology = topology.sort_by(positions)
         reach = reach[topology.order]
@@ -172,33 +182,52 @@ def bandwidth() -> float:
     return 2 * source.nbytes / (min(timed(lambda: target.copy_(source), "cuda") for _ in range(10)) * 1e-3)
 
 
-def passes(given: Inputs, rounds: int) -> tuple[list[float], list[float]]:
-    """Milliseconds of forward and of backward passes."""
+def queued(work: Callable[[], object], rounds: int) -> list[float]:
+    """Milliseconds from the end of one call's work to the end of the next's, while the host runs ahead."""
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(rounds + 2)]
+    for mark in marks:
+        work()
+        mark.record()
+    torch.cuda.synchronize()
+    return [first.elapsed_time(second) for first, second in zip(marks[1:], marks[2:], strict=False)]
+
+
+def passes(given: Inputs, rounds: int) -> Iterator[tuple[str, list[float], list[float]]]:
+    """Milliseconds of forward and of backward passes, in a queue and alone."""
     o = ours(given)
-    backward = [
-        timed(lambda: torch.autograd.grad(o, given[:4], given.grad, retain_graph=True), "cuda") for _ in range(rounds)
-    ]
-    with torch.no_grad():
-        return [timed(lambda: ours(given), "cuda") for _ in range(rounds)], backward
+
+    def backward() -> object:
+        return torch.autograd.grad(o, given[:4], given.grad, retain_graph=True)
+
+    def forward() -> object:
+        with torch.no_grad():
+            return ours(given)
+
+    for what, work in (("forward", forward), ("backward", backward)):
+        yield what, queued(work, rounds), [timed(work, "cuda") for _ in range(rounds)]
 
 
-def on_gpu(rounds: int, agents: int = 1_000_000, width: int = 32) -> Iterator[dict[str, Any]]:
-    speed = bandwidth()
+def on_gpu(rounds: int, agents: int = 1_000_000, width: int = 32) -> dict[str, Any]:
+    """The GPU's part of the result."""
+    speed, rows = bandwidth(), []
     for ids, bound, target in (("random", "gathered", 0.6), ("sorted", "compulsory", 0.5)):
         for dtype in (torch.float32, torch.bfloat16):
             given = inputs(agents, 1, width, ids == "sorted", "cuda", dtype)
             limit = 1e-5 if dtype == torch.float32 else 1e-2
             check("neighbor", step(ours, given), exact(given, given.topology.index.long()), limit)
-            forward, backward = passes(given, rounds)
-            for what, ms in (("forward", forward), ("backward", backward)):
+            for what, together, alone in passes(given, rounds):
                 least = bound_bytes(agents, width, dtype.itemsize)[what][bound] / speed * 1e3
-                share = least / statistics.median(ms)
-                yield {
-                    "ids": ids, "agents": agents, "dtype": str(dtype), "pass": what, "ms": spread(ms), "bound": bound,
-                    "bound, ms": round(least, 3), "share of bound": round(share, 3), "reached": share >= target,
-                    "copy, GB/s": round(speed / 1e9),
-                }  # fmt: skip
-    yield many_agents()
+                share, share_alone = (least / statistics.median(ms) for ms in (together, alone))
+                rows.append({
+                    "ids": ids, "agents": agents, "heads": 1, "width": width, "neighbours": SLOTS,
+                    "dtype": str(dtype).removeprefix("torch."), "pass": what, "ms": spread(together),
+                    "alone, ms": spread(alone), "bound": bound, "bound, ms": round(least, 3), "target": target,
+                    "share of bound": round(share, 3), "reached": share >= target,
+                    "share of bound, alone": round(share_alone, 3), "reached alone": share_alone >= target,
+                })  # fmt: skip
+                print(*list(rows[-1].values())[5:], file=sys.stderr, flush=True)
+            del given
+    return {"copy, GB/s": round(speed / 1e9), "rows": rows, "many agents": many_agents()}
 
 
 def many_agents(agents: int = 10_000_000) -> dict[str, Any]:
@@ -215,18 +244,23 @@ def many_agents(agents: int = 10_000_000) -> dict[str, Any]:
     return {"agents": agents, "heads": 8, "width": 32, "dtype": "bfloat16", "correct": True}
 
 
+def on_cpu(agents: int, rounds: int, threads: int) -> dict[str, Any]:
+    """The CPU's part of the result."""
+    torch.set_num_threads(threads)
+    return {
+        "rivals": "the gather form with autograd: eager, and torch.compile", "threads": threads, "targets": TARGETS,
+        "cpu": [compare(agents, *shape, ids, rounds, "cpu") for shape in SHAPES for ids in TARGETS],
+    }  # fmt: skip
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--agents", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    result: dict[str, Any] = {
-        "rivals": "the gather form with autograd: eager, and torch.compile", "threads": options.threads,
-        "targets": TARGETS,
-        "cpu": [compare(options.agents, *shape, ids, options.rounds, "cpu") for shape in SHAPES for ids in TARGETS],
-    }  # fmt: skip
-    if torch.cuda.is_available():
-        result["gpu"] = list(on_gpu(options.rounds))
-    save("attention_neighbor", result)
+    if options.device == "cuda":
+        save_gpu("attention_neighbor", on_gpu(options.rounds))
+    else:
+        save("attention_neighbor", on_cpu(options.agents, options.rounds, options.threads))

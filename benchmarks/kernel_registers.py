@@ -23,18 +23,18 @@ Row = tuple[str, str, Usage]
 def neighbor() -> Iterator[Row]:
     for dtype in ("fp32", "bf16"):
         for width, slots, heads in ((8, 16, 4), (10, 6, 1), (32, 16, 1), (64, 32, 1), (256, 64, 1)):
-            signatures = neighbor_triton.signatures(dtype, width, slots, heads=heads, key_heads=heads)
-            for name, (kernel, types, constants) in signatures.items():
-                usage = compile_kernel(kernel, types, constants, **neighbor_triton.LAUNCH)
-                yield f"{dtype}, D={width}, K={slots}, H={heads}", name, usage
+            for has_empty in (False, True):
+                shape = {"heads": heads, "key_heads": heads, "has_empty": has_empty}
+                for name, signature in neighbor_triton.signatures(dtype, width, slots, **shape).items():
+                    usage = compile_kernel(*signature, **neighbor_triton.LAUNCH)
+                    slots_are = "some empty" if has_empty else "all full"
+                    yield f"{dtype}, D={width}, K={slots}, H={heads}, slots {slots_are}", name, usage
 
 
 def stats() -> Iterator[Row]:
     for dtype, width in (("bf16", 64), ("bf16", 128), ("bf16", 256), ("fp32", 64), ("fp32", 128)):
-        for name, (kernel, types, constants) in stats_triton.signatures(dtype, width).items():
-            usage = compile_kernel(
-                kernel, types, constants, num_warps=stats_triton.NUM_WARPS, aligned=stats_triton.STRIDES
-            )
+        for name, (kernel, types, constants, options) in stats_triton.signatures(dtype, width).items():
+            usage = compile_kernel(kernel, types, constants, aligned=stats_triton.STRIDES, **options)
             yield f"{dtype}, D={width}", name, usage
 
 

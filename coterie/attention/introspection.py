@@ -19,6 +19,7 @@ from torch import Tensor
 
 from coterie.attention.ablation import by_layer
 from coterie.attention.interception import Attended, full_layers, listen
+from coterie.attention.layout import Layout, lay_out
 from coterie.attention.stats import AttentionStatistics, StatisticsRequest, attention_statistics
 
 
@@ -55,13 +56,12 @@ def collect(
         raise ValueError("which asks for no statistic, expected one at least, such as StatisticsRequest(span=True)")
     chosen = _choose(model, layers)
     found: dict[int, AttentionStatistics] = {}
-    reader = _MaskReader()
+    reader = _MaskReader(queries, labels)
 
     def hear(heard: Attended) -> None:
         query, key, lse = _pick(heard, chosen[heard.layer])
-        found[heard.layer] = attention_statistics(
-            query, key, lse, which, segments=reader.segments(heard), queries=queries, labels=labels, scale=heard.scale
-        )
+        layout = reader.layout(heard)
+        found[heard.layer] = attention_statistics(query, key, lse, which, layout=layout, scale=heard.scale)
 
     with listen(model, hear, sorted(chosen), with_lse=True):
         yield found
@@ -105,12 +105,13 @@ def _pick(heard: Attended, heads: list[int] | None) -> tuple[Tensor, Tensor, Ten
 class _MaskReader:
     """Reads from masks where sequences begin and what is padding. Layers share masks, so the last one is remembered."""
 
-    def __init__(self) -> None:
-        self._last: tuple[Tensor, Tensor] | None = None
+    def __init__(self, queries: Tensor | None, labels: Tensor | None) -> None:
+        self._marks = {"queries": queries, "labels": labels}
+        self._last: tuple[Tensor | None, Layout] | None = None
 
-    def segments(self, heard: Attended) -> Tensor | None:
-        """Integers [B, T] as `attention_statistics` takes them; None: each element of the batch is one sequence."""
-        length, seen = heard.query.shape[2], heard.key.shape[2]
+    def layout(self, heard: Attended) -> Layout:
+        """For `attention_statistics`. Without a mask each element of the batch is one sequence."""
+        (batch, _, length, _), seen = heard.query.shape, heard.key.shape[2]
         if length != seen:
             raise ValueError(
                 f"key of layer {heard.layer} holds {seen} tokens and query {length}, expected whole sequences: "
@@ -118,11 +119,15 @@ class _MaskReader:
             )
         if heard.window is not None and heard.window < length:
             raise ValueError(f"layer {heard.layer} sees {heard.window} tokens back and the input has {length}")
-        if heard.mask is None:
-            return None
-        if self._last is None or self._last[0] is not heard.mask:
-            self._last = heard.mask, _read_segments(heard.mask)
-        return self._last[1]
+        if self._last is not None:
+            mask, layout = self._last
+            is_same = layout.start.shape == (batch, length) and layout.start.device == heard.query.device
+            if mask is heard.mask and is_same:
+                return layout
+        segments = None if heard.mask is None else _read_segments(heard.mask)
+        layout = lay_out(heard.query, segments=segments, **self._marks)
+        self._last = heard.mask, layout
+        return layout
 
 
 def _read_segments(mask: Tensor) -> Tensor:

@@ -7,12 +7,14 @@ import importlib
 import importlib.util
 import math
 import os
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from coterie.attention.checks import check_device, check_dtype, check_finite, check_not_empty, check_shape, check_type
 from coterie.attention.dispatch import Backend, Candidate, choose
@@ -22,6 +24,16 @@ from coterie.attention.topology import Topology
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _MAX_WIDTH = 256
+_MAX_FITTING = 4096
+
+_Given = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+"""q, k, distance, slope and bias."""
+
+_FITTING: set[tuple[object, ...]] = set()
+"""Shapes, dtypes and devices of calls that were found right, so that the same call again is not looked at again."""
+
+_FINITE = WeakTensorKeyDictionary()
+"""Versions of terms that were found finite: a graph's distances serve all layers, heads and epochs."""
 
 
 def neighbor_attention(
@@ -64,20 +76,7 @@ def neighbor_attention(
             `bias` a value that is not finite.
     """
     check_type("topology", topology, Topology, "a Topology")
-    sizes = check_shape("q", q, "A H D", {"A": topology.num_queries})
-    check_not_empty("q", q, sizes, "H", "D")
-    sizes = check_shape("k", k, "M Hk D", sizes | {"M": topology.num_keys})
-    check_dtype("q", q, *_FLOATS)
-    check_dtype("k", k, q.dtype)
-    check_dtype("v", v, q.dtype)
-    check_device(v=v, q=q, k=k)
-    if scale is not None and not math.isfinite(scale):
-        raise ValueError(f"scale is {scale}, expected a finite number")
-    if (distance is None) != (slope is None):
-        raise ValueError("distance and slope go together, but only one is given")
-    width = q.shape[2]
-    scores = Scores(q, k, distance, slope, bias, width**-0.5 if scale is None else float(scale))
-    result: tuple[Tensor, Tensor] = _attend(scores, v, topology, allowed, sizes)
+    result: tuple[Tensor, Tensor] = _attend(_check_rows, (q, k, distance, slope, bias), v, topology, allowed, scale)
     return result
 
 
@@ -93,74 +92,127 @@ def neighbor_aggregate(
         allowed: Bool [A, K].
     """
     check_type("topology", topology, Topology, "a Topology")
-    pattern = {"A": topology.num_queries, "K": topology.num_neighbors, "M": topology.num_keys}
-    sizes = check_shape("logits", logits, "A K H", pattern)
-    check_not_empty("logits", logits, sizes, "H")
-    check_dtype("v", v, *_FLOATS)
-    scores = Scores(None, None, None, None, logits, 1.0)
-    result: tuple[Tensor, Tensor] = _attend(scores, v, topology, allowed, sizes, bias_name="logits")
+    given = None, None, None, None, logits
+    result: tuple[Tensor, Tensor] = _attend(_check_logits, given, v, topology, allowed, 1.0)
     return result
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attend(
-    scores: Scores,
-    v: Tensor,
-    topology: Topology,
-    allowed: Tensor | None,
-    sizes: dict[str, int],
-    bias_name: str = "bias",
-) -> tuple[Tensor, Tensor]:
-    sizes = check_shape("v", v, "M Hk D", sizes | {"M": topology.num_keys, "K": topology.num_neighbors})
-    if not sizes["Hk"] or sizes["H"] % sizes["Hk"]:
-        raise ValueError(f"v has {sizes['Hk']} heads, which do not divide the {sizes['H']} heads of the queries")
-    index = topology.index
-    check_device(v=v, topology=index, allowed=allowed)
-    if allowed is not None:
-        check_shape("allowed", allowed, "A K", sizes)
-        check_dtype("allowed", allowed, torch.bool)
-        index = index.masked_fill(~allowed, -1)
-    _check_term("distance", scores.distance, "A K", sizes, v, index)
-    _check_term("slope", scores.slope, "H", sizes, v, None)
-    _check_term(bias_name, scores.bias, "A K H", sizes, v, index)
-    backend = _choose(v, index, scores)
+    check: Callable[..., None], given: _Given, v: Tensor, topology: Topology, allowed: Tensor | None,
+    scale: float | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Check everything, then compute. Nobody waits for a GPU where the terms are tensors that were looked at before."""
+    signature = check, topology.index.shape, topology.num_keys, *map(_describe, (*given, v, topology.index, allowed))
+    if signature not in _FITTING:
+        check(*given, v, topology, allowed)
+        if len(_FITTING) >= _MAX_FITTING:
+            _FITTING.clear()
+        _FITTING.add(signature)
+    if scale is not None and not math.isfinite(scale):
+        raise ValueError(f"scale is {scale}, expected a finite number")
+    index = topology.index if allowed is None else topology.index.masked_fill(~allowed, -1)
+    _check_finite("distance", given[2], index)
+    _check_finite("slope", given[3], None)
+    _check_finite("bias" if check is _check_rows else "logits", given[4], index)
+    scores = Scores(*given, v.shape[2] ** -0.5 if scale is None else float(scale))
+    backend = _choose(v, index)
     if backend == "naive":
         with torch.autocast(v.device.type, enabled=False):
             return neighbor_torch.attend(scores, v, index)
+    known = {"has_empty": allowed is not None or not topology.is_full} if backend == "triton" else {}
     result: tuple[Tensor, Tensor] = _Neighbor.apply(  # type: ignore[no-untyped-call]
-        *scores[:5], v, scores.scale, index, topology, _form(backend)
+        *given, v, scores.scale, index, topology, _form(backend), known
     )
     return result
 
 
-def _check_term(
-    name: str, tensor: Tensor | None, pattern: str, sizes: dict[str, int], v: Tensor, index: Tensor | None
-) -> None:
+def _describe(tensor: object) -> object:
+    """What of a tensor must fit to others."""
+    return (tensor.shape, tensor.dtype, tensor.device) if isinstance(tensor, Tensor) else type(tensor)
+
+
+def _check_rows(
+    q: Tensor, k: Tensor, distance: Tensor | None, slope: Tensor | None, bias: Tensor | None, v: Tensor,
+    topology: Topology, allowed: Tensor | None,
+) -> None:  # fmt: skip
+    sizes = check_shape("q", q, "A H D", {"A": topology.num_queries})
+    check_not_empty("q", q, sizes, "H", "D")
+    sizes = check_shape("k", k, "M Hk D", sizes | {"M": topology.num_keys})
+    check_dtype("q", q, *_FLOATS)
+    check_dtype("k", k, q.dtype)
+    check_dtype("v", v, q.dtype)
+    check_device(v=v, q=q, k=k)
+    if (distance is None) != (slope is None):
+        raise ValueError("distance and slope go together, but only one is given")
+    sizes = _check_values(v, sizes, topology, allowed)
+    _check_term("distance", distance, "A K", sizes, v)
+    _check_term("slope", slope, "H", sizes, v)
+    _check_term("bias", bias, "A K H", sizes, v)
+
+
+def _check_logits(
+    _q: None, _k: None, _distance: None, _slope: None, logits: Tensor, v: Tensor, topology: Topology,
+    allowed: Tensor | None,
+) -> None:  # fmt: skip
+    pattern = {"A": topology.num_queries, "K": topology.num_neighbors, "M": topology.num_keys}
+    sizes = check_shape("logits", logits, "A K H", pattern)
+    check_not_empty("logits", logits, sizes, "H")
+    check_dtype("v", v, *_FLOATS)
+    _check_term("logits", logits, "A K H", _check_values(v, sizes, topology, allowed), v)
+
+
+def _check_values(v: Tensor, sizes: dict[str, int], topology: Topology, allowed: Tensor | None) -> dict[str, int]:
+    sizes = check_shape("v", v, "M Hk D", sizes | {"M": topology.num_keys, "K": topology.num_neighbors})
+    if not sizes["Hk"] or sizes["H"] % sizes["Hk"]:
+        raise ValueError(f"v has {sizes['Hk']} heads, which do not divide the {sizes['H']} heads of the queries")
+    check_device(v=v, topology=topology.index, allowed=allowed)
+    if allowed is not None:
+        check_shape("allowed", allowed, "A K", sizes)
+        check_dtype("allowed", allowed, torch.bool)
+    return sizes
+
+
+def _check_term(name: str, tensor: Tensor | None, pattern: str, sizes: dict[str, int], v: Tensor) -> None:
+    if tensor is not None:
+        check_shape(name, tensor, pattern, sizes)
+        check_dtype(name, tensor, *_FLOATS)
+        check_device(v=v, **{name: tensor})
+
+
+def _check_finite(name: str, tensor: Tensor | None, index: Tensor | None) -> None:
     if tensor is None:
         return
-    check_shape(name, tensor, pattern, sizes)
-    check_dtype(name, tensor, *_FLOATS)
-    check_device(v=v, **{name: tensor})
+    version = None if tensor.is_inference() else tensor._version
+    if version is not None and _FINITE.get(tensor) == version:  # type: ignore[no-untyped-call]
+        return
     # What a sum says about all is quicker to learn than about each; infinity may stand where there is no neighbour.
-    if not bool(torch.isfinite(tensor.detach().sum(dtype=torch.float64))):
-        read = (
-            tensor
-            if index is None
-            else tensor.masked_fill((index < 0).view(*index.shape, *[1] * (tensor.dim() - 2)), 0)
-        )
-        check_finite(name, read)
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    if bool(torch.isfinite(tensor.detach().sum(dtype=wide))):
+        if version is not None:
+            _FINITE[tensor] = version
+    elif index is None:
+        check_finite(name, tensor)
+    else:
+        check_finite(name, tensor.masked_fill((index < 0).view(*index.shape, *[1] * (tensor.dim() - 2)), 0))
 
 
-def _choose(v: Tensor, index: Tensor, scores: Scores) -> Backend:
-    nothing = "" if index.numel() and v.numel() else "there is nothing to attend to"
-    wide = f"D is above {_MAX_WIDTH}" if v.shape[2] > _MAX_WIDTH else ""
+def _choose(v: Tensor, index: Tensor) -> Backend:
+    is_empty = not (index.numel() and v.numel())
+    why = "numba keeps sums over neighbours in registers" if v.is_cpu else "Triton gathers rows once, into registers"
+    return choose("neighbor", _candidates(v.device.type, v.dtype, v.shape[2], is_empty), why=why)
+
+
+@functools.lru_cache(maxsize=256)
+def _candidates(device: str, dtype: torch.dtype, width: int, is_empty: bool) -> list[Candidate]:
+    nothing = "there is nothing to attend to" if is_empty else ""
+    wide = f"D is above {_MAX_WIDTH}" if width > _MAX_WIDTH else ""
     fused = nothing or wide
-    double = "it has no float64" if v.dtype == torch.float64 else ""
-    triton = Candidate("triton", fused or double or _missing("triton") or _unreachable(v.device.type))
-    if v.device.type == "cpu":
-        candidates = [Candidate("cpu", fused or _missing("numba")), Candidate("naive"), triton]
-        return choose("neighbor", candidates, why="numba keeps sums over neighbours in registers")
-    return choose("neighbor", [triton, Candidate("naive")], why="Triton gathers rows once, into registers")
+    double = "it has no float64" if dtype == torch.float64 else ""
+    triton = Candidate("triton", fused or double or _missing("triton") or _unreachable(device))
+    if device == "cpu":
+        return [Candidate("cpu", fused or _missing("numba")), Candidate("naive"), triton]
+    return [triton, Candidate("naive")]
 
 
 def _unreachable(device: str) -> str:
@@ -182,8 +234,8 @@ class _Neighbor(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        q, k, distance, slope, bias, v, ctx.scale, index, ctx.topology, ctx.form = inputs
-        o, lse = ctx.form.forward(Scores(q, k, distance, slope, bias, ctx.scale), v, index)
+        q, k, distance, slope, bias, v, ctx.scale, index, ctx.topology, ctx.form, ctx.known = inputs
+        o, lse = ctx.form.forward(Scores(q, k, distance, slope, bias, ctx.scale), v, index, **ctx.known)
         ctx.save_for_backward(q, k, distance, slope, bias, v, index, o, lse)
         return o, lse
 
@@ -192,5 +244,5 @@ class _Neighbor(torch.autograd.Function):
     def backward(ctx: Any, grad_o: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
         q, k, distance, slope, bias, v, index, o, lse = ctx.saved_tensors
         scores = Scores(q, k, distance, slope, bias, ctx.scale)
-        found = ctx.form.backward(scores, v, index, ctx.topology.inverse, o, lse, grad_o, grad_lse)
-        return found.q, found.k, found.distance, found.slope, found.bias, found.v, None, None, None, None
+        found = ctx.form.backward(scores, v, index, ctx.topology.inverse, o, lse, grad_o, grad_lse, **ctx.known)
+        return found.q, found.k, found.distance, found.slope, found.bias, found.v, *[None] * 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,12 +52,13 @@ def score(
         raise ValueError(f"signals holds {', '.join(sorted(unknown))}, expected some of {', '.join(SIGNALS)}")
     wants_attention = bool({"waad", "fai"} & set(signals))
     layers = sorted({layer for layer, _ in (*roles.local, *roles.distant)}) if roles else None
+    which = replace(ATTENTION, span=roles is None)  # Roles are assigned by span; what is left needs a band of the map.
     scored: list[Arrays] = []
     found: list[dict[int, AttentionStatistics]] = []
     for ids in sequences:
         tokens = torch.tensor([list(ids)], dtype=torch.long, device=model.device)
         if wants_attention and len(ids) > 1:
-            with collect(model, ATTENTION, layers) as statistics:
+            with collect(model, which, layers) as statistics:
                 scored.append(_score(model, tokens, signals))
         else:
             scored.append(_score(model, tokens, signals))

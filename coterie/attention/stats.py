@@ -13,14 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend
 
 from coterie.attention import checks
 from coterie.attention.dispatch import Backend, Candidate, choose
 from coterie.attention.kernels.stats_naive import naive_statistics
 from coterie.attention.kernels.stats_torch import tiled_statistics
+from coterie.attention.layout import Layout, lay_out, positions
 
+_MOST_CHECKED = 4096
+_checked: set[tuple[object, ...]] = set()
+"""Shapes, dtypes and devices of arguments that were found to fit together."""
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +75,6 @@ class StatisticsRequest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layout:
-    """Where the sequences of a packed batch lie. Padding has start = T and stop = 0, so that it sees nothing."""
-
-    start: Tensor
-    """Int32 [B, T], the first position of a token's sequence."""
-    stop: Tensor
-    """Int32 [B, T], the position after its last one."""
-    queries: Tensor
-    """Bool [B, T]: tokens whose attention counts."""
-    labels: Tensor | None
-    """Int32 [B, T], -1 for none."""
-
-    def runs(self) -> list[tuple[int, int, int]]:
-        """(batch element, start, stop) of each sequence. Reads the tensors, so on a GPU it waits for them."""
-        batch, start = (self.start == _positions(self.start)).nonzero(as_tuple=True)
-        return list(zip(batch.tolist(), start.tolist(), self.stop[batch, start].tolist(), strict=True))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class AttentionStatistics:
     """What was asked for, in fp32, and None for the rest. Tokens that are no queries have 0 where a query is described.
 
@@ -137,6 +122,7 @@ def attention_statistics(
     segments: Tensor | None = None,
     queries: Tensor | None = None,
     labels: Tensor | None = None,
+    layout: Layout | None = None,
     scale: float | None = None,
     causal: bool = True,
 ) -> AttentionStatistics:
@@ -155,25 +141,28 @@ def attention_statistics(
             are padding. By default each batch element is one sequence.
         queries: Bool [B, T], the tokens whose attention counts, such as a response; all by default.
         labels: Integers [B, T] below `which.mass`; negative: without a label.
+        layout: What `lay_out` made of segments, queries and labels, in their place, where several layers share them.
         scale: Factor of q.k, 1/sqrt(D) by default.
         causal: Whether a query sees no later key. `fai` counts later queries only in either case.
 
     Raises:
         ValueError: A tensor has the wrong shape, dtype, device or values; `mass` without `labels` or the reverse.
     """
-    _check(q, k, lse, which, segments, queries, labels)
+    _check(q, k, lse)
+    layout = _lay_out(q, layout, which, segments, queries, labels)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    layout = _lay_out(q, segments, queries, labels)
     if lse is None:
-        _, lse = attention_with_lse(q, k, k, segments=segments, scale=scale, causal=causal)
+        _, lse = _attend(q, k, k, layout, scale, causal)
     elif causal and q.device.type == "cpu":
         _check_lse(q, k, lse, layout, scale)
     backend = _backend(q)
     if backend == "triton":
-        from coterie.attention.kernels.stats_triton import fused_statistics as sums
+        from coterie.attention.kernels.stats_triton import fused_statistics as compute
     else:
-        sums = naive_statistics if backend == "naive" else tiled_statistics
-    return _average(sums(q, k, lse, which, layout, scale, causal), which, layout, causal)
+        compute = naive_statistics if backend == "naive" else tiled_statistics
+    found = compute(q, k, lse, which, layout, scale, causal)
+    counts = {f"{name}_queries": count for name, count in layout.counts(which, causal).items()}
+    return AttentionStatistics(**found, **counts, queries=layout.queries)
 
 
 def attention_with_lse(
@@ -210,13 +199,15 @@ def attention_with_lse(
     sizes = _check_heads(q, k)
     checks.check_shape("v", v, "B Hk T Dv", sizes)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if segments is None:
+    return _attend(q, k, v, lay_out(q, segments=segments), scale, causal)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+    if not layout.is_packed:
         return _fused(q, k, v, scale, causal)
-    checks.check_dtype("segments", segments, *_INTEGERS)
-    checks.check_shape("segments", segments, "B T", sizes)
     o = q.new_zeros(*q.shape[:3], v.shape[-1])
     lse = torch.full(q.shape[:3], -torch.inf, dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
-    for b, start, stop in _lay_out(q, segments, None, None).runs():
+    for b, start, stop in layout.runs():
         one, rows = slice(b, b + 1), slice(start, stop)
         o[one, :, rows], lse[one, :, rows] = _fused(q[one, :, rows], k[one, :, rows], v[one, :, rows], scale, causal)
     return o, lse
@@ -231,6 +222,9 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> tuple
     q, k, v = (functional.pad(x, (0, wide - x.shape[-1])) for x in (q, k, v))
     if not q.is_cuda:
         o, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
+    elif _runs_cudnn(q, k, v, scale, causal):
+        o, lse = aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, causal, scale=scale)[:2]
+        lse = lse.view(q.shape[:3])
     elif q.dtype != torch.float32:
         o, lse = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, scale=scale)[:2]
     else:
@@ -244,32 +238,51 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> tuple
     return o[..., :size], lse[..., : q.shape[2]]
 
 
-def _check(
-    q: Tensor,
-    k: Tensor,
-    lse: Tensor | None,
-    which: StatisticsRequest,
-    segments: Tensor | None,
-    queries: Tensor | None,
-    labels: Tensor | None,
-) -> None:
-    checks.check_device(q=q, k=k, lse=lse, segments=segments, queries=queries, labels=labels)
+def _runs_cudnn(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> bool:
+    """Whether `scaled_dot_product_attention` would choose cuDNN, on an H100 twice as fast as the others."""
+    choice = torch._fused_sdp_choice(q, k, v, None, 0.0, causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+    return bool(choice == SDPBackend.CUDNN_ATTENTION.value)
+
+
+def _check(q: Tensor, k: Tensor, lse: Tensor | None) -> None:
+    """Once for tensors of the same kinds, since this takes longer than to launch a kernel."""
+    kinds = tuple((x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x is None for x in (q, k, lse))
+    if kinds in _checked:
+        return
+    checks.check_device(q=q, k=k, lse=lse)
     checks.check_dtype("q", q, *_FLOATS)
     checks.check_dtype("k", k, q.dtype)
     sizes = _check_heads(q, k)
     if lse is not None:
         checks.check_dtype("lse", lse, torch.float32)
         checks.check_shape("lse", lse, "B Hq T", sizes)
-    for name, tensor, dtypes in (("segments", segments, _INTEGERS), ("queries", queries, (torch.bool,))):
-        if tensor is not None:
-            checks.check_dtype(name, tensor, *dtypes)
-            checks.check_shape(name, tensor, "B T", sizes)
-    if (labels is None) != (which.mass == 0):
+    if len(_checked) >= _MOST_CHECKED:
+        _checked.clear()
+    _checked.add(kinds)
+
+
+def _lay_out(
+    q: Tensor,
+    layout: Layout | None,
+    which: StatisticsRequest,
+    segments: Tensor | None,
+    queries: Tensor | None,
+    labels: Tensor | None,
+) -> Layout:
+    if layout is None:
+        layout = lay_out(q, segments=segments, queries=queries, labels=labels)
+    elif not (segments is None and queries is None and labels is None):
+        raise ValueError("layout takes the place of segments, queries and labels: give either it or them")
+    elif layout.start.shape != (q.shape[0], q.shape[2]) or layout.start.device != q.device:
+        raise ValueError(
+            f"layout is of a batch of shape {list(layout.start.shape)} on {layout.start.device}, "
+            f"but q has shape {list(q.shape)} and is on {q.device}"
+        )
+    if (layout.labels is None) != (which.mass == 0):
         raise ValueError("labels and mass go together: give both or none")
-    if labels is not None:
-        checks.check_dtype("labels", labels, *_INTEGERS)
-        checks.check_shape("labels", labels, "B T", sizes)
-        checks.check_range("labels", labels.clamp(min=-1), -1, which.mass)
+    if layout.labels is not None:
+        checks.check_range("labels", layout.labels, -1, which.mass)
+    return layout
 
 
 def _check_heads(q: Tensor, k: Tensor) -> dict[str, int]:
@@ -284,34 +297,13 @@ def _check_heads(q: Tensor, k: Tensor) -> dict[str, int]:
 
 def _check_lse(q: Tensor, k: Tensor, lse: Tensor, layout: Layout, scale: float) -> None:
     """The first token of a sequence sees itself alone: its log-sum-exp is its score. Finds other bases and scales."""
-    batch, first = (layout.start == _positions(layout.start)).nonzero(as_tuple=True)
+    batch, first = (layout.start == positions(layout.start)).nonzero(as_tuple=True)
     group = q.shape[1] // k.shape[1]
     own = k[batch, :, first].float().repeat_interleave(group, 1)
     score = (q[batch, :, first].float() * own).sum(-1) * scale
     wrong = (lse[batch, :, first] - score).abs() > 0.02 * score.abs().clamp(min=1)
     if bool(wrong.any()):
         raise ValueError("lse is not the natural log of the denominators of softmax(scale * q.k) over the allowed keys")
-
-
-def _lay_out(q: Tensor, segments: Tensor | None, queries: Tensor | None, labels: Tensor | None) -> Layout:
-    shape = (q.shape[0], q.shape[2])
-    start = torch.zeros(shape, dtype=torch.int32, device=q.device)
-    stop = torch.full_like(start, shape[1])
-    counted = torch.ones_like(start, dtype=torch.bool) if queries is None else queries
-    if segments is not None:
-        position = _positions(start)
-        is_first = torch.ones_like(counted)
-        is_first[:, 1:] = segments[:, 1:] != segments[:, :-1]
-        is_last = is_first.roll(-1, 1)
-        start = torch.where(is_first, position, 0).cummax(1).values.masked_fill(segments < 0, shape[1])
-        stop = torch.where(is_last, position + 1, shape[1]).flip(1).cummin(1).values.flip(1)
-        stop = stop.masked_fill(segments < 0, 0)
-        counted = counted & (segments >= 0)
-    return Layout(start, stop, counted, None if labels is None else labels.clamp(min=-1).int())
-
-
-def _positions(like: Tensor) -> Tensor:
-    return torch.arange(like.shape[1], dtype=torch.int32, device=like.device)
 
 
 def _backend(q: Tensor) -> Backend:
@@ -336,30 +328,3 @@ def _triton_refusal(q: Tensor) -> str:
     except ImportError:
         return "Triton is not installed"
     return ""
-
-
-def _average(sums: dict[str, Tensor], which: StatisticsRequest, layout: Layout, causal: bool) -> AttentionStatistics:
-    """Column sums become means; the counts come from cumulative sums over queries."""
-    position, stop = _positions(layout.start), layout.stop
-    counts: dict[str, Tensor] = {}
-    if which.received:
-        counts["received"] = _count(layout.queries, position if causal else layout.start, stop)
-    if which.fai is not None:
-        low, high = which.fai
-        until = stop if high is None else torch.minimum(stop, position + min(high, len(position)) + 1)
-        counts["fai"] = _count(layout.queries, position + min(low, len(position)), until)
-    means = {name: sums[name] / count.clamp(min=1)[:, None] for name, count in counts.items()}
-    if layout.labels is not None:
-        labels = torch.arange(which.mass, device=stop.device)
-        is_labelled = (layout.labels[..., None] == labels) & layout.queries[..., None]
-        counts["mass"] = is_labelled.sum(1).float()
-    named = {f"{name}_queries": count for name, count in counts.items()}
-    return AttentionStatistics(**{**sums, **means, **named}, queries=layout.queries)
-
-
-def _count(queries: Tensor, start: Tensor, stop: Tensor) -> Tensor:
-    """The number of queries at start <= t < stop, for each pair of entries; 0 where stop comes first."""
-    before = functional.pad(queries.cumsum(1, dtype=torch.int32), (1, 0))
-    size = queries.shape[1]
-    first, last = (x.expand_as(queries).clamp(0, size).long() for x in (start, stop))
-    return (before.gather(1, torch.maximum(first, last)) - before.gather(1, first)).float()

@@ -80,6 +80,11 @@ class Topology:
         return Inverse(torch.searchsorted(keys, bounds), edges.to(torch.int32) if small else edges)
 
     @cached_property
+    def is_full(self) -> bool:
+        """Whether no slot is empty, so that kernels need no masks. Waits for a GPU."""
+        return not bool((self.index < 0).any())
+
+    @cached_property
     def is_symmetric(self) -> bool:
         """Whether every edge has its opposite, so that out-lists hold what in-lists hold. Waits for a GPU."""
         if self.num_keys != self.num_queries:

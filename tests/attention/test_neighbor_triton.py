@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="Triton is for Linux on x86-64")
 from coterie.attention.kernels import neighbor_triton
@@ -12,13 +13,26 @@ from coterie.attention.kernels.compilation import compile_kernel
 TESTS = Path(__file__).with_name("test_neighbor.py")
 
 
+def run_properties(*options: str, **environment: str) -> str:
+    """Pytest's words on `test_neighbor.py`, run with Triton's form in another process."""
+    everything = {**os.environ, "COTERIE_ATTENTION": "triton", "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *options, str(TESTS)]
+    result = subprocess.run(command, env=everything, capture_output=True, text=True, timeout=560)
+    assert result.returncode == 0, result.stdout[-3000:]
+    return result.stdout
+
+
+@pytest.mark.timeout(600)
 def test_every_property_of_the_kernel_holds_under_the_interpreter():
     """In another process: the interpreter replaces Triton's compiler when Triton is imported."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "COTERIE_ATTENTION": "triton", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(TESTS)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-    assert result.returncode == 0, result.stdout[-3000:]
-    assert " passed" in result.stdout
+    assert " passed" in run_properties(TRITON_INTERPRET="1")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_every_property_of_the_kernel_holds_on_a_gpu_in_all_dtypes():
+    assert " passed" in run_properties("-n", "8", TRITON_INTERPRET="0")
 
 
 @pytest.mark.parametrize(("dtype", "width", "slots", "heads", "key_heads"), [
@@ -27,13 +41,14 @@ def test_every_property_of_the_kernel_holds_under_the_interpreter():
     ("fp16", 8, 16, 4, 2),
     ("fp32", 256, 64, 1, 1),
 ])  # fmt: skip
-def test_kernels_compile_for_hopper_and_spill_nothing(dtype, width, slots, heads, key_heads):
+@pytest.mark.parametrize("has_empty", [False, True])
+def test_kernels_compile_for_hopper_and_spill_nothing(dtype, width, slots, heads, key_heads, has_empty):
     for name, (kernel, types, constants) in neighbor_triton.signatures(
-        dtype, width, slots, heads=heads, key_heads=key_heads
+        dtype, width, slots, heads=heads, key_heads=key_heads, has_empty=has_empty
     ).items():
         usage = compile_kernel(kernel, types, constants, **neighbor_triton.LAUNCH)
         assert usage.stack == 0, name
-        assert usage.registers <= 128, f"{name}: {usage}"
+        assert usage.registers <= 168, f"{name}: {usage}"  # twelve programs to a multiprocessor's quarter
         assert usage.vector_loads > 0, f"{name}: {usage}"
 
 
@@ -43,5 +58,5 @@ def test_the_form_with_biases_and_their_gradients_compiles_too():
 
 
 def test_every_program_lies_on_the_first_axis_of_the_grid():
-    flags = neighbor_triton.blocks(neighbor_triton.forward_kernel, 8, 1)
+    flags = neighbor_triton.blocks(neighbor_triton.forward_kernel, 8, 1, 4)
     assert neighbor_triton._grid(10**7, 8, flags) == (-(-(10**7) // flags["ROWS"]) * 8,)

@@ -11,8 +11,10 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("triton")
 
@@ -84,6 +86,12 @@ for which in (EVERYTHING, BAND, ENDLESS):
     marks = {"labels": labels(140, 2)} if which.mass else {}
     compare(*strided, which, segments=segments, queries=counted, **marks)
 """,
+    "sequences that end long before the batch does": """
+segments = torch.tensor([[0] * 100 + [1] * 270 + [-1] * 130])
+for causal in (True, False):
+    for which in (StatisticsRequest(received=True, waad=40), ENDLESS):
+        compare(*tensors(500), which, segments=segments, causal=causal)
+""",
     "padding is not read": """
 import os
 segments = torch.tensor([[0] * 70 + [-1] * 30])
@@ -121,8 +129,8 @@ COMPILED = """
 from coterie.attention.kernels import stats_triton
 from coterie.attention.kernels.compilation import compile_kernel
 
-for name, (kernel, types, constants) in stats_triton.signatures(DTYPE, DEPTH).items():
-    usage = compile_kernel(kernel, types, constants, num_warps=stats_triton.NUM_WARPS, aligned=stats_triton.STRIDES)
+for name, (kernel, types, constants, options) in stats_triton.signatures(DTYPE, DEPTH).items():
+    usage = compile_kernel(kernel, types, constants, aligned=stats_triton.STRIDES, **options)
     print(name, usage)
     assert usage.stack == 0 and usage.registers <= 255, (name, usage)
     assert usage.shared <= 227 * 1024, (name, usage)
@@ -156,4 +164,16 @@ def test_interpreted_it_agrees_with_the_naive_form(failures: dict[str, str], cas
     ("dtype", "depth"), [("bf16", 128), ("fp32", 64), pytest.param("fp32", 128, marks=pytest.mark.slow)]
 )
 def test_it_compiles_for_hopper_without_spills(dtype: str, depth: int) -> None:
-    assert "stats WAAD" in run(COMPILED.replace("DTYPE", repr(dtype)).replace("DEPTH", str(depth)))
+    assert "stats WAAD and FAI" in run(COMPILED.replace("DTYPE", repr(dtype)).replace("DEPTH", str(depth)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_every_property_of_the_statistics_holds_on_a_gpu_in_all_dtypes() -> None:
+    tests = str(Path(__file__).with_name("test_stats.py"))
+    environment = {**os.environ, "COTERIE_ATTENTION": "triton", "TRITON_INTERPRET": "0"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout

@@ -123,3 +123,10 @@ def test_keys_that_are_not_the_queries_cannot_be_renumbered_with_them():
 def test_wrong_positions_are_refused(positions, message):
     with pytest.raises(ValueError, match=message):
         Topology(random_index()).sort_by(positions)
+
+
+def test_a_graph_is_full_if_no_slot_is_empty():
+    index = random_index().clamp_min(0)
+    assert Topology(index).is_full
+    index[3, 1] = -1
+    assert not Topology(index).is_full

@@ -10,13 +10,14 @@ from torch import Tensor
 from coterie.attention.naive import share_heads
 
 if TYPE_CHECKING:
-    from coterie.attention.stats import Layout, StatisticsRequest
+    from coterie.attention.layout import Layout
+    from coterie.attention.stats import StatisticsRequest
 
 
 def naive_statistics(
     q: Tensor, k: Tensor, lse: Tensor, which: StatisticsRequest, layout: Layout, scale: float, causal: bool
 ) -> dict[str, Tensor]:
-    """Row statistics, and column statistics as sums, as `tiled_statistics` gives them."""
+    """What `tiled_statistics` gives."""
     position = torch.arange(q.shape[2], device=q.device)
     behind = position[:, None] - position
     allowed = (position >= layout.start[..., None]) & (position < layout.stop[..., None])
@@ -25,16 +26,16 @@ def naive_statistics(
     allowed = (allowed & layout.queries[..., None])[:, None]
     logits = (q.float() @ share_heads(k, q.shape[1]).float().mT) * scale - lse[..., None]
     a = logits.masked_fill(~allowed, -torch.inf).exp()
+    counts = layout.counts(which, causal)
     return {
-        name: statistic
-        for name, statistic in _definitions(a, behind, allowed, which, layout).items()
+        name: statistic / counts[name].clamp(min=1)[:, None] if name in ("received", "fai") else statistic
+        for name, statistic in _definitions(a, behind, which, layout).items()
         if getattr(which, name)
     }
 
 
-def _definitions(
-    a: Tensor, behind: Tensor, allowed: Tensor, which: StatisticsRequest, layout: Layout
-) -> dict[str, Tensor]:
+def _definitions(a: Tensor, behind: Tensor, which: StatisticsRequest, layout: Layout) -> dict[str, Tensor]:
+    """Means over queries are sums as yet."""
     distance = behind.abs().float()
     low, high = which.fai or (0, None)
     horizon = (behind >= low) & (behind <= (len(behind) if high is None else high))

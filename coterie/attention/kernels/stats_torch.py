@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from coterie.attention.stats import Layout, StatisticsRequest
+    from coterie.attention.layout import Layout
+    from coterie.attention.stats import StatisticsRequest
 
 ROWS = 64
 """Queries in a tile."""
@@ -28,7 +29,7 @@ _NOTHING = -1e30
 def tiled_statistics(
     q: Tensor, k: Tensor, lse: Tensor, which: StatisticsRequest, layout: Layout, scale: float, causal: bool
 ) -> dict[str, Tensor]:
-    """Row statistics, and column statistics as sums over queries.
+    """Row statistics, and column statistics as means over queries.
 
     Args:
         q: [B, Hq, T, D].
@@ -51,6 +52,9 @@ def tiled_statistics(
         run = _Run(q[b, :, rows], k[b, :, rows], lse[b, :, rows], layout.queries[b, rows], labels, which, scale, causal)
         for name, values in run.statistics().items():
             sums[name][b, :, slice(None) if name == "mass" else rows] += values
+    for name, count in layout.counts(which, causal).items():
+        if name != "mass":
+            sums[name] /= count.clamp(min=1)[:, None]
     return sums
 
 
