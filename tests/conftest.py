@@ -125,9 +125,14 @@ class Nodes:
         )  # fmt: skip
 
     def signal(self, title: str, number: signal.Signals) -> None:
-        """Send a signal to one of the cluster's processes whose title contains this."""
-        children = [child for node in self.processes if node.poll() is None for child in _children(node)]
-        next(child for child in children if title in _title(child)).send_signal(number)
+        """Send a signal to one of the cluster's processes whose title contains this, as soon as there is one."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            children = [child for node in self.processes if node.poll() is None for child in _children(node)]
+            if found := [child for child in children if title in _title(child)]:
+                return found[0].send_signal(number)
+            time.sleep(0.1)
+        raise TimeoutError(f"no process of the cluster is called {title}")
 
     def end_last(self) -> list[str]:
         """End the last node with everything on it, as a power cut would; returns the titles of its processes."""

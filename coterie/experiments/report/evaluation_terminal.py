@@ -42,8 +42,8 @@ def _table(cells: list[dict[str, Any]]) -> Table:
 
 
 def _label(cell: dict[str, Any]) -> str:
-    """Where it was flown, on two lines."""
+    """Where it was flown, a line for each part, as the numbers need the width."""
     scenario = cell["scenario"] if isinstance(cell["scenario"], str) else ", ".join(cell["scenario"])
     parts = [] if cell["density"] is None else [show_density(cell["density"])]
     parts += [f"{cell['agents']} agents"] if cell["agents"] else []
-    return "\n".join(filter(None, (break_label(scenario, _LABEL), ", ".join(parts))))
+    return "\n".join(filter(None, (break_label(scenario, _LABEL), *parts)))
