@@ -28,8 +28,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def save(name: str, result: dict[str, Any]) -> None:
     """Write a result beside what it was measured on, and print it; what `save_gpu` stored stays."""
-    gpu = {name: part for name, part in _stored(name).items() if name == "gpu"}
-    _write(name, {**_told(result), **gpu})
+    stored = _stored(name)
+    _write(name, {**_told(result), **({"gpu": stored["gpu"]} if "gpu" in stored else {})})
     print(json.dumps(result, indent=2))
 
 

@@ -7,24 +7,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
-
 
 class Recorded:
     """A function of tensors whose kernels are recorded in a CUDA graph.
 
     The first call with given shapes works as any function does, the second records, it and all that follow replay. What
     is replayed reads copies of the inputs, and anything else where it was when it was recorded; outputs are the
-    recording's own, which its next call overwrites. On a CPU nothing is recorded.
+    recording's own, which its next call overwrites. One thread at a time. On a CPU nothing is recorded.
 
     Args:
-        work: Does the same for the same shapes whatever the numbers are, and never waits for the GPU.
+        work: Does the same for the same shapes and dtypes whatever the numbers are, and never waits for the GPU.
         most: For so many shapes; with others it works as any function does.
     """
 
     def __init__(self, work: Callable[..., Sequence[Tensor]], most: int = 8) -> None:
         self._work, self._most = work, most
-        self._seen: dict[Shapes, _Recording | None] = {}
+        self._seen: dict[tuple[tuple[torch.Size, torch.dtype], ...], _Recording | None] = {}
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
         if not inputs[0].is_cuda:

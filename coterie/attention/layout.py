@@ -84,7 +84,7 @@ def lay_out(
     counted = whole.queries if queries is None else queries
     if segments is not None:
         counted = counted & (segments >= 0)
-    silence = None if segments is None and queries is None else torch.where(counted, 0.0, torch.inf)
+    silence = None if segments is None and queries is None else torch.where(counted, 0.0, torch.inf).float()
     numbers = None if labels is None else labels.clamp(min=-1).int()
     return Layout(start, stop, counted, numbers, silence, segments is not None)
 

@@ -161,8 +161,9 @@ def attention_statistics(
     else:
         compute = naive_statistics if backend == "naive" else tiled_statistics
     found = compute(q, k, lse, which, layout, scale, causal)
-    counts = {f"{name}_queries": count for name, count in layout.counts(which, causal).items()}
-    return AttentionStatistics(**found, **counts, queries=layout.queries)
+    # Copies, since a layout serves other calls, too.
+    counts = {f"{name}_queries": count.clone() for name, count in layout.counts(which, causal).items()}
+    return AttentionStatistics(**found, **counts, queries=layout.queries.clone())
 
 
 def attention_with_lse(

@@ -20,10 +20,6 @@ from coterie.attention.topology import Topology
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ON_GPU = os.environ.get("COTERIE_ATTENTION") == "triton" and not INTERPRETED
 DEVICE = "cuda" if ON_GPU else "cpu"
-coarse_slope = pytest.param(
-    torch.bfloat16,
-    marks=pytest.mark.xfail(ON_GPU, reason="the slope's gradient, a sum of either sign, was 2e-2 off on an H100"),
-)
 """Where tensors are made."""
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 not_interpreted = pytest.mark.skipif(INTERPRETED, reason="Triton's interpreter computes in float32 alone, slowly")
@@ -148,7 +144,9 @@ def assert_agrees(given: Case, limit: float) -> None:
     got = gradients(found, ours, given.grad_o, given.grad_lse)
     wanted = gradients(expected, exact, given.grad_o, given.grad_lse)
     for name, x, y in zip(Case._fields, got, wanted, strict=False):
-        assert_near(f"gradient of {name}", x, y, limit)
+        # A sum of terms of either sign, from outputs that were rounded: 2.2e-2 off on an H100, missing the limit.
+        is_coarse = ON_GPU and name == "slope" and given.v.dtype == torch.bfloat16
+        assert_near(f"gradient of {name}", x, y, 3e-2 if is_coarse else limit)
 
 
 @sizes
@@ -157,7 +155,7 @@ def test_outputs_and_all_gradients_are_the_formulas(agents, keys, slots, heads, 
 
 
 @not_interpreted
-@pytest.mark.parametrize("dtype", [coarse_slope, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(63, 63, 16, 1, 1, 32), (63, 5, 3, 4, 2, 8), (3, 70, 33, 1, 1, 256)])
 def test_half_precision_is_as_near_as_it_may_be(shape, dtype):
     assert_agrees(case(*shape, dtype=dtype), LIMITS[dtype])
@@ -170,7 +168,7 @@ def test_a_graph_without_empty_slots_agrees_too(heads, key_heads, width):
 
 
 @not_interpreted
-@pytest.mark.parametrize("dtype", [coarse_slope, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("width", [31, 32, 34])
 def test_nor_does_half_precision_need_empty_slots_or_even_rows(width, dtype):
     given = case(63, 63, 16, 1, 1, width, dtype=dtype)

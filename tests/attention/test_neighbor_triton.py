@@ -48,7 +48,7 @@ def test_kernels_compile_for_hopper_and_spill_nothing(dtype, width, slots, heads
     ).items():
         usage = compile_kernel(kernel, types, constants, **neighbor_triton.LAUNCH)
         assert usage.stack == 0, name
-        assert usage.registers <= 168, f"{name}: {usage}"  # twelve programs to a multiprocessor's quarter
+        assert usage.registers <= 168, f"{name}: {usage}"  # twelve programs to a multiprocessor
         assert usage.vector_loads > 0, f"{name}: {usage}"
 
 

@@ -32,12 +32,6 @@ EVERYTHING = StatisticsRequest(span=True, entropy=True, sink=2, waad=10, receive
 ON_GPU = os.environ.get(VARIABLE) == "triton" and os.environ.get("TRITON_INTERPRET") != "1"
 DEVICE = "cuda" if ON_GPU else "cpu"
 
-
-def coarse(tokens: int) -> Any:
-    """So few that WAAD, which is the window less a sum, is nearly 0: on an H100 it was 2e-5 off."""
-    return pytest.param(tokens, marks=pytest.mark.xfail(ON_GPU, reason="fp32 products are of TensorFloat-32 there"))
-
-
 """Where tensors are made."""
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 of_the_cpu = pytest.mark.skipif(ON_GPU, reason="is about the CPU, or about checks that know no device")
@@ -116,7 +110,9 @@ def assert_agree(found: AttentionStatistics, wanted: dict[str, Tensor], limit: f
         assert result.dtype == torch.float32
         # A row statistic that is 0 throughout is known to the rounding of the log-sum-exp and no better.
         error = (result - values).abs().max() / values.abs().max().clamp(min=1.0 if name in ROWS else 1e-30)
-        assert error <= limit, f"{name} is off by {error:.1e}"
+        # The window less a sum, of products of TensorFloat-32: 2.3e-5 off on an H100 where it is nearly 0.
+        is_coarse = ON_GPU and name == "waad" and values.abs().max() < 2
+        assert error <= (max(limit, 5e-5) if is_coarse else limit), f"{name} is off by {error:.1e}"
 
 
 def check(q: Tensor, k: Tensor, which: StatisticsRequest, limit: float | None = None, **options: Any) -> None:
@@ -152,7 +148,7 @@ def packed() -> Tensor:
     return torch.tensor([first, [-1] * 20 + [5] + [0] * 79 + [5] * 100])
 
 
-@pytest.mark.parametrize("tokens", [coarse(1), coarse(3), 63, 200])
+@pytest.mark.parametrize("tokens", [1, 3, 63, 200])
 @pytest.mark.parametrize("causal", [True, False])
 def test_every_statistic_agrees_with_its_definition(tokens: int, causal: bool) -> None:
     check(*tensors(tokens), EVERYTHING, labels=labels_of(tokens), causal=causal)

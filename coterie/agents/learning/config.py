@@ -45,7 +45,8 @@ class _PpoConfig(KindConfig):
     entropy: float = Field(0.0, ge=0)
     """Weight of the policy's entropy."""
     min_std: float = Field(0.15, ge=0)
-    """The standard deviations of continuous actions do not get smaller: without exploration nothing more is learnt."""
+    """The standard deviations of continuous actions do not get smaller: without exploration nothing more is learnt.
+    Smaller ones are raised at the first step. 0: no limit."""
     max_gradient: float = Field(1.0, gt=0)
     """Greatest norm of the gradient of policy and critic each."""
     normalise_values: bool = True

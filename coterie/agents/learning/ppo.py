@@ -149,7 +149,7 @@ class PPOLearner:
         count = len(observation)
         if self.device.type != "cpu":
             # Powers of two, so that few sizes occur: for each the policy keeps who attends to whom.
-            room = self.num_agents << max((count // self.num_agents - 1).bit_length(), 0)
+            room = self.num_agents << (count // self.num_agents - 1).bit_length()
             observation = torch.nn.functional.pad(observation, (0, 0, 0, room - count))
         parts = torch.split(observation, self._at_once(len(observation)))
         values = torch.cat(self.threads.map(self._judge, parts))[:count]
@@ -259,7 +259,10 @@ class PPOLearner:
 
     def _minibatches(self, alive: Tensor, seed: int, iteration: int, epoch: int) -> list[Tensor]:
         size = self.num_agents if self.settings.central else 1
-        chosen = alive.view(-1, size).any(1).nonzero()[:, 0]
+        if self.device.type == "cpu":
+            chosen = alive.view(-1, size).any(1).nonzero()[:, 0]
+        else:  # all of them, so that there is one size to be recorded: those that do not count weigh nothing
+            chosen = torch.arange(len(alive) // size, device=self.device)
         order = chosen[draws.permutation(len(chosen), self.device, seed, "minibatches", iteration, epoch)]
         rows = (order[:, None] * size + torch.arange(size, device=self.device)).flatten()
         count = max(round(len(rows) / self.settings.minibatch), 1)

@@ -234,7 +234,7 @@ def column_kernel(  # type: ignore[no-untyped-def]
                 tl.store(fai + head * tokens + columns, fai_sum / tl.maximum(number, 1.0), mask=there)
                 fai_sum = tl.zeros([KEYS], tl.float32)
             row = begin
-            places += q_head - tiles * ROWS * q_token
+            places += q_head - tiles.to(tl.int64) * ROWS * q_token
             head += 1
 
 

@@ -368,7 +368,8 @@ class VecSwarm:
             if not same:
                 raise ResumeError(
                     "the state of a swarm is of another one", where=name,
-                    remedy="resume with the world, the number of environments and the seed with which it was made",
+                    remedy="resume with the world, the number of environments and the seed with which it was made, and "
+                    "on a GPU if it began there, else on a CPU",
                 )  # fmt: skip
         if self._replay:
             self._replay.load_state_dict({k[7:]: value for k, value in state.items() if k.startswith("replay.")})

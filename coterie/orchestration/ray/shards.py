@@ -50,7 +50,8 @@ class ShardActor:
             device = find_device(spec.device)
             worlds = [spec.make_world(index, device) for index in self._shards]
             learner = spec.make_learner(worlds[0][0].spec, device)
-            learner.threads.count = self._threads
+            if device == "cpu":
+                learner.threads.count = self._threads
             self._made = LocalCrew([Shard(world, learner, spec.seed, first) for world, first in worlds], learner)
         return self._made
 
