@@ -61,7 +61,9 @@ def make_pettingzoo(config: PettingZooConfig, seed: int, first_env: int = 0) -> 
     try:
         from coterie.envs.pettingzoo import PettingZooWorld
     except ModuleNotFoundError as missing:
-        raise _not_installed(str(missing.name), "env.kind") from missing
+        raise EnvironmentMissing(
+            f"the package {missing.name} is not installed", where="env.kind", remedy="pip install pettingzoo gymnasium"
+        ) from missing
     return PettingZooWorld(_maker(config.id, dict(config.params)), config.num_envs, seed, first_env=first_env)
 
 

@@ -313,6 +313,7 @@ class _Attempt:
             if self.supervisor is None or self.supervisor.stopped:
                 task.cancel()
             else:
+                self.display.say("stopping when what is in flight has ended; once more stops at once")
                 self.supervisor.stop("interrupted")
 
         signals: Callable[..., Any] = loop.add_signal_handler
