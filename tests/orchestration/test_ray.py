@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import os
 import signal
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -307,9 +308,11 @@ def test_a_worker_that_hangs_is_replaced(nodes, address, learnt):
 
 @pytest.mark.slow
 def test_workers_that_die_again_and_again_end_the_training(nodes, address):
-    crew = crew_of(WORLD, lambda lost: nodes.signal("ray::ShardActor", signal.SIGKILL), address=address, workers=1)
+    def kill_the_next(lost):  # which is not there yet
+        threading.Thread(target=nodes.signal, args=("ray::ShardActor", signal.SIGKILL), daemon=True).start()
+
     with pytest.raises(WorkerLost):
-        train(Killing(crew, nodes, ("collect", 2)))
+        train(Killing(crew_of(WORLD, kill_the_next, address=address, workers=1), nodes, ("collect", 2)))
 
 
 def test_what_is_wrong_in_a_worker_is_said_as_in_one_process(nodes, address):
