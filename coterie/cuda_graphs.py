@@ -12,8 +12,8 @@ class Recorded:
     """A function of tensors whose kernels are recorded in a CUDA graph.
 
     The first call with given shapes works as any function does, the second records, it and all that follow replay. What
-    is replayed reads copies of the inputs, and anything else where it was when it was recorded; outputs are the
-    recording's own, which its next call overwrites. One thread at a time. On a CPU nothing is recorded.
+    is replayed reads copies of the inputs, and anything else where it was when it was recorded; outputs are copies.
+    One thread at a time. On a CPU nothing is recorded.
 
     Args:
         work: Does the same for the same shapes and dtypes whatever the numbers are, and never waits for the GPU.
@@ -48,4 +48,4 @@ class _Recording:
     def replay(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         torch._foreach_copy_(self._inputs, list(inputs))
         self._graph.replay()
-        return self._outputs
+        return [x.clone() for x in self._outputs]

@@ -77,7 +77,7 @@ class ObservationNormaliser(nn.Module):
     def __init__(self, spec: WorldSpec) -> None:
         super().__init__()
         self.layout = spec.layout
-        kinds = max(_kinds(spec.layout, spec.observation_size)) + 1
+        kinds = int(_kinds(spec.layout, spec.observation_size, torch.device("cpu")).max()) + 1
         for name in ("total", "square", "count"):
             self.register_buffer(name, torch.zeros(kinds, dtype=torch.float64))
 
@@ -93,7 +93,7 @@ class ObservationNormaliser(nn.Module):
 
     def take(self, sums: Tensor) -> None:
         """Take in what was measured, here or elsewhere, [3, D]."""
-        kinds = _kinds_on(self.layout, sums.shape[-1], sums.device)
+        kinds = _kinds(self.layout, sums.shape[-1], sums.device)
         for statistic, numbers in zip((self.total, self.square, self.count), sums, strict=True):
             statistic.index_add_(0, kinds, numbers)
 
@@ -103,25 +103,21 @@ class ObservationNormaliser(nn.Module):
 
     def terms(self, size: int) -> tuple[Tensor, Tensor]:
         """What is taken off each of `size` numbers, and what the rest is multiplied by: float32 [size]."""
-        kinds, count = _kinds_on(self.layout, size, self.count.device), self.count.clamp(min=1)
+        kinds, count = _kinds(self.layout, size, self.count.device), self.count.clamp(min=1)
         mean = self.total / count if self.layout is None else torch.zeros_like(count)
         variance = torch.where(self.count > 0, self.square / count - mean.square(), 1)
         return mean.float()[kinds], variance.clamp(min=1e-6).rsqrt().float()[kinds]
 
 
-def _kinds(layout: ObservationLayout | None, size: int) -> list[int]:
-    """Which of `size` numbers share statistics: those with equal numbers here."""
-    if layout is None:
-        return list(range(size))
-    own, slots = layout.self_size, (size - layout.self_size - layout.obstacle_size) // layout.neighbour_size
-    neighbour = [own + (number >= _PLACE) for number in range(layout.neighbour_size)]
-    return [*range(own), *neighbour * slots, *[own + 2] * layout.obstacle_size]
-
-
 @functools.cache
 @torch.inference_mode(False)  # what is kept must also serve gradients
-def _kinds_on(layout: ObservationLayout | None, size: int, device: torch.device) -> Tensor:
-    return torch.tensor(_kinds(layout, size), device=device)
+def _kinds(layout: ObservationLayout | None, size: int, device: torch.device) -> Tensor:
+    """Which of `size` numbers share statistics: those with equal numbers here."""
+    if layout is None:
+        return torch.arange(size, device=device)
+    own, slots = layout.self_size, (size - layout.self_size - layout.obstacle_size) // layout.neighbour_size
+    neighbour = [own + (number >= _PLACE) for number in range(layout.neighbour_size)]
+    return torch.tensor([*range(own), *neighbour * slots, *[own + 2] * layout.obstacle_size], device=device)
 
 
 class NormalisedActor(nn.Module):

@@ -131,10 +131,7 @@ class PPOLearner:
         return self.actor if self.observations is None else NormalisedActor(self.observations, self.actor)
 
     def act(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions for observations [B, D] and noise [B, A] or [B], with their log-probabilities [B].
-
-        On a GPU the next call overwrites them.
-        """
+        """Actions for observations [B, D] and noise [B, A] or [B], with their log-probabilities [B]."""
         action, log_prob = self._acting(observation, noise)
         return action, log_prob
 
@@ -294,8 +291,7 @@ class PPOLearner:
         return add(self.threads.map(lambda part: self._differentiate(batch, part, total), parts))
 
     def _differentiate(self, batch: Batch, rows: Tensor, total: Tensor) -> Gradient:
-        gradients, facts = self._teaching(*(numbers[rows] for numbers in batch), total)
-        return Gradient(gradients.clone(), facts.clone()) if gradients.is_cuda else Gradient(gradients, facts)
+        return Gradient(*self._teaching(*(numbers[rows] for numbers in batch), total))
 
     def _teach(self, *given: Tensor) -> tuple[Tensor, Tensor]:
         """`differentiate` of all rows of a batch, whose fields are given, and of the total after them."""
