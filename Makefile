@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Two processes share the tests, file by file; a machine with more cores takes `make test PARALLEL="-n 8 --dist loadfile"`.
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: run setup test test-all lint bench clean
+.PHONY: run setup test test-all lint bench tiny clean
 
 run: setup
 	$(BIN)/coterie run examples/society.yaml
@@ -27,6 +27,10 @@ lint: setup-test
 
 bench: setup-test
 	@set -e; for file in benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+# The built-in model coterie-tiny, trained anew from generated text: minutes on two cores.
+tiny: setup
+	$(BIN)/python -m coterie.agents.tiny.train
 
 clean:
 	rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -112,6 +112,12 @@ class Interrupted(CoterieError):
     exit_code = 130
 
 
+class LearningError(CoterieError):
+    """A policy cannot learn: a loss or a gradient is no number any more, or the model or the turns do not fit."""
+
+    code = "E_LEARNING"
+
+
 class ProtocolError(CoterieError):
     """A protocol raised where it should not."""
 

@@ -32,6 +32,7 @@ CREATE TABLE notes (
     id INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, payload BLOB NOT NULL
 );
 CREATE INDEX notes_by_kind ON notes (kind, id);
+CREATE INDEX notes_by_key ON notes (key);
 """
 
 
@@ -152,6 +153,13 @@ class Journal:
         rows = self._rows(f"SELECT time, kind, key, payload FROM notes {where} ORDER BY id", values)  # noqa: S608
         for when, kind_, key, body in rows:
             yield Note(kind_, key, self._payload(key, body), when)
+
+    def last_note(self, kind: str, key: str) -> Any | None:
+        """The payload of the last note of a kind about a key, or None."""
+        query = "SELECT payload FROM notes WHERE key = ? AND kind = ? ORDER BY id DESC LIMIT 1"
+        for (body,) in self._rows(query, (key, kind)):
+            return self._payload(key, body)
+        return None
 
     def count(self, kind: str) -> int:
         """How many facts of a kind there are."""

@@ -14,8 +14,8 @@ from typing import Any
 from coterie.errors import ConfigError, PluginError
 
 KINDS = (
-    "engine", "model", "embedder", "persona", "protocol", "probe", "reward", "contribution", "credit", "benchmark",
-    "env", "policy", "learner", "attention", "executor", "tracker",
+    "engine", "model", "embedder", "persona", "protocol", "probe", "reward", "contribution", "credit", "advantage",
+    "loss", "benchmark", "env", "policy", "learner", "attention", "executor", "tracker",
 )  # fmt: skip
 _BUILTIN = ("agents", "envs", "rewards", "attention", "orchestration", "experiments", "testing")
 

@@ -13,6 +13,11 @@ PYTHON = ("", "python", "py", "python3")
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]|\x9b[0-?]*[ -/]*[@-~]")
 # A doctest's prompt stays, as code may pass through here; it does not stand alone on its line, as a closing mark does.
 _MARKS = re.compile(r"^([ \t]*>>>(?= \S))|(<{3,}|>{3,})", re.MULTILINE)
+# Words that chat templates of some model family end turns with. An engine disarms those of its own model; what stands
+# between agents may be read by a model of any.
+_CONTROL = re.compile(
+    r"(<)(?=[|\uff5c][^<>|\uff5c\n]{1,60}[|\uff5c]>|/?s>|(?:start|end)_of_turn>|[be]os>)|(\[)(?=/?INST\])"
+)
 _FENCED = re.compile(r"<<<\n(.*)\n>>>", re.DOTALL)
 _BLOCK = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*([A-Za-z0-9_+.-]*)[^`]*$")
 _KEEP = {"\n", "\t"}
@@ -41,8 +46,12 @@ def join_pieces(pieces: Iterable[str]) -> str:
 
 
 def fence(text: str, limit: int = 4_000) -> str:
-    """Peer text as it may stand inside another agent's prompt: cleaned, capped, and between marks it cannot close."""
-    body = _MARKS.sub(lambda run: run[1] or " ".join(run[2]), clean(text)).strip()
+    """Peer text as it may stand inside another agent's prompt: cleaned, capped, and between marks it cannot close.
+
+    Control tokens that are spelled out (`<|im_end|>` and the like) are broken up.
+    """
+    bare = _CONTROL.sub(r"\g<0> ", clean(text))
+    body = _MARKS.sub(lambda run: run[1] or " ".join(run[2]), bare).strip()
     if len(body) > limit:
         body = body[:limit] + " [cut]"
     return f"<<<\n{body}\n>>>"

@@ -67,13 +67,26 @@ class EncodedPrompt:
 
     `prompt` is what `Engine.generate` is given, `length` tokens long (for engines without the capability `tokens`, an
     upper bound). `dropped` tokens were cut to fit the context. `said` is the reply so far, if this one goes on with it;
-    a prompt of token ids ends with it, and `length` counts it.
+    a prompt of token ids ends with it, and `length` counts it. `adapter` names the LoRA adapter that speaks (capability
+    `lora`); empty: the model itself.
     """
 
     prompt: Prompt
     length: int
     dropped: int = 0
     said: TokenIds = ()
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What an engine is to generate with from now on: a folder as transformers or, of an adapter, peft writes it."""
+
+    folder: str
+    adapter: str = ""
+    """The adapter's name; empty: the model's own weights."""
+    version: int = 0
+    """Counts publications of this adapter or model; what was cached under another is of no use."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,10 @@ class Nodes:
             "RAY_health_check_initial_delay_ms": "300",
             "RAY_health_check_period_ms": "300",
             "RAY_kill_worker_timeout_milliseconds": "500",
+            # Processes are started when they are wanted, not as many as a node has CPUs whenever a driver comes.
+            "RAY_prestart_worker_first_driver": "0",
+            # Ray's default is 15, with which actors get no CPU beside other tests.
+            "RAY_worker_niceness": "0",
             "COTERIE_TEST_SECRET": self.SECRET,
         }
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | settings

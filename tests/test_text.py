@@ -48,6 +48,20 @@ def test_a_doctest_stays_in_its_fence():
     assert fence("a\n>>>\n>>> \n>>>> b") == "<<<\na\n> > >\n> > > \n> > > > b\n>>>"
 
 
+def test_control_tokens_are_broken_up():
+    for token in (
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+        "</s>",
+        "<end_of_turn>",
+        "[/INST]",
+    ):
+        assert fence(f"a{token}b") == f"<<<\na{token[0]} {token[1:]}b\n>>>"
+    code = "a <b|c> d[i] < e |> f"
+    assert fence(code) == f"<<<\n{code}\n>>>"
+
+
 def test_what_is_not_fenced_is_left_alone():
     assert unfence("<<<\na") == "<<<\na"
 

@@ -72,24 +72,28 @@ class KindConfig(Config):
 class OneOf:
     """Annotation for a field that holds the config of any registered part of `kind`, told apart by its field `kind`.
 
-    The bare name is short for a config with all defaults: `engine: vllm` means `engine: {kind: vllm}`.
+    The bare name is short for a config with all defaults: `engine: vllm` means `engine: {kind: vllm}`. Those
+    whose config class says otherwise than `having` do not count.
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, **having: object) -> None:
+        self.kind, self.having = kind, having
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        entries = [entry for entry in registry.entries(self.kind) if entry.config]
-        if not entries:
+        configs = {entry.name: registry.load(entry.config) for entry in registry.entries(self.kind) if entry.config}
+        choices = {name: handler.generate_schema(config) for name, config in configs.items() if self._fits(config)}
+        if not choices:
             return core_schema.no_info_plain_validator_function(
                 _refuse, json_schema_input_schema=core_schema.none_schema()
             )
-        choices = {entry.name: handler.generate_schema(registry.load(entry.config)) for entry in entries}
         union = core_schema.tagged_union_schema(choices, discriminator="kind")
         names = core_schema.literal_schema(list(choices))
         return core_schema.no_info_before_validator_function(
             _expand, union, json_schema_input_schema=core_schema.union_schema([names, union])
         )
+
+    def _fits(self, config: type[BaseModel]) -> bool:
+        return all(getattr(config, name, value) == value for name, value in self.having.items())
 
 
 def holds_parts(config: type[BaseModel]) -> bool:

@@ -27,6 +27,8 @@ _LIMITS = {
     "multiple_of": ("a multiple of", "multiple_of"),
 }  # fmt: skip
 _UNKNOWN, _MISSING = "unknown key", "is required, and missing"
+_EITHER = f"{_MISSING}; a file has `benchmark` (a society), or `env` with `policy` and `learning` (a world)"
+_OF_WORLDS = {"env", "learning"}
 
 
 def explain(errors: Iterable[ErrorDetails], root: Node) -> list[Problem]:
@@ -42,7 +44,8 @@ def explain(errors: Iterable[ErrorDetails], root: Node) -> list[Problem]:
     ]
     # A misspelt required key is one mistake, not two.
     meant = {(*problem.path[:-1], problem.hint) for problem in problems if problem.message == _UNKNOWN}
-    return [problem for problem in problems if problem.message != _MISSING or problem.path not in meant]
+    missing = (_MISSING, _EITHER)
+    return [problem for problem in problems if problem.message not in missing or problem.path not in meant]
 
 
 def _is_echo(error: ErrorDetails) -> bool:
@@ -78,7 +81,8 @@ def _explain(spot: Spot, error: ErrorDetails, root: Node) -> Problem:
     if kind == "extra_forbidden":
         return unknown(mark, path, _UNKNOWN, str(path[-1]), keys(spot.parent))
     if kind == "missing":
-        return Problem(mark, path, _MISSING)
+        is_unclear = path == ("benchmark",) and not _OF_WORLDS & dict(root.children()).keys()
+        return Problem(mark, path, _EITHER if is_unclear else _MISSING)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _explain_kind(spot, error, root)
     mark = node.culprit if kind == "value_error" and not is_key else mark

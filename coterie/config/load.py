@@ -23,16 +23,16 @@ from coterie.config.base import holds_parts
 from coterie.config.explain import explain
 from coterie.config.grid import SECTION, Point, check_grid, expand
 from coterie.config.overrides import Overrides, apply
-from coterie.config.parts import check_benchmark, check_world, place
+from coterie.config.parts import check_benchmark, check_world, draft_world, place
 from coterie.config.plugins import import_installed, import_named
-from coterie.config.problems import InvalidConfig, Problem, unknown
+from coterie.config.problems import InvalidConfig, Mismatch, Problem, unknown
 from coterie.config.references import replace_env
-from coterie.config.rules import Mismatch, check, find_mismatches
+from coterie.config.rules import check, find_mismatches
 from coterie.config.schema import ExperimentConfig, FileConfig, PolicyConfig, WorldConfig
-from coterie.config.shape import file_model
+from coterie.config.shape import OF_SOCIETIES, file_model
 from coterie.config.sources import Sources
 from coterie.config.tree import Mark, Node, from_python
-from coterie.config.world_rules import check_world_config, find_world_mismatches
+from coterie.config.world_rules import check_sections, find_world_mismatches
 from coterie.errors import ConfigError, PluginError
 
 _built_for: tuple[registry.Entry, ...] = ()
@@ -125,11 +125,12 @@ def json_schema() -> dict[str, Any]:
     import_installed()
     rebuild()
     mode: Literal["validation"] = "validation"
+    of_societies = [{"required": [name]} for name in OF_SOCIETIES]
     found, definitions = models_json_schema([(ExperimentConfig, mode), (WorldConfig, mode)])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Coterie experiment",
-        "if": {"anyOf": [{"required": ["env"]}, {"required": ["learning"], "not": {"required": ["benchmark"]}}]},
+        "if": {"anyOf": [{"required": ["env"]}, {"required": ["learning"], "not": {"anyOf": of_societies}}]},
         "then": found[WorldConfig, mode],
         "else": found[ExperimentConfig, mode],
         **definitions,
@@ -171,7 +172,8 @@ def _validate(
     model = file_model(root)
     if model is WorldConfig:
         problems = _place(find_world_mismatches(data), root)
-        problems += check_world(root, data) if is_whole else []
+        drafts = draft_world(data) if is_whole else {}
+        problems += [*check_world(root, drafts), *_place(check_sections(drafts), root)]
     else:
         problems = _place(find_mismatches(data, is_whole=is_whole, knows_parts=knows_parts), root)
         problems += _ask_benchmark(root, data, base, asked) if is_whole else []
@@ -181,10 +183,10 @@ def _validate(
         follows = (_MISSES_A_FILE if not is_whole else ()) + (_MISSES_A_PART if not knows_parts else ())
         errors = [found for found in error.errors(include_url=False) if found["type"] not in follows]
         return None, [*problems, *explain(errors, root)]
-    if isinstance(config, WorldConfig):
-        return config, [*problems, *_place(check_world_config(config), root)]
-    assert isinstance(config, ExperimentConfig)
-    return config, [*problems, *_place(check(config), root)]
+    if isinstance(config, ExperimentConfig):
+        problems += _place(check(config), root)
+    assert isinstance(config, ExperimentConfig | WorldConfig)
+    return config, problems
 
 
 def _ask_benchmark(root: Node, data: dict[str, Any], base: Path, asked: dict[str, list[Problem]]) -> list[Problem]:

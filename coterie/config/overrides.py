@@ -14,6 +14,8 @@ from coterie.config.yaml import parse_inline
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """`path=value` texts as they stand behind `-o`, or values by path."""
+OPTIONS = {"--executor": "executor.kind"}
+"""Options of commands that may stand for a path, so that messages name them as they were given."""
 
 
 def apply(root: Node, overrides: Overrides) -> list[Problem]:
@@ -32,8 +34,10 @@ def apply(root: Node, overrides: Overrides) -> list[Problem]:
 
 
 def _set_text(root: Node, override: str) -> list[Problem]:
-    mark = Mark(f"-o {override}")
     address, equals, text = override.partition("=")
+    is_option = address in OPTIONS
+    mark = Mark(f"{address} {text}" if is_option else f"-o {override}")
+    address = OPTIONS.get(address, address)
     if not equals:
         return [_no_path(mark)]
     value, problems = parse_inline(text, mark)

@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from coterie import registry
 from coterie.config.base import KindConfig
+from coterie.config.drafts import Draft, make_draft, tell
 from coterie.config.problems import Problem, unknown
 from coterie.config.tree import Node
 from coterie.errors import ConfigError, CoterieError
 
 _SECTION = "benchmark"
-_OF_WORLDS = {"env": "env", "policy": "policy", "learning": "learner"}
+_OF_WORLDS = {"env": "env", "policy": "policy", "learning": "learner", "executor": "executor"}
 
 
 def check_benchmark(root: Node, data: Mapping[str, Any], base: Path) -> list[Problem]:
@@ -42,21 +43,29 @@ def check_benchmark(root: Node, data: Mapping[str, Any], base: Path) -> list[Pro
     return []
 
 
-def check_world(root: Node, data: Mapping[str, Any]) -> list[Problem]:
-    """What the parts of a world say against their own values, each if its config is valid in itself.
+def draft_world(data: Mapping[str, Any]) -> dict[str, Draft]:
+    """The parts of a world by section, as far as their values are right."""
+    given = {"executor": "local", **data}
+    return {section: make_draft(kind, given.get(section)) for section, kind in _OF_WORLDS.items()}
 
-    A config with `faults` tells them all, one with `build` the first.
+
+def check_world(root: Node, drafts: Mapping[str, Draft]) -> list[Problem]:
+    """What the parts of a world say against their own values, beyond types and limits.
+
+    A config with `faults` tells all that does not need a value which is wrong in itself; one with `build` the first, if
+    there is no such value.
     """
     problems = []
-    for section, kind in _OF_WORLDS.items():
-        config = _typed(kind, data.get(section))
-        for fault in getattr(config, "faults", tuple)():
+    for section, draft in drafts.items():
+        for fault in tell(getattr(draft.config, "faults", tuple), [draft]):
+            if any(fault.path[: len(wrong)] == wrong for wrong in draft.wrong):
+                continue
             path = (section, *fault.path)
             mark = root.nearest(path)[1].culprit
             known = unknown(mark, path, fault.message, fault.name, fault.known)
             problems.append(known if fault.known else Problem(mark, path, fault.message))
-        if not hasattr(config, "faults"):
-            problems += _refused(config, root, section)
+        if draft.is_whole and not hasattr(draft.config, "faults"):
+            problems += _refused(draft.config, root, section)
     return problems
 
 

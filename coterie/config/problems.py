@@ -37,6 +37,18 @@ class Problem:
         }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A value that does not fit the rest: its path, and what is wrong; for a name also the known ones."""
+
+    path: Path
+    message: str
+    name: str = ""
+    known: tuple[str, ...] = ()
+    is_key: bool = False
+    """It is the key that is wrong, not what stands behind it."""
+
+
 class InvalidConfig(ConfigError):
     """All problems of an experiment file; its text is one screen, a line for each."""
 

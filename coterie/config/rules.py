@@ -8,26 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from coterie import registry
 from coterie.config.base import KindConfig
-from coterie.config.problems import got
+from coterie.config.learning_rules import check_learning, find_foreign_learner
+from coterie.config.problems import Mismatch, got
 from coterie.config.schema import SOCIETIES, ExperimentConfig, expand_shorthands
-from coterie.config.tree import Path
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """A value that does not fit the rest: its path, and what is wrong; for a name also the known ones."""
-
-    path: Path
-    message: str
-    name: str = ""
-    known: tuple[str, ...] = ()
-    is_key: bool = False
-    """It is the key that is wrong, not what stands behind it."""
 
 
 def find_mismatches(data: Mapping[str, Any], *, is_whole: bool = True, knows_parts: bool = True) -> list[Mismatch]:
@@ -35,7 +22,7 @@ def find_mismatches(data: Mapping[str, Any], *, is_whole: bool = True, knows_par
 
     Without `is_whole` a file is missing, so what is not there is no mistake; without `knows_parts` a plugin is.
     """
-    of_worlds = [*_trained(data), *_policy_of_worlds(data)]
+    of_worlds = [*find_foreign_learner(data, "society"), *_policy_of_worlds(data)]
     data = expand_shorthands(dict(data))
     seats = [(i, s) for i, s in enumerate(_list(data.get("seats"))) if isinstance(s, Mapping)]
     found = [*of_worlds, *_two_ways(data), *_no_seats(data), *_same_names(seats)]
@@ -48,14 +35,9 @@ def check(config: ExperimentConfig) -> list[Mismatch]:
     rules = (
         _exact_without_clock, _exact_with_seeded_engines, _replies_that_fit, _enough_agents, _countable_agents,
         _able_engines, _able_protocols, _known_judge, _societies_once, _parts_once,
+        _judged_episodes,
     )  # fmt: skip
-    return [mismatch for rule in rules for mismatch in rule(config)]
-
-
-def _trained(data: Mapping[str, Any]) -> Iterator[Mismatch]:
-    if "learning" in data:
-        message = "is for worlds (files with `env`): a society (a file with `benchmark`) is not trained"
-        yield Mismatch(("learning",), message, is_key=True)
+    return [*(mismatch for rule in rules for mismatch in rule(config)), *check_learning(config)]
 
 
 def _policy_of_worlds(data: Mapping[str, Any]) -> Iterator[Mismatch]:
@@ -182,7 +164,8 @@ def _able_engines(config: ExperimentConfig) -> Iterator[Mismatch]:
             engine = config.policies[name].engine
             if missing := needs - getattr(engine, "capabilities", frozenset()):
                 lacks = f"the engine {engine.kind} does not give {', '.join(sorted(missing))}"
-                yield Mismatch(("policies", name, "engine"), f"{lacks}, which {protocol.kind} needs here")
+                instead = f"; set `{remedy}`" if (remedy := getattr(protocol, "instead", "")) else ""
+                yield Mismatch(("policies", name, "engine"), f"{lacks}, which {protocol.kind} needs here{instead}")
 
 
 def _societies_once(config: ExperimentConfig) -> Iterator[Mismatch]:
@@ -235,6 +218,17 @@ def _parts_once(config: ExperimentConfig) -> Iterator[Mismatch]:
             if part.kind in seen:
                 yield Mismatch((section, index), f'the {section[:-1]} "{part.kind}" stands here twice')
             seen.add(part.kind)
+
+
+def _judged_episodes(config: ExperimentConfig) -> Iterator[Mismatch]:
+    """Rewards of judgements have judgements, in every society."""
+    played = config.protocol, *config.baselines
+    silent = [protocol.kind for protocol in played if not getattr(protocol, "judges", False)]
+    for index, reward in enumerate(config.rewards):
+        if getattr(reward, "of_judgements", False) and silent:
+            message = f"{reward.kind} rewards what agents judge of each other, and there is none of it in {silent[0]}"
+            remedy = "use comas" if config.protocol.kind in silent else "set `baselines: []`"
+            yield Mismatch(("rewards", index), f"{message}; {remedy}")
 
 
 def _list(value: Any) -> list[Any]:

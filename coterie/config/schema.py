@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
@@ -54,7 +55,11 @@ class PolicyConfig(Config):
     """What generates the text."""
     model: str = "smollm2-135m"
     """A hub id, a local path, or a built-in name (`coterie ls models`)."""
+    adapter: str = ""
+    """A folder with a LoRA adapter, as peft writes it, for the model; relative to this file."""
     sampling: SamplingConfig = SamplingConfig()
+    frozen: bool = False
+    """With `learning`: this policy is not trained."""
     price: PriceConfig | None = None
     """Shows cost in money."""
 
@@ -120,7 +125,7 @@ class WorldConfig(FileConfig):
     """Where the agents act."""
     policy: Annotated[KindConfig, OneOf("policy")]
     """What all of them act by."""
-    learning: Annotated[KindConfig, OneOf("learner")]
+    learning: Annotated[KindConfig, OneOf("learner", trains="world")]
     """How the policy is trained."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the policy acts and learns; `auto` takes a GPU where there is one."""
@@ -153,6 +158,13 @@ class ExperimentConfig(FileConfig):
     probes: tuple[Annotated[KindConfig, OneOf("probe")], ...] = ()
     """What agents are asked about their own answers once an episode is over (`coterie ls probes`)."""
     budget: BudgetConfig = BudgetConfig()
+    learning: Annotated[KindConfig, OneOf("learner", trains="society")] | None = None
+    """Trains the policies on what their turns are worth; without it the society is only run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """With `learning`: where policies learn; `auto` takes a GPU where there is one."""
+    checkpoint_every: int = Field(1, ge=1)
+    """With `learning`: iterations from one checkpoint to the next; a killed run does the updates since then again, its
+    turns not."""
 
     @model_validator(mode="before")
     @classmethod
@@ -184,4 +196,40 @@ def expand_shorthands(data: dict[str, Any]) -> dict[str, Any]:
         policy = next(iter(policies), "default") if isinstance(policies, dict) else "default"
         seats = [("bold", "overconfident", bold), ("calm", "easy_going", calm)]
         data["seats"] = [{"name": n, "policy": policy, "persona": p, "count": c} for n, p, c in seats if c]
+    learning = data.get("learning")
+    if learning is not None:
+        # Trained is the society under test; evaluation compares it with others.
+        data.setdefault("baselines", ())
+    if isinstance(learning, dict) and learning.get("sharing") == "agent":
+        data |= _with_own_policies(data)
     return data
+
+
+def _with_own_policies(data: dict[str, Any]) -> dict[str, Any]:
+    """Seats and policies in which every agent has a policy of its own, called after it, where it shared one.
+
+    Frozen policies stay shared. What is no section of seats or policies is left for validation to find.
+    """
+    seats, policies = data.get("seats"), data.get("policies")
+    if not isinstance(seats, list | tuple) or not isinstance(policies, dict):
+        return {}
+    users = Counter[str]()
+    for seat in seats:
+        if not isinstance(seat, dict) or not isinstance(seat.get("count", 1), int):
+            return {}
+        users[str(seat.get("policy", "default"))] += seat.get("count", 1)
+    shared = {n for n, p in policies.items() if users[n] > 1 and not (isinstance(p, dict) and p.get("frozen") is True)}
+    found, own = [], dict[str, Any]()
+    for seat in seats:
+        name, policy, count = seat.get("name"), seat.get("policy", "default"), seat.get("count", 1)
+        if policy not in shared:
+            found.append(seat)
+            continue
+        for agent in [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]:
+            found.append({**seat, "name": agent, "policy": agent, "count": 1})
+            own[agent] = policies[policy]
+    judge = data["benchmark"].get("judge") if isinstance(data.get("benchmark"), dict) else None
+    kept = {name: policy for name, policy in policies.items() if name not in shared}
+    if judge in shared:
+        kept[judge] = {**policies[judge], "frozen": True}
+    return {"seats": found, "policies": {**kept, **own}}

@@ -14,6 +14,9 @@ from coterie.config.base import OneOf
 from coterie.config.schema import ExperimentConfig, FileConfig, WorldConfig
 from coterie.config.tree import Node, Path
 
+OF_SOCIETIES = ("benchmark", "protocol", "seats")
+"""Sections by which a file with `learning` is told to be of a society."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spot:
@@ -28,9 +31,9 @@ class Spot:
 
 
 def file_model(root: Node) -> type[FileConfig]:
-    """What kind of file this is: of a world where it has `env`, or `learning` and no benchmark."""
-    sections = dict(root.children())
-    is_world = "env" in sections or ("learning" in sections and "benchmark" not in sections)
+    """What kind of file this is: of a world where it has `env`, or `learning` and nothing of a society."""
+    sections = dict(root.children()).keys()
+    is_world = "env" in sections or ("learning" in sections and not sections & set(OF_SOCIETIES))
     return WorldConfig if is_world else ExperimentConfig
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
-from coterie.config.rules import Mismatch
+from coterie.config.drafts import Draft, tell
+from coterie.config.problems import Mismatch
 from coterie.config.schema import ExperimentConfig, WorldConfig
 from coterie.errors import ConfigError, CoterieError
 from coterie.types import WorldSpec
@@ -21,50 +24,74 @@ def find_world_mismatches(data: Mapping[str, Any]) -> list[Mismatch]:
     return [Mismatch((name,), message, is_key=True) for name in _OF_SOCIETIES if name in data]
 
 
-def check_world_config(config: WorldConfig) -> list[Mismatch]:
-    """Rules that need the whole config."""
-    found = [*_fitting_executor(config), *_filled_shards(config)]
-    if (spec := _spec(config)) is not None:
-        found += [*_fitting_policy(config, spec), *_whole_teams(config, spec)]
-    return found
+@dataclass(frozen=True)
+class _Sections:
+    """The parts of a world. What is absent in one of them, or None, is wrong in itself: no rule can read it."""
+
+    env: Any = None
+    policy: Any = None
+    learning: Any = None
+    executor: Any = None
+
+    @cached_property
+    def spec(self) -> WorldSpec | None:
+        """What a policy has to fit; None where the world does not say before it is made, or refused its config."""
+        try:
+            spec: WorldSpec | None = getattr(self.env, "spec", lambda: None)()
+        except (CoterieError, AttributeError):
+            return None
+        return spec
 
 
-def _fitting_executor(config: WorldConfig) -> Iterator[Mismatch]:
-    executor = config.executor
-    if executor.kind not in _EXECUTORS:
-        message = f"a world is trained by {' or '.join(_EXECUTORS)}, not by {executor.kind}"
+def check_sections(drafts: Mapping[str, Draft]) -> list[Mismatch]:
+    """Rules between parts, given by section; one that would read a value which is wrong in itself is left out."""
+    sections = _Sections(**{name: draft.config for name, draft in drafts.items()})
+    rules: tuple[Callable[[_Sections], Iterator[Mismatch]], ...] = (
+        _known_executor, _executor_of_worlds, _filled_shards, _enough_exploration, _fitting_policy, _whole_teams,
+    )  # fmt: skip
+    return [found for rule in rules for found in tell(partial(rule, sections), drafts.values())]
+
+
+def _known_executor(world: _Sections) -> Iterator[Mismatch]:
+    if world.executor is not None and world.executor.kind not in _EXECUTORS:
+        message = f"a world is trained by {' or '.join(_EXECUTORS)}, not by {world.executor.kind}"
         yield Mismatch(("executor",), message)
-        return
-    for name, field in type(executor).model_fields.items():
-        if name in _OF_EPISODES and getattr(executor, name) != field.default:
+
+
+def _executor_of_worlds(world: _Sections) -> Iterator[Mismatch]:
+    given = vars(world.executor) if world.executor is not None and world.executor.kind in _EXECUTORS else {}
+    for name in _OF_EPISODES:
+        if name in given and given[name] != type(world.executor).model_fields[name].default:
             yield Mismatch(("executor", name), "is for societies: a world has no engines, nor episodes to be kept open")
 
 
-def _filled_shards(config: WorldConfig) -> Iterator[Mismatch]:
-    shards, envs = getattr(config.learning, "shards", None), getattr(config.env, "num_envs", None)
-    if isinstance(shards, int) and isinstance(envs, int) and shards > envs:
+def _filled_shards(world: _Sections) -> Iterator[Mismatch]:
+    shards, envs = getattr(world.learning, "shards", None), getattr(world.env, "num_envs", None)
+    if isinstance(shards, int) and isinstance(envs, int) and shards > envs > 0:
         yield Mismatch(("learning", "shards"), f"{shards} shards cannot be cut from {envs} environments")
 
 
-def _spec(config: WorldConfig) -> WorldSpec | None:
-    """What a policy has to fit; None where the world does not say before it is made, or refused its config."""
-    try:
-        spec: WorldSpec | None = getattr(config.env, "spec", lambda: None)()
-    except CoterieError:
-        return None
-    return spec
+def _enough_exploration(world: _Sections) -> Iterator[Mismatch]:
+    first, least = getattr(world.policy, "initial_std", None), getattr(world.learning, "min_std", None)
+    is_discrete = world.spec is not None and world.spec.action == "discrete"
+    if isinstance(first, int | float) and isinstance(least, int | float) and first < least and not is_discrete:
+        remedy = "give a greater one, or a smaller min_std"
+        yield Mismatch(("policy", "initial_std"), f"{first:g} is less than learning.min_std of {least:g}; {remedy}")
 
 
-def _fitting_policy(config: WorldConfig, spec: WorldSpec) -> Iterator[Mismatch]:
+def _fitting_policy(world: _Sections) -> Iterator[Mismatch]:
+    if world.spec is None:
+        return
     try:
-        getattr(config.policy, "check", lambda spec: None)(spec)
+        getattr(world.policy, "check", lambda spec: None)(world.spec)
     except ConfigError as error:
         path = tuple(error.where.split(".")) if error.where.startswith("policy") else ("policy",)
         yield Mismatch(path, "; ".join(filter(None, (error.what, error.remedy))))
 
 
-def _whole_teams(config: WorldConfig, spec: WorldSpec) -> Iterator[Mismatch]:
-    size = getattr(config.learning, "minibatch", None)
-    if getattr(config.learning, "central", False) and isinstance(size, int) and size < spec.num_agents:
-        team = f"a team of {spec.num_agents}, which the critic of {config.learning.kind} sees whole"
+def _whole_teams(world: _Sections) -> Iterator[Mismatch]:
+    size, spec = getattr(world.learning, "minibatch", None), world.spec
+    is_central = getattr(world.learning, "central", False)
+    if spec is not None and is_central and isinstance(size, int) and size < spec.num_agents:
+        team = f"a team of {spec.num_agents}, which the critic of {world.learning.kind} sees whole"
         yield Mismatch(("learning", "minibatch"), f"{size} is less than {team}; give at least {spec.num_agents}")

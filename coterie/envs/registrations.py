@@ -34,6 +34,8 @@ register("benchmark", "humaneval", config=f"{_BENCHMARKS}.config:HumanEvalConfig
          summary="Python functions to complete, judged by tests in the sandbox")  # fmt: skip
 register("benchmark", "mbpp", config=f"{_BENCHMARKS}.config:MbppConfig", impl=f"{_BENCHMARKS}.mbpp:Mbpp",
          summary="short Python functions from a sentence, judged by tests in the sandbox")  # fmt: skip
+register("benchmark", "subset", config=f"{_BENCHMARKS}.config:SubsetConfig", impl=f"{_BENCHMARKS}.subset:Subset",
+         summary="some of another benchmark's tasks, such as those a training held out")  # fmt: skip
 register("env", "quad_swarm_v0", config="coterie.envs.config:QuadSwarmConfig", impl="coterie.envs.worlds:make_swarm",
          summary="quadrotor swarms among obstacles, many at once")  # fmt: skip
 register("env", "pettingzoo", config="coterie.envs.config:PettingZooConfig", impl="coterie.envs.worlds:make_pettingzoo",

@@ -8,6 +8,7 @@ import itertools
 import json
 import pkgutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from coterie.envs.cores import count_cores
@@ -61,9 +62,11 @@ def make_pettingzoo(config: PettingZooConfig, seed: int, first_env: int = 0) -> 
     try:
         from coterie.envs.pettingzoo import PettingZooWorld
     except ModuleNotFoundError as missing:
-        raise EnvironmentMissing(
-            f"the package {missing.name} is not installed", where="env.kind", remedy="pip install pettingzoo gymnasium"
-        ) from missing
+        package = config.id.partition(".")[0]
+        absent = [name for name in dict.fromkeys(("pettingzoo", "gymnasium", package)) if not find_spec(name)]
+        what = f"the packages {', '.join(absent)} are" if len(absent) > 1 else f"the package {missing.name} is"
+        remedy = " ".join(["pip install", *(name.replace("_", "-") for name in absent or [str(missing.name)])])
+        raise EnvironmentMissing(f"{what} not installed", where="env.kind", remedy=remedy) from missing
     return PettingZooWorld(_maker(config.id, dict(config.params)), config.num_envs, seed, first_env=first_env)
 
 

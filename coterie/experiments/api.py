@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coterie.config.load import load, loads
 from coterie.experiments.attempt import find_run, load_resolved, prepare, start
@@ -12,6 +12,10 @@ from coterie.experiments.display import check_mode
 from coterie.experiments.folder import RunFolder
 from coterie.experiments.progress import read_state
 from coterie.journal import Journal
+
+if TYPE_CHECKING:
+    from coterie.agents.learning.normalisation import NormalisedActor
+    from coterie.agents.swarm.networks import Actor
 
 Rows = list[dict[str, Any]]
 
@@ -47,7 +51,10 @@ class Run:
         return _shape(self._read(episode_rows), frame)
 
     def iterations(self, *, frame: bool = False) -> Any:
-        """Of a training, one row per iteration: agent-steps, episodes, `metrics.success`, `learning.kl`, ..."""
+        """Of a training, one row per iteration: agent-steps, episodes, `metrics.success`, `learning.kl`, ...
+
+        Of a society's: `roles.answer.reward`, `solver.accuracy`, `judge.youden`, `policies.NAME.learning.kl`, ...
+        """
         from coterie.experiments.training_record import iteration_rows
 
         return _shape(self._read(iteration_rows), frame)
@@ -59,15 +66,38 @@ class Run:
         return _shape(metric_rows(self.summary()), frame)
 
     def evaluate(self, **conditions: Any) -> dict[str, Any]:
-        """Of a training, fly its policy, as `coterie eval` does; what it writes.
+        """Of a training, what it taught, as `coterie eval` measures it; what that writes.
 
         Args:
-            **conditions: See `evaluation_worlds.Conditions`: `densities=(0.2, 0.4)`, `drones=(8, 16)`, ...
+            **conditions: Of a world see `evaluation_worlds.Conditions`: `densities=(0.2, 0.4)`, `drones=(8, 16)`, ...;
+                of a society `evaluation_cells.Questions`: `protocols=("single", "debate")`, `limit=50`, ...
         """
-        from coterie.experiments.evaluation import evaluate
-        from coterie.experiments.evaluation_worlds import Conditions
+        if hasattr(load_resolved(self.folder).config, "env"):
+            from coterie.experiments.evaluation import evaluate
+            from coterie.experiments.evaluation_worlds import Conditions
 
-        return evaluate(self.folder, Conditions(**conditions))
+            return evaluate(self.folder, Conditions(**conditions))
+        from coterie.experiments.evaluation_cells import Questions
+        from coterie.experiments.society_evaluation import evaluate_society
+
+        return evaluate_society(self.folder, Questions(**conditions))
+
+    def policy(self, checkpoint: str = "last") -> Actor | NormalisedActor:
+        """Of a training, its policy, on the CPU: observations [B, D] as the world gives them to actions [B, A].
+
+        Actions are means, to be limited to [-1, 1], or a score for each discrete one. `coterie.agents.swarm` exports
+        it by `export_c.to_c` and `export_onnx.to_onnx`.
+
+        Args:
+            checkpoint: `last` or `best`.
+
+        Raises:
+            ConfigError: the run trained nothing, or has no such checkpoint yet.
+            ResumeError: the checkpoint is damaged or gone.
+        """
+        from coterie.experiments.evaluation import load_trained
+
+        return load_trained(self.folder, checkpoint)[2].cpu()
 
     def summary(self) -> dict[str, Any]:
         """Everything the report shows, as in `report/summary.json`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from coterie.errors import JournalError, ResumeError
 from coterie.experiments.folder import RunFolder
-from coterie.experiments.training_record import TrainingRecord, check_checkpoint, is_of_world, read_training
+from coterie.experiments.training_record import Checkpoint, TrainingRecord, check_checkpoint, is_of_world, read_training
 from coterie.journal import Journal
 
 _VERDICT = "verdict/"
@@ -34,7 +34,7 @@ def audit(folder: RunFolder) -> tuple[str, list[str]]:
 
 def _check_facts(folder: RunFolder, journal: Journal) -> list[str]:
     if not is_of_world(journal.get("run") or {}):
-        return check_references(journal)
+        return [*check_references(journal), *_check_updates(folder, journal)]
     try:
         return [*_check_iterations(journal), *_check_checkpoints(folder, read_training(journal))]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -50,6 +50,22 @@ def _check_iterations(journal: Journal) -> Iterator[str]:
         if fact.payload["agent_steps"] <= steps:
             yield f"{fact.key!r} has no more agent-steps than the one before it"
         steps = fact.payload["agent_steps"]
+
+
+def _check_updates(folder: RunFolder, journal: Journal) -> Iterator[str]:
+    """Of a society's training: they follow each other, and the last checkpoint is there."""
+    checkpoint = None
+    for number, fact in enumerate(journal.facts("update"), 1):
+        if fact.payload.get("iteration") != number:
+            yield f"{fact.key!r} stands where iteration {number} should"
+            return
+        if "checkpoint" in fact.payload:
+            checkpoint = Checkpoint(number, fact.payload["checkpoint"])
+    try:
+        if checkpoint is not None:
+            check_checkpoint(folder, checkpoint)
+    except ResumeError as error:
+        yield f"{error.what} ({error.where})"
 
 
 def _check_checkpoints(folder: RunFolder, record: TrainingRecord) -> Iterator[str]:

@@ -34,6 +34,8 @@ _MEMORY_GIB = 4.0
 _RAY_WITH_TOKENS = Version("2.52")
 # Their builds for CUDA break `import transformers` beside a CPU build of torch.
 _TORCH_FAMILY = ("torchvision", "torchaudio", "torchcodec")
+_SECONDS_OF_NUMBA = 20
+_ASK_NUMBA = "from numba import cuda; print(*cuda.runtime.get_version(), cuda.get_current_device().name.decode())"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Check:
 def run_checks() -> list[Check]:
     """All findings, the most basic first."""
     checks: list[Callable[[], Iterator[Check]]] = [
-        _python, _packages, _engines, _gpu, _model, _machine, _disk, _ray, _journal, _sandbox, _clock,
+        _python, _packages, _engines, _gpu, _numba, _model, _machine, _disk, _ray, _journal, _sandbox, _clock,
     ]  # fmt: skip
     return [found for check in checks for found in check()]
 
@@ -145,6 +147,34 @@ def _gpu() -> Iterator[Check]:
     unused = "; torch or vLLM is a CPU build and does not use it" if is_cpu_build else ""
     for line in done.stdout.strip().splitlines():
         yield Check("gpu", "warn" if is_cpu_build else "ok", line + unused, remedy)
+
+
+def _numba() -> Iterator[Check]:
+    """Numba's own way to a GPU, by which swarms are stepped there; asked in a process of its own, where one may be."""
+    numba, compiler = _version("numba"), _version("numba-cuda")
+    detail = f"numba {numba or 'missing'}, numba-cuda {compiler or 'not installed'}"
+    if shutil.which("nvidia-smi") is None:
+        yield Check("numba cuda", "ok", f"{detail}; no NVIDIA driver: swarms are stepped on the CPU")
+    elif not numba or not compiler:
+        remedy = "pip install 'coterie[cuda]'"
+        yield Check("numba cuda", "warn", f"{detail}: swarms are stepped on the CPU", remedy)
+    elif seen := _gpu_of_numba():
+        yield Check("numba cuda", "ok", f"{detail}, {seen}")
+    else:
+        yield Check("numba cuda", "warn", f"{detail}; it finds no GPU: swarms are stepped on the CPU", "numba -s")
+
+
+def _gpu_of_numba() -> str:
+    """The CUDA runtime and the GPU that numba finds; empty where it finds none."""
+    try:
+        # Constant code in this very interpreter.
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", _ASK_NUMBA], capture_output=True, text=True, timeout=_SECONDS_OF_NUMBA, check=True
+        )
+        major, minor, gpu = done.stdout.strip().split(" ", 2)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ""
+    return f"CUDA {major}.{minor}, {gpu}"
 
 
 def _model() -> Iterator[Check]:

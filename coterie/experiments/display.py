@@ -27,16 +27,16 @@ from coterie.experiments.display_plain import (
     short,
     spending,
 )
-from coterie.experiments.tally import SocietyView, Standing, Tally, View
-from coterie.orchestration.supervisor import Observer
+from coterie.experiments.display_updates import live_curves, time_shares
+from coterie.experiments.tally import SocietyView, Standing, Tally, View, Watcher
 
 Mode = Literal["rich", "plain", "none"]
 _REFRESHES = 4
 _BAR_WIDTH = 24
 
 
-class Display(Observer, Protocol):
-    """An observer that shows what it is told, between `with display:` and the end of that block."""
+class Display(Watcher, Protocol):
+    """A watcher that shows what it is told, between `with display:` and the end of that block."""
 
     def __enter__(self) -> Self: ...
 
@@ -143,6 +143,8 @@ class RichDisplay(Tally):
             self._spinner.update(text=Text(self._status))
             return self._spinner if self._status else Text("")
         view = self.view()
+        if view.iterations:
+            return Group(_iterations(view), live_curves(view.updates), _totals(view))
         return Group(_table(view), _totals(view))
 
 
@@ -156,6 +158,14 @@ def _table(view: View) -> Table:
     if (more := len(view.societies) - MAX_SOCIETIES) > 0:
         table.add_row(Text(f"and {more} more", style="dim"))
     table.add_row(Text("all", style="bold"), _bar(view.done, view.total), f"{view.done}/{view.total}", "", "")
+    return table
+
+
+def _iterations(view: View) -> Table:
+    """How far a training is. Episodes of all its versions together have no accuracy that means anything."""
+    table = Table.grid(padding=(0, 2))
+    done = f"{len(view.updates)}/{view.iterations} iterations"
+    table.add_row(_bar(view.done, view.total), Text(done, style="bold"), f"{view.done}/{view.total} episodes")
     return table
 
 
@@ -182,6 +192,7 @@ def _totals(view: View) -> Text:
         f"{view.turns} turns",
         f"tokens {short(view.prompt_tokens)} in {short(view.tokens)} out",
         f"{view.rate:.0f} tokens/s",
+        time_shares(view.updates),
         spending(view),
         f"{view.failures} failures" if view.failures else "",
     ]

@@ -9,7 +9,9 @@ from typing import IO
 
 from coterie import text
 from coterie.errors import CoterieError
+from coterie.experiments.display_updates import describe_update
 from coterie.experiments.tally import SocietyView, Standing, Tally, View
+from coterie.experiments.updates import Update
 
 _EVERY = 5.0
 # With nothing new, a line this often still says that the run is alive.
@@ -69,8 +71,10 @@ def describe(view: View) -> str:
     left = [f"{duration(view.left)} left"] if view.left else []
     share = f" ({view.done / view.total:.0%})" if view.total else ""
     parts = [", ".join([f"{view.done}/{view.total} episodes{share}", duration(view.elapsed), *speed, *left])]
-    shown = [_society(society) for society in view.societies[:MAX_SOCIETIES]]
+    # Episodes of all versions of a training together have no accuracy that means anything.
+    shown = [_society(society) for society in view.societies[: 0 if view.iterations else MAX_SOCIETIES]]
     parts += [", ".join(shown) + (" ..." if len(view.societies) > MAX_SOCIETIES else "")] if shown else []
+    parts += [f"{len(view.updates)}/{view.iterations} iterations"] if view.iterations else []
     tokens = f"tokens {short(view.prompt_tokens)} in {short(view.tokens)} out"
     parts.append(f"{view.turns} turns, {tokens}, {view.rate:.0f}/s")
     parts += list(filter(None, [spending(view), f"{view.failures} failures" if view.failures else ""]))
@@ -117,6 +121,11 @@ class PlainDisplay(Tally):
         super().begin(standing)
         self._has_begun = True
         self._show(self.view())
+
+    def on_update(self, update: Update) -> None:
+        """Keep an iteration of a training, and write what it was like."""
+        super().on_update(update)
+        self.say(describe_update(update, self.view().iterations))
 
     def on_failure(self, error: CoterieError) -> None:
         """Count a failure, and write the first few."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -21,6 +22,9 @@ from coterie.experiments.training_record import TrainingRecord
 from coterie.experiments.training_tally import Step, TrainingTally, TrainingView
 
 _EVERY = 5.0
+_PATIENCE = 15.0
+"""Seconds after which somebody who waits for the first iteration is told that it is still on its way."""
+_FIRST = "the first iteration; a swarm's kernels are compiled in it, for about a minute"
 _REFRESHES = 4
 _BAR_WIDTH = 40
 _SHOWN = (
@@ -89,40 +93,64 @@ class NoTraining(TrainingTally):
 
 
 class PlainTraining(TrainingTally):
-    """Writes a line when something was said, and one on progress every few seconds at most."""
+    """Writes a line when something was said, one on progress every few seconds at most, and one while nothing comes.
 
-    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        stream: Where to.
+        clock: Seconds.
+        patience: After so many without an iteration a line says for how long there was none; only before the first.
+    """
+
+    def __init__(
+        self, stream: IO[str], clock: Callable[[], float] = time.monotonic, patience: float = _PATIENCE
+    ) -> None:
         super().__init__(clock)
         self._stream, self._now, self._shown_at = stream, clock, clock()
-        self._is_due = False
+        self._is_due, self._status, self._patience = False, "", patience
+        self._has_come, self._writes = threading.Event(), threading.Lock()
 
     def __enter__(self) -> PlainTraining:
+        threading.Thread(target=self._wait, name="coterie-display", daemon=True).start()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._has_come.set()
         if self._is_due:
             self._show()
 
+    def _wait(self) -> None:
+        """Say, until the first iteration is done, what is waited for."""
+        begun = self._now()
+        while not self._has_come.wait(self._patience):
+            self._write(f"{duration(self._now() - begun)} gone, still at: {self._status or 'the start'}")
+
     def say(self, message: str) -> None:
         """Write a line on what happens now."""
-        self._stream.write(text.for_terminal(message) + "\n")
-        self._stream.flush()
+        self._status = message.partition("\n")[0]
+        self._write(message)
+
+    def _write(self, message: str) -> None:
+        with self._writes:
+            self._stream.write(text.for_terminal(message) + "\n")
+            self._stream.flush()
 
     def begin(self, record: TrainingRecord, limit: float | None = None, spent: float = 0.0) -> None:
         """Show progress from here."""
         super().begin(record, limit, spent)
         self._show()
+        self._status = _FIRST
 
     def on_iteration(self, step: Step) -> None:
         """Count an iteration, and write a line if one is due."""
         super().on_iteration(step)
+        self._has_come.set()
         self._is_due = True
         if self._now() - self._shown_at >= _EVERY:
             self._show()
 
     def _show(self) -> None:
         self._shown_at, self._is_due = self._now(), False
-        self.say(describe(self.view()))
+        self._write(describe(self.view()))
 
 
 class RichTraining(TrainingTally):
@@ -130,8 +158,8 @@ class RichTraining(TrainingTally):
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
-        self._console, self._status, self._has_begun = console, "", False
-        self._spinner = Spinner("dots")
+        self._console, self._status, self._has_begun, self._now = console, "", False, clock
+        self._spinner, self._waits_since = Spinner("dots"), clock()
         self._live = Live(
             console=console, get_renderable=self.render, refresh_per_second=_REFRESHES, vertical_overflow="crop"
         )
@@ -148,20 +176,27 @@ class RichTraining(TrainingTally):
         """Show a line above the picture, and its first line beside the spinner until progress begins."""
         shown = text.for_terminal(message)
         self._status = shown.partition("\n")[0]
+        self._waits_since = self._now()
         self._console.print(Text(shown), highlight=False)
 
     def begin(self, record: TrainingRecord, limit: float | None = None, spent: float = 0.0) -> None:
         """Show progress from here."""
         super().begin(record, limit, spent)
-        self._has_begun, self._status = True, ""
+        self._has_begun, self._status, self._waits_since = True, _FIRST, self._now()
+
+    def on_iteration(self, step: Step) -> None:
+        """Count an iteration."""
+        super().on_iteration(step)
+        self._status = ""
 
     def render(self) -> RenderableType:
         """The picture now."""
+        self._spinner.update(text=Text(f"{self._status} ({duration(self._now() - self._waits_since)})"))
+        waiting = [self._spinner] if self._status else []
         if not self._has_begun:
-            self._spinner.update(text=Text(self._status))
-            return self._spinner if self._status else Text("")
+            return Group(*waiting)
         view = self.view()
-        return Group(_bar(view), _table(view), _totals(view))
+        return Group(_bar(view), _table(view), _totals(view), *waiting)
 
 
 def _bar(view: TrainingView) -> Table:

@@ -15,7 +15,7 @@ import numpy as np
 
 from coterie import rng
 from coterie.config.schema import WorldConfig
-from coterie.errors import ConfigError
+from coterie.errors import ConfigError, ResumeError
 from coterie.experiments import assembly, provenance
 from coterie.experiments.attempt import load_resolved
 from coterie.experiments.evaluation_worlds import Cell, Conditions, cells_of, trained_in
@@ -57,9 +57,8 @@ def evaluate(
         ConfigError: the run trained nothing, or the conditions do not go with its world.
         ResumeError: the checkpoint is damaged or gone.
     """
-    config, checkpoint = find_checkpoint(folder, conditions.checkpoint)
-    cells = cells_of(config.env, conditions)
-    policy = assembly.load_policy(folder, config, checkpoint, trained_in(config.env))
+    cells = cells_of(find_checkpoint(folder, conditions.checkpoint)[0].env, conditions)
+    config, checkpoint, policy = load_trained(folder, conditions.checkpoint)
     rows = []
     for number, cell in enumerate(cells, 1):
         rows.append(_evaluate(cell, policy, conditions))
@@ -74,6 +73,25 @@ def evaluate(
     folder.report.mkdir(mode=0o700, exist_ok=True)
     write_json(folder.report / "evaluation.json", found)
     return found
+
+
+def load_trained(folder: RunFolder, which: str) -> tuple[WorldConfig, Checkpoint, Policy]:
+    """The config of a training run, its last or best checkpoint, and the policy in it, also while the run goes.
+
+    Raises:
+        ConfigError: as `find_checkpoint`.
+        ResumeError: the checkpoint is damaged or gone.
+    """
+    config, checkpoint = find_checkpoint(folder, which)
+    spec = trained_in(config.env)
+    while True:
+        try:
+            return config, checkpoint, assembly.load_policy(folder, config, checkpoint, spec)
+        except ResumeError:
+            # A run that goes on has deleted it for a newer one, which is in the journal by then.
+            tried, checkpoint = checkpoint, find_checkpoint(folder, which)[1]
+            if checkpoint == tried:
+                raise
 
 
 def find_checkpoint(folder: RunFolder, which: str) -> tuple[WorldConfig, Checkpoint]:

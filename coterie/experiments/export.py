@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from coterie.experiments.rows import turn_row
 from coterie.experiments.training_record import is_of_world, iteration_rows
+from coterie.experiments.updates import is_training
 from coterie.journal import Fact, Journal
 from coterie.orchestration.records import read_turn
 from coterie.types import Edge
@@ -24,14 +25,17 @@ _BATCH = 2000
 def export_tables(journal: Journal, folder: Path, form: Format) -> list[Path]:
     """Write the tables `turns`, `verdicts` and `episodes` into `folder`, replacing what is there; returns the files.
 
-    Of a training run there is one table, `iterations`.
+    Of a training in a world there is one table, `iterations`; of a society's that one too.
 
     Texts are as the models wrote them; lone surrogates, which Parquet cannot hold, become `?` there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if is_of_world(journal.get("run") or {}):
         return [_write(form, folder / f"iterations.{form}", "iterations", iter(iteration_rows(journal)))]
-    return [_write(form, folder / f"{name}.{form}", name, _rows(journal, name)) for name in _TABLES]
+    files = [_write(form, folder / f"{name}.{form}", name, _rows(journal, name)) for name in _TABLES]
+    if is_training(journal.get("run") or {}):
+        files.append(_write(form, folder / f"iterations.{form}", "iterations", iter(iteration_rows(journal))))
+    return files
 
 
 def _rows(journal: Journal, table: str) -> Iterator[Row]:

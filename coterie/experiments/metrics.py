@@ -13,11 +13,13 @@ from typing import Any
 from coterie.experiments.comparisons import comparison_facts
 from coterie.experiments.costs import Cost, cost_row, episode_cost, money
 from coterie.experiments.deception import deception_facts
+from coterie.experiments.learning_summary import summarise_learning
 from coterie.experiments.record import RunRecord, read_record, whole_replies
 from coterie.experiments.societies import society_facts
 from coterie.experiments.telemetry import read_telemetry
 from coterie.experiments.training_record import is_of_world
 from coterie.experiments.training_summary import summarise_training
+from coterie.experiments.updates import is_training
 from coterie.journal import Journal
 from coterie.types import Turn
 
@@ -37,6 +39,8 @@ def summarize(journal: Journal) -> dict[str, Any]:
 def _summarize(journal: Journal) -> dict[str, Any]:
     if is_of_world(journal.get("run") or {}):
         return summarise_training(journal)
+    if is_training(journal.get("run") or {}):
+        return summarise_learning(journal)
     record = read_record(journal)
     return {"facts": summarize_facts(record), "telemetry": read_telemetry(journal, record)}
 

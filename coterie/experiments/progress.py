@@ -14,8 +14,14 @@ from typing import Any
 from coterie.errors import CoterieError
 from coterie.experiments.folder import GOING, RunFolder
 from coterie.experiments.tally import Standing
-from coterie.experiments.training_progress import read_training_progress, training_row
+from coterie.experiments.training_progress import (
+    learning_row,
+    read_learning_progress,
+    read_training_progress,
+    training_row,
+)
 from coterie.experiments.training_record import is_of_world
+from coterie.experiments.updates import is_training
 from coterie.journal import Journal
 
 
@@ -68,6 +74,7 @@ def _row(name: str, folder: RunFolder) -> dict[str, Any]:
         return {
             "run": name, "path": str(folder.path), "status": status, "reason": reason,
             **(training_row(journal) if is_of_world(run) else episodes | {"turns": journal.count("turn")}),
+            **(learning_row(journal) if is_training(run) else {}),
             "attempts": len(started), "started": _moment(started[0]) if started else None,
         }  # fmt: skip
 
@@ -88,10 +95,11 @@ def read_progress(folder: RunFolder) -> dict[str, Any]:
         failures = Counter(note.payload["code"] for note in journal.notes("failure"))
         attempts = _attempts(journal)
         limits = next((n.payload.get("budget") or {} for n in reversed(list(journal.notes("attempt")))), {})
+        learning = read_learning_progress(journal) if is_training(run) else {}
     return {
         "run": folder.path.name, "path": str(folder.path), "status": status, "reason": reason,
         "societies": [_society(standing, label, label in baselines) for label in standing.agents],
-        "success": standing.success,
+        "success": standing.success, **learning,
         "turns": standing.turns, "prompt_tokens": standing.prompt_tokens, "generated_tokens": standing.tokens,
         "unparsed_rate": standing.unparsed / standing.answers if standing.answers else None,
         "budget": {

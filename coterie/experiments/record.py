@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -130,6 +130,20 @@ def read_record(journal: Journal) -> RunRecord:
     verdicts = {f.key.removeprefix("verdict/"): Verdict(**f.payload) for f in journal.facts("verdict")}
     turns = {f.key: records.read_turn(f.key, f.payload) for f in journal.facts("turn")}
     return RunRecord(facts, journal.digest(), turns, verdicts, episodes, rewards, _probes(journal))
+
+
+def read_part(journal: Journal, is_wanted: Callable[[str], bool]) -> RunRecord:
+    """The same of the episodes of some tasks, without rewards and probes: nothing of the others is read but names."""
+    facts = journal.get("run") or {}
+    found = [_episode(fact.payload) for fact in journal.facts("episode") if is_wanted(fact.payload["task"])]
+    keys = list(dict.fromkeys(key for episode in found for key in episode.outcome.turns))
+    said = {key: records.read_turn(key, journal.get(key) or {}) for key in keys}
+    given = {key: journal.get(f"verdict/{key}") for key in keys}
+    verdicts = {key: Verdict(**payload) for key, payload in given.items() if payload is not None}
+    episodes: dict[str, dict[str, Episode]] = {s["label"]: {} for s in facts.get("societies", ())}
+    for episode in found:
+        episodes.setdefault(episode.society, {})[episode.task] = episode
+    return RunRecord(facts, journal.digest(), said, verdicts, episodes)
 
 
 def _probes(journal: Journal) -> Probed:

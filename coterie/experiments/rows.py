@@ -63,9 +63,13 @@ _PLAIN = (
 def metric_rows(summary: dict[str, Any]) -> Rows:
     """One row per society and metric: `society`, `metric`, `value`, `low` and `high` (its interval), `tasks`.
 
-    Of a training: `metric`, `value` and `episodes`, over the last iterations.
+    Of a training: `metric`, `value` and `episodes`, over the last iterations; of a society's `metric`, `value` and
+    `first`, means over the last and the first quarter of the iterations.
     """
     rows: Rows = []
+    if "learning" in summary["facts"]:
+        found = [*summary["facts"]["learning"]["curves"], *summary["telemetry"]["curves"]]
+        return [{"metric": row["key"], "value": row["last"], "first": row["first"]} for row in found]
     if training := summary["facts"].get("training"):
         final = training["final"]
         return [{"metric": n, "value": value, "episodes": final["episodes"]} for n, value in final["metrics"].items()]

@@ -1,58 +1,41 @@
-"""One run: start it, take it up again, look at it.
-
-`execute` is the whole life of an attempt; `Run` is what a person or a notebook holds afterwards.
-"""
+"""A run of a society: what is measured in it, and the whole life of an attempt."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
-import json
-import signal
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from coterie import registry
 from coterie.agents.embedders import fingerprint
 from coterie.agents.prompts import template, template_names
 from coterie.agents.seats import Agent, expand
 from coterie.config.load import Loaded
-from coterie.config.references import check_secrets, redact, redact_all
+from coterie.config.references import check_secrets
 from coterie.config.schema import ExperimentConfig
 from coterie.envs.benchmarks.base import Benchmark
-from coterie.errors import ConfigError, CoterieError, Interrupted, ResumeError
-from coterie.experiments import provenance
+from coterie.errors import ConfigError, Interrupted
 from coterie.experiments.continuation import (
-    CIRCUMSTANCES,
     Ending,
     check_unchanged,
-    is_marked_finished,
     lasting,
     open_journal,
     resumable,
     save_resolved,
-    tell_changes,
 )
 from coterie.experiments.display import Display
-from coterie.experiments.folder import GOING, RunFolder, write_json
-from coterie.experiments.tally import Audience, Standing
+from coterie.experiments.folder import RunFolder
+from coterie.experiments.society_attempt import Attempt, mark_finished
+from coterie.experiments.tally import Audience, Standing, Watcher
 from coterie.experiments.trackers import Trackers
-from coterie.journal import Fact, Journal, Note
-from coterie.orchestration.budget import RunBudget
-from coterie.orchestration.executor import Executor, Staff
-from coterie.orchestration.jobs import Job, TaskLimits
-from coterie.orchestration.judging import Judge
-from coterie.orchestration.pool import plan
-from coterie.orchestration.probes import Interviewer, Speaker
+from coterie.journal import Fact, Journal
+from coterie.orchestration.jobs import Job
 from coterie.orchestration.protocols.config import ProtocolConfig
-from coterie.orchestration.supervisor import Observer, Supervisor
+from coterie.orchestration.sittings import draw, split_tasks
 from coterie.sandbox import is_unsafe_code_allowed
-
-# Seconds between two looks at whether STATUS.json is still true.
-_EVERY = 1.0
+from coterie.types import Grader
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,28 +103,33 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
 
     Raises:
         InvalidConfig: the benchmark refused its config.
-        ResumeError: the run was started with something else, or its journal is in use, damaged or gone.
+        ResumeError: the run was started with something else, or its journal or a checkpoint is in use, damaged or gone.
         CoterieError: the attempt failed; what was committed is kept, `coterie resume` goes on.
     """
     config = loaded.config
     assert isinstance(config, ExperimentConfig)
     check_secrets(config.model_dump(mode="json"))
-    benchmark = _make_benchmark(loaded)
-    facts = facts_of(loaded, benchmark.fingerprint(), len(benchmark.tasks()))
+    benchmark = make_benchmark(loaded)
+    jobs = planned(config, benchmark)
+    facts = facts_of(loaded, benchmark.fingerprint(), len({job.task.id for job in jobs}))
     with open_journal(folder) as journal:
         with resumable():
             check_unchanged(journal, facts, config)
             if journal.get("run") is None:
                 journal.commit([Fact("run", "run", facts)])
-            jobs = owed(config, benchmark, journal)
+            is_over = _is_over(config, journal, jobs)
             standing = Standing.read(journal, max_tokens=config.budget.tokens, max_calls=config.budget.calls)
-        if not jobs:
+        if is_over:
             display.say("nothing to do: the run is finished")
-            _mark_finished(folder, journal)
+            mark_finished(folder, journal)
             return Ending("finished", "", journal.digest(), 0.0)
         with Trackers(config.track, folder.path, facts["config"], display.say) as trackers:
             save_resolved(folder, loaded)
-            attempt = _Attempt(loaded, folder, journal, benchmark, display, Audience(display, trackers))
+            observer = Audience(display, trackers)
+            if config.learning is None:
+                attempt = Attempt(loaded, folder, journal, benchmark.grader(), display, observer)
+            else:
+                attempt = _make_training(loaded, folder, journal, benchmark.grader(), display, observer)
             trackers.begin(standing)
             try:
                 ending = asyncio.run(attempt.run(standing, jobs))
@@ -153,7 +141,20 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
         return ending
 
 
-def _make_benchmark(loaded: Loaded) -> Benchmark:
+def _make_training(
+    loaded: Loaded, folder: RunFolder, journal: Journal, grader: Grader, display: Display, observer: Watcher
+) -> Attempt:
+    from coterie.experiments.society_training import TrainingAttempt  # imports torch
+
+    return TrainingAttempt(loaded, folder, journal, grader, display, observer)
+
+
+def make_benchmark(loaded: Loaded) -> Benchmark:
+    """The benchmark of an experiment.
+
+    Raises:
+        InvalidConfig: it refused its config.
+    """
     config = loaded.config
     assert isinstance(config, ExperimentConfig)
     try:
@@ -163,196 +164,23 @@ def _make_benchmark(loaded: Loaded) -> Benchmark:
     return made
 
 
-def _mark_finished(folder: RunFolder, journal: Journal) -> None:
-    """Write the status of a run that was killed between its last commit and its end."""
-    if not is_marked_finished(folder):
-        _write_status(folder, journal, sum(1 for _ in journal.notes("attempt")), "finished")
-
-
-def _write_status(folder: RunFolder, journal: Journal, attempt: int, status: str, reason: str = "") -> None:
-    written = {
-        "status": status, "reason": reason, "attempt": attempt, "turns": journal.count("turn"),
-        "episodes": journal.count("episode"),
-    }  # fmt: skip
-    # The digest reads every fact: too much for each second, and of no use before the end.
-    write_json(folder.status, written if status in GOING else {**written, "digest": journal.digest()})
+def planned(config: ExperimentConfig, benchmark: Benchmark) -> list[Job]:
+    """All episodes of a run: task by task or, of a training, sitting by sitting."""
+    tasks = benchmark.tasks()
+    if config.learning is not None:
+        learning: Any = config.learning
+        train, _ = split_tasks(tasks, learning.held_out)
+        size, copies = learning.tasks, learning.copies
+        tasks = [t for number in range(learning.iterations) for t in draw(train, number + 1, size, copies, config.seed)]
+    return [Job(s.label, task, s.agents, s.protocol, config.seed) for task in tasks for s in societies(config)]
 
 
 def owed(config: ExperimentConfig, benchmark: Benchmark, journal: Journal) -> list[Job]:
-    """The episodes that are not in the journal yet, task by task."""
-    found = societies(config)
-    jobs = [Job(s.label, task, s.agents, s.protocol, config.seed) for task in benchmark.tasks() for s in found]
-    return [job for job in jobs if journal.get(job.key) is None]
+    """The episodes that are not in the journal yet, in order."""
+    return [job for job in planned(config, benchmark) if journal.get(job.key) is None]
 
 
-class _Attempt:
-    """The asynchronous part of `execute`."""
-
-    def __init__(
-        self,
-        loaded: Loaded,
-        folder: RunFolder,
-        journal: Journal,
-        benchmark: Benchmark,
-        display: Display,
-        observer: Observer,
-    ) -> None:
-        assert isinstance(loaded.config, ExperimentConfig)
-        self.config, self.folder, self.journal, self.benchmark = loaded.config, folder, journal, benchmark
-        self.display, self.observer = display, observer
-        self.number = 1 + sum(1 for _ in journal.notes("attempt"))
-        exact = self.config.determinism == "exact"
-        engines, self.policies = plan(self.config.policies, self.config.seed, exact)
-        limits = TaskLimits(self.config.budget.task_tokens, self.config.budget.task_calls)
-        imports = tuple(str(loaded.base / name) if name.endswith(".py") else name for name in self.config.imports)
-        self.judge = self._make_judge()
-        self.staff = Staff(engines, self.policies, limits, imports, self.judge.inquires)
-        self.supervisor: Supervisor | None = None
-
-    async def run(self, standing: Standing, jobs: Sequence[Job]) -> Ending:
-        with self._stops():
-            return await self._run(standing, jobs)
-
-    async def _run(self, standing: Standing, jobs: Sequence[Job]) -> Ending:
-        start = time.monotonic()
-        executor: Executor = registry.impl("executor", self.config.executor.kind)(self.config.executor, self.staff)
-        self.note("attempt", self._circumstances())
-        status, reason = "failed", "killed"
-        self.write_status("starting")
-        try:
-            for spec in self.staff.engines.values():
-                self.display.say(f"starting {spec.config.kind} with {spec.model} ({executor.config.kind})")
-            await executor.start()
-            described = redact_all(executor.describe())
-            self.note("executor", described)
-            self._keep_engines(described["engines"])
-            self.supervisor = supervisor = self._make_supervisor(executor)
-            self.display.begin(standing)
-            async with self._running():
-                with self._clock(supervisor, start):
-                    await supervisor.run(jobs)
-            status, reason = ("stopped", supervisor.stopped) if supervisor.stopped else ("finished", "")
-        except CoterieError as error:
-            reason = redact(str(error))
-            raise
-        except asyncio.CancelledError:
-            status, reason = "stopped", "interrupted"
-            raise
-        except Exception as bug:
-            reason = redact(f"{type(bug).__name__}: {bug}")
-            raise
-        finally:
-            seconds = time.monotonic() - start
-            end = {"number": self.number, "status": status, "reason": reason, "seconds": seconds}
-            try:
-                self.note("attempt-end", end)
-                self.write_status(status, reason)
-            finally:
-                await executor.close()
-        return Ending(status, reason, self.journal.digest(), seconds)
-
-    @contextlib.asynccontextmanager
-    async def _running(self) -> AsyncIterator[None]:
-        """While inside, STATUS.json follows the journal."""
-        self.write_status("running")
-        following = asyncio.create_task(self._follow())
-        try:
-            yield
-        finally:
-            following.cancel()
-
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(_EVERY)
-            # A glance that cannot be written is no reason to end a run; the last one is written at the end.
-            with contextlib.suppress(OSError):
-                self.write_status("running")
-
-    def _keep_engines(self, engines: Mapping[str, Mapping[str, Any]]) -> None:
-        """Journal what generates the text; refuse to go on with another engine, weights or precision."""
-        for name, described in engines.items():
-            now = {field: described[field] for field in ("engine", "weights", "dtype") if field in described}
-            before = self.journal.get(f"engine/{name}")
-            if before is not None and before != now:
-                raise ResumeError(
-                    f"the run was started with another model:{tell_changes(name, before, now)}",
-                    where=str(self.folder.path),
-                    remedy="resume it where it was started, or start a new run",
-                )
-            self.journal.commit([Fact(f"engine/{name}", "engine", now)])
-
-    def _make_supervisor(self, executor: Executor) -> Supervisor:
-        budget = RunBudget(self.config.budget.tokens, self.config.budget.calls)
-        for fact in self.journal.facts("turn"):
-            budget.spend(fact.payload["num_prompt_tokens"] + fact.payload["num_tokens"])
-        return Supervisor(
-            self.journal, executor, self.policies, self.judge, budget,
-            exact=self.config.determinism == "exact", observer=self.observer,
-        )  # fmt: skip
-
-    def _make_judge(self) -> Judge:
-        rewards = {c.kind: registry.impl("reward", c.kind)(c) for c in self.config.rewards}
-        probes = {c.kind: registry.impl("probe", c.kind)(c) for c in self.config.probes}
-        interviewer = Interviewer(probes, self._speakers()) if probes else None
-        return Judge(self.benchmark.grader(), rewards, self.journal, interviewer)
-
-    def _speakers(self) -> dict[str, Speaker]:
-        engines = {name: policy.engine for name, policy in self.config.policies.items()}
-        return {
-            name: Speaker(spec.sampling, getattr(engines[name], "capabilities", frozenset()))
-            for name, spec in self.policies.items()
-        }
-
-    @contextlib.contextmanager
-    def _stops(self) -> Iterator[None]:
-        """While inside, Ctrl-C and SIGTERM stop the run: at work in order, a second time or before that at once."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-
-        def interrupt() -> None:
-            if self.supervisor is None or self.supervisor.stopped:
-                task.cancel()
-            else:
-                self.display.say("stopping when what is in flight has ended; once more stops at once")
-                self.supervisor.stop("interrupted")
-
-        signals: Callable[..., Any] = loop.add_signal_handler
-        with contextlib.suppress(RuntimeError, ValueError):
-            # Not in a thread other than the main one, as in a notebook.
-            signals(signal.SIGINT, interrupt)
-            signals(signal.SIGTERM, interrupt)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(RuntimeError, ValueError):
-                loop.remove_signal_handler(signal.SIGINT)
-                loop.remove_signal_handler(signal.SIGTERM)
-
-    @contextlib.contextmanager
-    def _clock(self, supervisor: Supervisor, start: float) -> Iterator[None]:
-        """While inside, the budget of seconds stops the run in order."""
-        timer = None
-        if (seconds := self.config.budget.seconds) is not None:
-            left = max(0.0, seconds - (time.monotonic() - start))
-            reason = f"the run's budget of {seconds:g} seconds is spent"
-            timer = asyncio.get_running_loop().call_later(left, supervisor.stop, reason)
-        try:
-            yield
-        finally:
-            if timer:
-                timer.cancel()
-
-    def _circumstances(self) -> dict[str, Any]:
-        config = json.loads(self.config.model_dump_json(include=set(CIRCUMSTANCES)))
-        return {
-            "number": self.number,
-            "versions": provenance.versions(),
-            "hardware": provenance.hardware(),
-            **config,
-        }
-
-    def note(self, kind: str, payload: dict[str, Any]) -> None:
-        self.journal.commit(notes=[Note(kind, str(self.number), payload)])
-
-    def write_status(self, status: str, reason: str = "") -> None:
-        _write_status(self.folder, self.journal, self.number, status, reason)
+def _is_over(config: ExperimentConfig, journal: Journal, jobs: Sequence[Job]) -> bool:
+    if config.learning is not None:
+        return journal.count("update") == int(cast(Any, config.learning).iterations)
+    return all(journal.get(job.key) is not None for job in jobs)

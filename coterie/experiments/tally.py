@@ -10,10 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from coterie import registry
 from coterie.errors import CoterieError
+from coterie.experiments.updates import Update, is_training, read_updates
 from coterie.journal import Journal
 from coterie.orchestration import records
 from coterie.orchestration.jobs import Job
@@ -45,11 +46,17 @@ class Standing:
     """The run's budget."""
     success: str = "right"
     """What the benchmark calls an episode that was judged well."""
+    updates: Sequence[Update] = ()
+    """Of a training, its iterations so far."""
+    iterations: int = 0
+    """Of a training, how many there are to be."""
 
     @classmethod
     def read(cls, journal: Journal, *, max_tokens: int | None = None, max_calls: int | None = None) -> Standing:
         """The standing of a journal that holds the fact `run`."""
         run = journal.get("run") or {}
+        config = run.get("config") or {}
+        iterations = config["learning"]["iterations"] if is_training(run) else 0
         agents = {s["label"]: tuple(a["name"] for a in s["agents"]) for s in run.get("societies", ())}
         done: dict[str, dict[str, bool | None]] = {}
         for fact in journal.facts("episode"):
@@ -60,7 +67,7 @@ class Standing:
         return cls(
             agents, run.get("tasks", 0), done, len(turns), sum(turn["num_prompt_tokens"] for turn in turns),
             sum(turn["num_tokens"] for turn in turns), len(answers), answers.count(None), max_tokens, max_calls,
-            success_word((run.get("config") or {}).get("benchmark") or {}),
+            success_word(config.get("benchmark") or {}), read_updates(journal) if iterations else (), iterations,
         )  # fmt: skip
 
 
@@ -116,6 +123,10 @@ class View:
     max_tokens: int | None
     max_calls: int | None
     success: str
+    updates: tuple[Update, ...] = ()
+    """Of a training, its iterations so far."""
+    iterations: int = 0
+    """Of a training, how many there are to be; 0 of any other run."""
 
     @property
     def done(self) -> int:
@@ -166,6 +177,7 @@ class Tally:
         self._turns, self._tokens = standing.turns, standing.tokens
         self._prompt_tokens = standing.prompt_tokens
         self._answers, self._unparsed = standing.answers, standing.unparsed
+        self._updates = list(standing.updates)
         self._societies = {
             label: _Society(frozenset(agents), dict(standing.done.get(label, {})))
             for label, agents in standing.agents.items()
@@ -195,6 +207,12 @@ class Tally:
             society.correct[job.task.id] = _judged(verdict)
             society.rounds.pop(job.task.id, None)
 
+    def on_update(self, update: Update) -> None:
+        """Keep an iteration of a training."""
+        with self._lock:
+            self._last = self._clock()
+            self._updates.append(update)
+
     def on_failure(self, error: CoterieError) -> None:
         """Count a failure that the supervisor works around."""
         with self._lock:
@@ -212,7 +230,7 @@ class Tally:
                 societies, self._turns, self._prompt_tokens, self._tokens, self._rate(now),
                 self._unparsed / self._answers if self._answers else 0.0, self._failures, elapsed, speed,
                 remaining / speed if speed else None, now - self._last, standing.max_tokens, standing.max_calls,
-                standing.success,
+                standing.success, tuple(self._updates), standing.iterations,
             )  # fmt: skip
 
     def _rate(self, now: float) -> float:
@@ -222,10 +240,18 @@ class Tally:
         return sum(tokens for _, tokens in self._recent) / span if span > 0 else 0.0
 
 
-class Audience:
-    """Several observers as one, told in order."""
+class Watcher(Observer, Protocol):
+    """An observer of a run that may be a training."""
 
-    def __init__(self, *observers: Observer) -> None:
+    def on_update(self, update: Update) -> None:
+        """An iteration of a training is done, and kept."""
+        ...
+
+
+class Audience:
+    """Several watchers as one, told in order."""
+
+    def __init__(self, *observers: Watcher) -> None:
         self._observers = observers
 
     def on_turn(self, turn: Turn, verdict: Verdict | None) -> None:
@@ -242,3 +268,28 @@ class Audience:
         """Pass a failure on."""
         for observer in self._observers:
             observer.on_failure(error)
+
+    def on_update(self, update: Update) -> None:
+        """Pass an iteration on."""
+        for observer in self._observers:
+            observer.on_update(update)
+
+
+class Meter:
+    """Counts the tokens that are generated."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+
+    def on_turn(self, turn: Turn, verdict: Verdict | None) -> None:
+        """Count a committed turn."""
+        self.tokens += turn.num_tokens
+
+    def on_episode(self, job: Job, outcome: Outcome, verdict: Verdict) -> None:
+        """Of no matter."""
+
+    def on_failure(self, error: CoterieError) -> None:
+        """Of no matter."""
+
+    def on_update(self, update: Update) -> None:
+        """Of no matter."""

@@ -14,6 +14,7 @@ from coterie.config.base import KindConfig
 from coterie.config.references import redact
 from coterie.errors import CoterieError, EnvironmentMissing
 from coterie.experiments.tally import Tally, View
+from coterie.experiments.updates import LEARNING, Update, measure
 from coterie.orchestration.jobs import Job
 from coterie.types import Outcome, Turn, Verdict
 
@@ -42,7 +43,9 @@ class Tracker(Protocol):
 
 def metrics_of(view: View) -> dict[str, float]:
     """What is tracked: accuracy of each society, progress, tokens, and how many answers could not be parsed."""
-    accuracies = {f"accuracy/{s.label}": s.accuracy for s in view.societies if s.accuracy is not None}
+    # Episodes of all versions of a training together have no accuracy that means anything.
+    societies = () if view.iterations else view.societies
+    accuracies = {f"accuracy/{s.label}": s.accuracy for s in societies if s.accuracy is not None}
     return accuracies | {
         "progress/turns": float(view.turns),
         "progress/episodes": float(view.done),
@@ -52,6 +55,18 @@ def metrics_of(view: View) -> dict[str, float]:
         "tokens/generated_per_second": view.rate,
         "unparsed_rate": view.unparsed_rate,
     }
+
+
+def metrics_of_update(update: Update) -> dict[str, float]:
+    """What is tracked of an iteration of a training: all that is measured, and each policy's learning by itself."""
+    policies = update.facts["policies"]
+    own = {
+        f"policy/{name}/{metric}": float(policy["learning"][metric])
+        for name, policy in policies.items()
+        for metric in LEARNING
+        if policy["learning"].get(metric) is not None
+    }
+    return {**measure(update), **own, "progress/iterations": float(update.iteration)}
 
 
 class Feed:
@@ -144,6 +159,13 @@ class Trackers(Tally):
         super().on_episode(job, outcome, verdict)
         self._send_if_due()
 
+    def on_update(self, update: Update) -> None:
+        """Send all of an iteration, at once."""
+        super().on_update(update)
+        view = self.view()
+        self._sent_at = self._now()
+        self._feed.send(metrics_of(view) | metrics_of_update(update), view.turns)
+
     def _send_if_due(self) -> None:
         if self._feed.is_open and self._now() - self._sent_at >= _EVERY:
             self._sent_at = self._now()
@@ -156,7 +178,8 @@ class Trackers(Tally):
         view = self.view()
         if view.turns:
             self._send(view)
-        self._feed.close({**metrics_of(view), "status": status})
+        last = metrics_of_update(view.updates[-1]) if view.updates else {}
+        self._feed.close({**metrics_of(view), **last, "status": status})
 
 
 def _start(config: KindConfig, folder: Path, experiment: Mapping[str, Any]) -> Tracker:

@@ -272,6 +272,7 @@ class _Attempt:
         return {
             "number": self.number, "versions": provenance.versions(), "hardware": provenance.hardware(),
             "threads": torch.get_num_threads(), **config, "device": str(trainer.learner.device),
+            "start": time.monotonic() - self.started,
         }  # fmt: skip
 
     def note(self, kind: str, payload: dict[str, Any], key: str = "") -> None:

@@ -16,6 +16,7 @@ from coterie.experiments.learning_curves import Group, label, last_values, learn
 from coterie.experiments.settings import sort_facts
 from coterie.experiments.statistics import Estimate, holm
 from coterie.experiments.training_record import SCORES, TrainingRecord, is_of_world
+from coterie.experiments.updates import is_training
 
 Row = dict[str, Any]
 
@@ -24,8 +25,13 @@ def check_same_kind(facts: Sequence[Mapping[str, Any]]) -> bool:
     """Whether these are training runs.
 
     Raises:
-        ConfigError: some are, and some are not.
+        ConfigError: some are, and some are not, or some are trainings of societies.
     """
+    if name := next((found["config"]["name"] for found in facts if is_training(found)), None):
+        raise ConfigError(
+            f"{name} is the training of a society, whose episodes are of ever other policies",
+            remedy="compare what the policies do on held-out tasks: coterie eval, then name runs in RUN/evaluations",
+        )
     are_trainings = [is_of_world(found) for found in facts]
     if any(are_trainings) and not all(are_trainings):
         name = facts[are_trainings.index(True)]["config"]["name"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from coterie.experiments.folder import RunFolder
 from coterie.experiments.training_record import mean_metrics
+from coterie.experiments.updates import Update, curves, read_updates
 from coterie.journal import Journal
 
 _RECENT = 10
@@ -38,3 +40,31 @@ def read_training_progress(folder: RunFolder, journal: Journal) -> dict[str, Any
         },
         "budget": {"seconds": {"limit": limits.get("seconds")}},
     }  # fmt: skip
+
+
+def learning_row(journal: Journal) -> dict[str, Any]:
+    """What the list of all runs shows of a society's training: iterations, and how many there are to be."""
+    return {
+        "iterations": journal.count("update"),
+        "planned": journal.get("run")["config"]["learning"]["iterations"],  # type: ignore[index]
+    }
+
+
+def read_learning_progress(journal: Journal) -> dict[str, Any]:
+    """What `coterie status RUN` shows of a society's training besides what it shows of any society, JSON-able."""
+    updates = read_updates(journal)
+    found = [
+        {"key": c.key, "label": c.label, "form": c.form, "first": _first(c.values), "last": c.values[-1],
+         "values": list(c.values)}
+        for c in curves(updates)
+    ]  # fmt: skip
+    return {"learning": {**learning_row(journal), "checkpoint": _checkpoint(updates), "curves": found}}
+
+
+def _first(values: Sequence[float | None]) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _checkpoint(updates: Sequence[Update]) -> int | None:
+    """After which iteration the last one was written."""
+    return max((update.iteration for update in updates if "checkpoint" in update.facts), default=None)

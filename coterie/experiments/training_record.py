@@ -15,6 +15,7 @@ from typing import Any
 
 from coterie.errors import ResumeError
 from coterie.experiments.folder import RunFolder
+from coterie.experiments.updates import flatten
 from coterie.journal import Journal
 
 Iteration = Mapping[str, Any]
@@ -151,14 +152,11 @@ def mean_metrics(iterations: Iterable[Iteration]) -> dict[str, float]:
 
 
 def iteration_rows(journal: Journal) -> list[dict[str, Any]]:
-    """One flat row per iteration, all with the same columns: `metrics.success`, `learning.kl`, ..."""
-    rows = [_flatten(fact.payload) for fact in journal.facts("iteration")]
+    """One flat row per iteration, all with the same columns: `metrics.success`, `roles.answer.reward`, ..."""
+    rows = [dict(flatten(fact.payload)) for kind in _KINDS for fact in journal.facts(kind)]
     columns = dict.fromkeys(name for row in rows for name in row)
     return [{name: row.get(name) for name in columns} for row in rows]
 
 
-def _flatten(facts: Iteration) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in facts.items():
-        flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
+_KINDS = ("iteration", "update")
+"""Of the facts of iterations: in a world, and in a society."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from coterie.experiments.progress import attempt_ends
 from coterie.experiments.training_record import Iteration, TrainingRecord, mean_metrics, read_training
-from coterie.journal import Journal
+from coterie.journal import Journal, Note
 
 _FEWEST = 10
 """Final metrics are means over the last tenth of the iterations, and no fewer than these."""
@@ -48,13 +49,7 @@ def final_iterations(record: TrainingRecord) -> Sequence[Iteration]:
 
 def training_telemetry(journal: Journal) -> dict[str, Any]:
     """How it went: attempts, times, where these went, and the size of checkpoints."""
-    rows = [
-        {
-            "number": note.payload["number"], "started": note.time, "status": end["status"], "reason": end["reason"],
-            "seconds": end.get("seconds"), "circumstances": note.payload,
-        }
-        for note, end in zip(journal.notes("attempt"), attempt_ends(journal), strict=True)
-    ]  # fmt: skip
+    rows = attempt_rows(journal)
     iterations = [note.payload for note in journal.notes("iteration")]
     checkpoints = [note.payload for note in journal.notes("checkpoint")]
     return {
@@ -64,12 +59,36 @@ def training_telemetry(journal: Journal) -> dict[str, Any]:
         "totals": {
             "attempts": len(rows),
             "iterations": len(iterations),
-            "seconds": sum(row["seconds"] or 0.0 for row in rows),
+            "seconds": (seconds := sum(row["seconds"] for row in rows)),
+            "start_seconds": max(seconds - sum(row["seconds"] for row in (*iterations, *checkpoints)), 0.0),
             "agent_steps_per_second": _rate(iterations),
             "parts": _parts(iterations, checkpoints),
             "checkpoint_bytes": max((row["bytes"] for row in checkpoints), default=None),
         },
     }
+
+
+def attempt_rows(journal: Journal) -> list[dict[str, Any]]:
+    """Each attempt: when it began, how it ended, under what circumstances.
+
+    Of one that did not say its end, as it was killed or goes on, `seconds` are those to its last sign of life.
+    """
+    begun = list(journal.notes("attempt"))
+    signs = [note.time for kind in ("attempt", "iteration", "checkpoint") for note in journal.notes(kind)]
+    untils = [*(note.time for note in begun), math.inf][1:]
+    return [
+        {
+            "number": note.payload["number"], "started": note.time, "status": end["status"], "reason": end["reason"],
+            "seconds": end["seconds"] if "seconds" in end else _lived(note, until, signs),
+            "circumstances": note.payload,
+        }
+        for note, until, end in zip(begun, untils, attempt_ends(journal), strict=True)
+    ]  # fmt: skip
+
+
+def _lived(attempt: Note, until: float, signs: Sequence[float]) -> float:
+    last = max(time for time in signs if attempt.time <= time < until)
+    return float(attempt.payload.get("start", 0.0)) + last - attempt.time
 
 
 def _rate(iterations: Sequence[Iteration]) -> float | None:

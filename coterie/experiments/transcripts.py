@@ -20,7 +20,7 @@ _INDENT = "    "
 _MOST_NAMED = 5
 # What a journal may hold; plugins and later versions may add to it.
 _KINDS = (
-    "run", "engine", "turn", "verdict", "episode", "reward", "probe", "iteration",
+    "run", "engine", "turn", "verdict", "episode", "reward", "probe", "update", "iteration",
     "attempt", "executor", "superstep", "sample", "failure", "checkpoint", "attempt-end",
 )  # fmt: skip
 

@@ -42,3 +42,10 @@ class RayConfig(ExecutorConfig):
     engine_cpus: float = Field(0.0, ge=0)
     """CPUs for each engine actor."""
     engine_gpus: float = Field(0.0, ge=0)
+    learner_cpus: float = Field(0.0, ge=0)
+    """CPUs for each learner of a society's training, and as many threads; 0 reserves none, and is as many threads as
+    the driver has."""
+    learner_gpus: float = Field(0.0, ge=0)
+    """GPUs, likewise."""
+    heartbeat: float = Field(30.0, ge=0.5)
+    """Seconds after which an actor that answers nothing at all is named and replaced. Of a society alone."""

@@ -30,7 +30,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One `generate` call: requests of one policy, all drawn in the same way, performed by one worker on one replica.
+    """One `generate` call: requests to one engine, all drawn in the same way, performed by one worker on one replica.
 
     Its turns are committed together, or not at all.
     """
@@ -126,15 +126,16 @@ class Supersteps:
 def _fill(ready: Sequence[Wanted], loads: Loads, budget: RunBudget, *, one_by_one: bool) -> list[Call]:
     """Full calls for the engines' free slots, reserved; stops at the first request that does not fit the budget.
 
-    In logical order a request joins the open call of its worker, policy and sampling, or opens one where there is a
-    slot. A worker performs only its own requests: a call filled up with another's would be two half-empty calls.
+    In logical order a request joins the open call of its engine, worker and sampling, or opens one where there is a
+    slot: policies that share an engine are asked together. A worker performs only its own requests: a call filled up
+    with another's would be two half-empty calls.
     """
     slots = {engine: loads.slots(engine, one_by_one=one_by_one) for engine in loads.engines}
     left = {engine: count for engine, (count, _) in slots.items()}
     parts: list[list[Wanted]] = []
-    filling: dict[tuple[str, int, str, Sampling | None], list[Wanted]] = {}
+    filling: dict[tuple[str, int, Sampling | None], list[Wanted]] = {}
     for wanted in ready:
-        group = wanted.engine, wanted.workers[0], wanted.request.policy, wanted.request.sampling
+        group = wanted.engine, wanted.workers[0], wanted.request.sampling
         part = filling.get(group)
         if part is None or len(part) == slots[wanted.engine][1]:
             if not left[wanted.engine]:

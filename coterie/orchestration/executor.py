@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from coterie.errors import CoterieError
 from coterie.orchestration.config import ExecutorConfig
 from coterie.orchestration.jobs import Performed, Report, TaskLimits, Work
+from coterie.orchestration.learners import Learner, LearnerSpec
 from coterie.orchestration.pool import EngineInfo, EngineSpec, PolicySpec
-from coterie.types import Turn
+from coterie.types import Turn, Weights
+
+
+def ignore(error: CoterieError) -> None:
+    """What is told to nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,8 @@ class Staff:
     examines: bool = False
     """One worker more, the last, runs no protocol: it makes the inquiries about episodes, whose prompts may hold
     gold."""
+    on_failure: Callable[[CoterieError], None] = ignore
+    """Told of what was found outside of any call, and is being mended."""
 
 
 class WorkerClient(Protocol):
@@ -56,6 +64,25 @@ class Executor(Protocol):
 
     async def restart_engine(self, engine: str, replica: int) -> None:
         """Bring a failed or hung engine back; called after each EngineError, also when the engine lives."""
+        ...
+
+    async def publish(self, policies: Mapping[str, PolicySpec], weights: Sequence[tuple[str, Weights]]) -> None:
+        """Have engines generate with these weights, given by engine id, and workers ask by these policies.
+
+        All replicas of an engine take them; nothing may be in flight.
+
+        Raises:
+            EngineError: an engine could not take them.
+        """
+        ...
+
+    def hire_learners(self, specs: Sequence[LearnerSpec]) -> Sequence[Learner]:
+        """Learners as specified, after `start`; blocks until their models are loaded.
+
+        Raises:
+            EnvironmentMissing: a model or a device is missing, or there is no room.
+            WorkerLost: their processes died again and again.
+        """
         ...
 
     async def close(self) -> None: ...

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coterie.agents.engines.base import Engine
 from coterie.orchestration.config import LocalConfig
 from coterie.orchestration.executor import Staff, WorkerClient
-from coterie.orchestration.pool import EngineInfo, LocalClient, describe
+from coterie.orchestration.learners import Learner, LearnerSpec
+from coterie.orchestration.pool import EngineInfo, LocalClient, PolicySpec, describe, publishable
 from coterie.orchestration.worker import Worker
+from coterie.types import Weights
 
 
 class LocalExecutor:
@@ -23,6 +25,7 @@ class LocalExecutor:
         self.engines: dict[str, EngineInfo] = {}
         self._engines: dict[str, Engine] = {}
         self._facts: dict[str, Any] = {}
+        self._policies = staff.policies
 
     async def start(self) -> None:
         for name, spec in self.staff.engines.items():
@@ -35,7 +38,7 @@ class LocalExecutor:
 
     def _hire(self) -> Worker:
         clients = {name: [LocalClient(engine)] for name, engine in self._engines.items()}
-        return Worker(self.staff.policies, clients, self.staff.limits, self.config.deadline)
+        return Worker(self._policies, clients, self.staff.limits, self.config.deadline)
 
     async def revive(self, worker: int) -> None:
         await self._workers[worker].close()
@@ -44,6 +47,16 @@ class LocalExecutor:
     async def restart_engine(self, engine: str, replica: int) -> None:
         await self._engines[engine].close()
         await self._engines[engine].start()
+
+    async def publish(self, policies: Mapping[str, PolicySpec], weights: Sequence[tuple[str, Weights]]) -> None:
+        for name, new in weights:
+            await publishable(self._engines[name]).publish(new)
+        self._policies = policies
+        for worker in self._workers:
+            worker.adopt(policies)
+
+    def hire_learners(self, specs: Sequence[LearnerSpec]) -> list[Learner]:
+        return [spec.build() for spec in specs]
 
     async def close(self) -> None:
         """Close every engine; raises the first error of those that fail to."""

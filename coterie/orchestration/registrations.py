@@ -30,8 +30,8 @@ register("protocol", "agentverse", config=f"{_PROTOCOLS}.config_teams:AgentVerse
 register("protocol", "autogen", config=f"{_PROTOCOLS}.config_teams:AutoGenConfig",
          impl=f"{_PROTOCOLS}.autogen:AutoGen",
          summary="an assistant and a proxy talk until the stop word (AutoGen)")  # fmt: skip
-register("protocol", "comas", config=f"{_PROTOCOLS}.config_teams:ComasConfig", impl=f"{_PROTOCOLS}.comas:Comas",
-         summary="solve, evaluate and score each other, without training (CoMAS)")  # fmt: skip
+register("protocol", "comas", config=f"{_PROTOCOLS}.config_comas:ComasConfig", impl=f"{_PROTOCOLS}.comas:Comas",
+         summary="solve, evaluate and score each other; the discussion is the reward (CoMAS)")  # fmt: skip
 register("probe", "p_true", config="coterie.orchestration.config_probes:PTrueConfig",
          impl="coterie.orchestration.probes:PTrue",
          summary="is your answer right, True or False? its probability, or the share of True")  # fmt: skip

@@ -14,7 +14,7 @@ from torch import Tensor
 from coterie.agents.learning import draws
 from coterie.agents.learning.ppo import Batch, Gradient, LearningError, PPOLearner
 from coterie.orchestration.rollout import Episode, Rollout, Walk, walk
-from coterie.rewards import advantage
+from coterie.rewards.gae import gae
 from coterie.types import World
 
 NEXT = "observation.next"
@@ -28,7 +28,7 @@ class Collected:
     Attributes:
         reward: float32 [T, E, N].
         value: What the critic expected, in returns, [T, E, N].
-        advantage: See `rewards.advantage.Advantages`, [T, E, N].
+        advantage: See `rewards.gae.Advantages`, [T, E, N].
         target: Likewise.
         alive: Whose steps count, bool [T, E, N].
         seen: What the normaliser of observations measured in those, [3, D]; None without one.
@@ -106,7 +106,7 @@ class Shard:
     def _judge(self, walks: list[Walk], steps: int) -> Collected:
         rollout, learner, settings = self._rollout, self._learner, self._learner.settings
         value = learner.judge(rollout.observation.flatten(0, 2)).view(rollout.observation.shape[:3])
-        found = advantage.gae(
+        found = gae(
             rollout.reward, value[:-1], self._next_value(value), terminated=rollout.terminated,
             truncated=rollout.truncated[..., None], alive=rollout.alive, discount=settings.discount,
             trace=settings.trace, timeouts_terminate=settings.timeouts_terminate,

@@ -19,7 +19,7 @@ from coterie.orchestration import checkpoints
 from coterie.orchestration.crew import Crew, State, share
 from coterie.orchestration.rollout import Episode
 from coterie.orchestration.shards import NEXT, Collected
-from coterie.rewards import advantage
+from coterie.rewards.gae import normalise
 
 WEIGHTS = "weights"
 """File of a checkpoint that holds all that evaluation needs; its names begin with `actor.` and `critic.`."""
@@ -126,7 +126,7 @@ class Trainer:
         explained = _explained_variance(value[alive], target[alive])
         if learner.values is not None:
             learner.values.update(target[alive])
-        crew.prepare(torch.split(advantage.normalise(gained, alive), list(crew.sizes), 1))
+        crew.prepare(torch.split(normalise(gained, alive), list(crew.sizes), 1))
         done = self.agent_steps + sum(one.agent_steps for one in found)
         remaining = 1 - done / self.settings.agent_steps
         update = learner.update(alive.flatten(), self._differentiate, self.seed, self.iteration, remaining)

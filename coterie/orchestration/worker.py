@@ -107,7 +107,7 @@ class Worker:
         return report
 
     async def perform(self, keys: Sequence[str], replica: int) -> list[Performed]:
-        """Have one replica answer these requests (of one policy) in one call. Nothing is handed to an episode yet.
+        """Have one replica answer these requests, alike in engine and sampling, in one call; handed to no episode yet.
 
         Raises:
             EngineTimeout: the engine did not answer before the deadline.
@@ -137,6 +137,10 @@ class Worker:
                 f"an engine did not answer within {self._deadline:g} s", where=engine,
                 remedy="raise executor.deadline if the engine is only slow",
             ) from late  # fmt: skip
+
+    def adopt(self, policies: Mapping[str, PolicySpec]) -> None:
+        """Ask by these policies from now on; no episode may be open."""
+        self._policies = policies
 
     async def close(self) -> None:
         """Drop all episodes."""
@@ -181,12 +185,14 @@ class Worker:
 
     async def ask(
         self, task: Task, policy_name: str, prompt: Messages, place: Place, ledger: Ledger, said: Sequence[Turn] = (),
-        sampling: Sampling | None = None,
+        sampling: Sampling | None = None, choices: Sequence[str] = (),
     ) -> Turn:  # fmt: skip
         """Queue one request; equal questions at equal places are one."""
         policy = self._policies[policy_name]
         if sampling is not None:
             policy = dataclasses.replace(policy, sampling=sampling)
+        if choices:
+            policy = dataclasses.replace(policy, sampling=dataclasses.replace(policy.sampling, choices=tuple(choices)))
         key = turn_key(place, policy, prompt, said)
         waiter: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         self._fresh.append(_Fresh(Question(key, place, policy, prompt, task, tuple(said)), waiter, ledger))
@@ -250,7 +256,8 @@ class Worker:
             except EngineError as error:
                 raise type(error)(error.what, where=policy.engine, remedy=error.remedy) from error
             for question, prompt in zip(mine, encoded, strict=True):
-                found[question.key] = _Open(question, go_on(prompt, question.said))
+                speaking = dataclasses.replace(prompt, adapter=policy.adapter)
+                found[question.key] = _Open(question, go_on(speaking, question.said))
         return found
 
 
@@ -262,10 +269,10 @@ class _Asker:
 
     async def __call__(
         self, agent: Agent, prompt: Messages, *, round: int, repeat: int = 0, purpose: str = "answer",
-        said: Sequence[Turn] = (),
+        said: Sequence[Turn] = (), choices: Sequence[str] = (),
     ) -> Turn:  # fmt: skip
         place = Place(self._job.task.id, round, agent.name, repeat, purpose)
-        return await self._worker.ask(self._job.task, agent.policy, prompt, place, self._ledger, said)
+        return await self._worker.ask(self._job.task, agent.policy, prompt, place, self._ledger, said, choices=choices)
 
     async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
         return await self._worker.embedding.embed(model, texts)

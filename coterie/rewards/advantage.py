@@ -1,74 +1,192 @@
-"""Generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438), with time limits worked right."""
+"""What a turn earned beyond what was to be expected: one pure function per formula, over the turns that are compared.
+
+Every function takes the rewards of one key (see `RewardedTurn.key_by`) and is symmetric in them. Where nothing can be
+compared (one turn, or all alike) an advantage is 0, never NaN.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coterie.errors import CoterieError
+from coterie.rewards.keys import ATTRIBUTES, Attribute
+
+Floats = NDArray[np.float64]
 
 
-class Advantages(NamedTuple):
-    """What actions were worth.
+@dataclass(frozen=True, slots=True)
+class RewardedTurn:
+    """A turn to learn from, and what it was worth.
 
     Attributes:
-        advantage: [T, ...], beyond what was expected; 0 where `alive` is not set.
-        target: [T, ...], what the value should have been: advantage plus value.
+        key: The turn's.
+        policy: Whose weights said it.
+        agent: Who said it.
+        role: What for: `Place.purpose`.
+        group: Turns of one group answer the same prompt, or work the same task.
+        round: `Place.round`.
+        reward: Of the whole reply.
+        num_tokens: T.
+        penalties: [T], what each token loses of the reward (beta times its KL from the reference); empty: nothing.
     """
 
-    advantage: Tensor
-    target: Tensor
+    key: str
+    policy: str
+    agent: str
+    role: str
+    group: str
+    round: int
+    reward: float
+    num_tokens: int
+    penalties: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.penalties and len(self.penalties) != self.num_tokens:
+            raise CoterieError(f"{len(self.penalties)} penalties for {self.num_tokens} tokens", where=self.key,
+                               remedy="give one for each token of the reply, or none")  # fmt: skip
+        if not all(map(math.isfinite, (self.reward, *self.penalties))):
+            raise CoterieError("a reward or a penalty is not finite", where=self.key,
+                               remedy="mend the reward, or drop the turn")  # fmt: skip
+
+    @property
+    def net(self) -> float:
+        """The reward less all penalties: what the reply as one action earned."""
+        return self.reward - math.fsum(self.penalties)
+
+    def key_by(self, by: Iterable[Attribute]) -> tuple[str, ...]:
+        """What it shares with the turns that it is compared with; the order of `by` does not matter."""
+        chosen = frozenset(by)
+        return tuple(str(getattr(self, name)) for name in ATTRIBUTES if name in chosen)
 
 
-def gae(
-    reward: Tensor,
-    value: Tensor,
-    next_value: Tensor,
-    *,
-    terminated: Tensor,
-    truncated: Tensor,
-    alive: Tensor | None = None,
-    discount: float = 0.99,
-    trace: float = 0.95,
-    timeouts_terminate: bool = False,
-) -> Advantages:
-    """Advantages by equations 11 and 16 of the paper, over episodes that end at different times.
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Advantages of one batch.
 
-    A time limit is no end of what could be earned: the value of the last observation stands for the rest (Pardo et al.
-    2018, arXiv 1712.00378). An agent that is done earns nothing more.
+    Attributes:
+        advantages: By turn key, float32 [num_tokens].
+        memory: Running baselines after the batch, by name; empty for estimators without.
+    """
+
+    advantages: Mapping[str, NDArray[np.float32]]
+    memory: Mapping[str, float]
+
+
+class AdvantageEstimator(Protocol):
+    """Built as `impl(config)`; a pure function of the turns and the memory, so that a resumed run gives the same."""
+
+    def estimate(self, turns: Sequence[RewardedTurn], memory: Mapping[str, float]) -> Estimate:
+        """The advantage of every token of every turn.
+
+        A turn's advantage depends on turns of its own key alone; their order does not matter, nor that one stands
+        there twice.
+
+        Args:
+            turns: One batch.
+            memory: As the batch before left it; empty at first.
+
+        Raises:
+            CoterieError: two different turns have one key.
+        """
+        ...
+
+
+def gather(turns: Iterable[RewardedTurn], by: Sequence[Attribute]) -> dict[tuple[str, ...], list[RewardedTurn]]:
+    """The turns to compare with each other, each once, in the order of their keys.
+
+    Raises:
+        CoterieError: two different turns have one key.
+    """
+    known: dict[str, RewardedTurn] = {}
+    for turn in turns:
+        if known.setdefault(turn.key, turn) != turn:
+            raise CoterieError("two different turns to learn from have one key", where=turn.key,
+                               remedy="reward each turn once")  # fmt: skip
+    gathered: dict[tuple[str, ...], list[RewardedTurn]] = {}
+    for turn in sorted(known.values(), key=lambda turn: turn.key):
+        gathered.setdefault(turn.key_by(by), []).append(turn)
+    return gathered
+
+
+def returns_to_go(turn: RewardedTurn) -> Floats:
+    """R - sum of the penalties from this token on, [T].
+
+    Source: REINFORCE++ (arXiv 2501.03262, equation of A_t); CoMAS (arXiv 2510.08529, section 3.3), discount 1.
+    """
+    if not turn.penalties:
+        return np.full(turn.num_tokens, turn.reward)
+    return turn.reward - np.cumsum(np.asarray(turn.penalties)[::-1])[::-1]
+
+
+def whiten(values: Sequence[Floats], epsilon: float = 1e-8) -> list[Floats]:
+    """(A - mean) / (std + epsilon) over all tokens together, so that long replies weigh more.
+
+    Source: REINFORCE++ (arXiv 2501.03262, global advantage normalisation). The deviation is the population's.
 
     Args:
-        reward: float [T, ...].
-        value: Of what was observed before each step, float [T, ...].
-        next_value: Of what each step led to, before any reset, float [T, ...]; not read where nothing is to come.
-        terminated: bool [T, ...], the agent is done: nothing that follows counts.
-        truncated: bool, broadcasts to [T, ...]: the episode was cut off after this step.
-        alive: bool [T, ...], whose steps count; None: all.
-        discount: Gamma.
-        trace: Lambda: 0 is one-step advantages, 1 is returns less values.
-        timeouts_terminate: Take a time limit for an end, as quad-swarm-rl does.
+        values: Of each reply, [T].
+        epsilon: Keeps small deviations from being blown up.
     """
-    if timeouts_terminate:
-        terminated = terminated | truncated
-    goes_on = torch.where(terminated, torch.zeros_like(reward), torch.ones_like(reward))
-    # Multiplying would let a value that is no number through.
-    future = torch.where(terminated, torch.zeros_like(next_value), next_value)
-    error = reward + discount * future - value
-    carried = discount * trace * torch.where(truncated, torch.zeros_like(reward), goes_on)
-    advantage = torch.empty_like(error)
-    running = torch.zeros_like(error[0])
-    for t in range(len(error) - 1, -1, -1):
-        running = error[t] + carried[t] * running
-        advantage[t] = running
-    if alive is not None:
-        advantage = torch.where(alive, advantage, torch.zeros_like(advantage))
-    return Advantages(advantage, advantage + value)
+    pooled = np.concatenate(values) if values else np.zeros(0)
+    if _are_alike(pooled):
+        return [np.zeros_like(value) for value in values]
+    mean, deviation = pooled.mean(), pooled.std()
+    return [(value - mean) / (deviation + epsilon) for value in values]
 
 
-def normalise(advantage: Tensor, alive: Tensor | None = None) -> Tensor:
-    """Zero mean and unit variance over what is alive; 0 elsewhere."""
-    chosen = advantage if alive is None else advantage[alive]
-    if chosen.numel() < 2:
-        return torch.zeros_like(advantage)
-    scaled = (advantage - chosen.mean()) / (chosen.std() + 1e-8)
-    return scaled if alive is None else torch.where(alive, scaled, torch.zeros_like(scaled))
+def dr_grpo(rewards: ArrayLike) -> Floats:
+    """R_i - mean(R), [N].
+
+    Source: Dr. GRPO (arXiv 2503.20783, section 3.2): GRPO without the deviation, which favours easy and hard prompts.
+    """
+    reward = np.asarray(rewards, dtype=np.float64)
+    return np.zeros_like(reward) if _are_alike(reward) else reward - reward.mean()
+
+
+def grpo(rewards: ArrayLike, epsilon: float = 1e-6) -> Floats:
+    """(R_i - mean(R)) / (std(R) + epsilon), [N].
+
+    Source: GRPO (arXiv 2402.03300, section 4.1.2). The deviation is the sample's (N - 1), as in TRL and verl.
+    """
+    centred = dr_grpo(rewards)
+    return centred / (centred.std(ddof=1) + epsilon) if centred.any() else centred
+
+
+def rloo(rewards: ArrayLike) -> Floats:
+    """R_i - mean of the other R_j, [N]; N / (N - 1) times `dr_grpo`.
+
+    Source: RLOO (arXiv 2402.14740, equation 8).
+    """
+    centred = dr_grpo(rewards)
+    return centred * (len(centred) / (len(centred) - 1)) if centred.any() else centred
+
+
+def rae(rewards: ArrayLike, baseline: float, decay: float = 0.95) -> tuple[Floats, float]:
+    """R_i - b, [N], and the baseline after these rewards: decay^N b + (1 - decay^N) mean(R).
+
+    The baseline is read before it moves. Where it moves reward by reward, b <- decay b + (1 - decay) R, its end depends
+    on their order; this is the mean over all orders, and the same for one reward, and for equal ones.
+
+    Source: role-conditioned advantage estimation of SPIRAL (arXiv 2506.24119, algorithm 1; decay 0.95, b = 0 at first).
+    """
+    reward = np.asarray(rewards, dtype=np.float64)
+    if not len(reward):
+        return reward, baseline
+    kept = decay ** len(reward)
+    return reward - baseline, float(kept * baseline + (1 - kept) * reward.mean())
+
+
+def spread(turn: RewardedTurn, advantage: float) -> NDArray[np.float32]:
+    """One advantage for every token of a reply, [T]."""
+    return np.full(turn.num_tokens, advantage, dtype=np.float32)
+
+
+def _are_alike(values: Floats) -> bool:
+    # Means are rounded: without this, equal rewards would differ from theirs and be blown up by a tiny deviation.
+    return not len(values) or bool(values.min() == values.max())

@@ -1,4 +1,4 @@
-"""Configs of the rewards. Imports nothing heavy."""
+"""Configs of contributions and of the plainest reward. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ MAX_ENUMERATED = 14
 """The most players whose coalitions are all looked at: 16384."""
 
 
-class VerifierConfig(KindConfig):
+class RewardConfig(KindConfig):
+    """What every reward has."""
+
+    of_judgements: ClassVar[bool] = False
+    """It reads what agents judge of each other: it wants a protocol in which they do."""
+    weight: float = 1.0
+    """Its share in what is learnt from, which is the weighted sum of all rewards; 0: it is only journalled."""
+
+
+class VerifierConfig(RewardConfig):
     """Rewards by the benchmark's grader: the verifiable reward of RLVR."""
 
     kind: Literal["verifier"] = "verifier"

@@ -5,6 +5,17 @@ from coterie.registry import register
 register("reward", "verifier", config="coterie.rewards.config:VerifierConfig", impl="coterie.rewards.verifier:Verifier",
          summary="what the benchmark's grader says of each answer (RLVR)")  # fmt: skip
 
+_REWARDS = "coterie.rewards.config_rewards"
+register("reward", "interaction", config=f"{_REWARDS}:InteractionConfig",
+         impl="coterie.rewards.interaction:Interaction",
+         summary="solution and evaluation share what the score gives (CoMAS)")  # fmt: skip
+register("reward", "co_rl", config=f"{_REWARDS}:CoRlConfig", impl="coterie.rewards.votes:CoRl",
+         summary="agreement with the majority of the others (Co-RL)")  # fmt: skip
+register("reward", "ttrl", config=f"{_REWARDS}:TtrlConfig", impl="coterie.rewards.votes:Ttrl",
+         summary="agreement with the majority of all (TTRL)")  # fmt: skip
+register("reward", "maporl", config=f"{_REWARDS}:MaporlConfig", impl="coterie.rewards.shaping:Maporl",
+         summary="the verdict, and how it moved from what was said before (MAPoRL)")  # fmt: skip
+
 _CONTRIBUTIONS = "coterie.rewards.contributions"
 register("contribution", "psi", config="coterie.rewards.config:PsiConfig", impl=f"{_CONTRIBUTIONS}:Psi",
          summary="cosine to the mean embedding (SelfOrg)")  # fmt: skip
@@ -21,3 +32,23 @@ register("contribution", "leave_one_out", config="coterie.rewards.config:LeaveOn
 register("contribution", "permutation", config="coterie.rewards.config:PermutationConfig",
          impl=f"{_CONTRIBUTIONS}:Permutation",
          summary="sampled Shapley values of the embeddings, with standard errors")  # fmt: skip
+
+_ADVANTAGES, _ESTIMATORS = "coterie.rewards.config_advantages", "coterie.rewards.estimators"
+register("advantage", "reinforce++", config=f"{_ADVANTAGES}:ReinforcePlusPlusConfig",
+         impl=f"{_ESTIMATORS}:ReinforcePlusPlus",
+         summary="whitened over the tokens of a role (REINFORCE++)")  # fmt: skip
+register("advantage", "reinforce++_baseline", config=f"{_ADVANTAGES}:ReinforcePlusPlusBaselineConfig",
+         impl=f"{_ESTIMATORS}:ReinforcePlusPlusBaseline",
+         summary="less the group's mean, then whitened (REINFORCE++-baseline)")  # fmt: skip
+register("advantage", "grpo", config=f"{_ADVANTAGES}:GrpoConfig", impl=f"{_ESTIMATORS}:Grpo",
+         summary="less the group's mean, by its deviation (GRPO)")  # fmt: skip
+register("advantage", "dr_grpo", config=f"{_ADVANTAGES}:DrGrpoConfig", impl=f"{_ESTIMATORS}:DrGrpo",
+         summary="less the group's mean (Dr. GRPO)")  # fmt: skip
+register("advantage", "rloo", config=f"{_ADVANTAGES}:RlooConfig", impl=f"{_ESTIMATORS}:Rloo",
+         summary="less the mean of the others of the group (RLOO)")  # fmt: skip
+register("advantage", "dr_mas", config=f"{_ADVANTAGES}:DrMasConfig", impl=f"{_ESTIMATORS}:Grpo",
+         summary="GRPO for each agent by itself (Dr. MAS)")  # fmt: skip
+register("advantage", "at_grpo", config=f"{_ADVANTAGES}:AtGrpoConfig", impl=f"{_ESTIMATORS}:Grpo",
+         summary="GRPO for each agent and turn by itself (AT-GRPO)")  # fmt: skip
+register("advantage", "rae", config=f"{_ADVANTAGES}:RaeConfig", impl=f"{_ESTIMATORS}:Rae",
+         summary="less a running mean of the role's rewards (SPIRAL)")  # fmt: skip

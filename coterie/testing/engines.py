@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import get_args
 
-from coterie.agents.engines.base import Capability, Engine
+from coterie.agents.engines.base import Capability, Engine, Publishable
+from coterie.errors import EngineError
 from coterie.types import EncodedPrompt, Message, Place, Sample, Sampling
 
 _SAMPLING = Sampling(max_tokens=12)
@@ -38,6 +40,7 @@ async def check_started(engine: Engine) -> None:
     await _check_seeded(engine)
     await _check_stop(engine)
     await _check_choices(engine)
+    await _check_adapters(engine)
     await _check_cancelling(engine)
     await _check_concurrency(engine)
 
@@ -125,6 +128,16 @@ async def _check_choices(engine: Engine) -> None:
     sampling = Sampling(max_tokens=12, choices=("yes", "no"))
     for sample in await engine.generate(_encode(engine, 2, sampling), sampling, _places(2)):
         assert sample.text in sampling.choices, f"{sample.text!r} is none of the choices"
+
+
+async def _check_adapters(engine: Engine) -> None:
+    assert ("weights" in engine.capabilities) == isinstance(engine, Publishable), "`weights` and `publish` go together"
+    nobody = [replace(prompt, adapter="nobody") for prompt in _encode(engine, 1)]
+    try:
+        await engine.generate(nobody, _SAMPLING, _places(1))
+    except EngineError:
+        return
+    raise AssertionError("a prompt of an adapter that was not published was answered")
 
 
 async def _check_cancelling(engine: Engine) -> None:

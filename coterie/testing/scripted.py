@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 from coterie import rng
 from coterie.agents.engines import chat
 from coterie.agents.engines.base import Capability
+from coterie.agents.engines.weights import refuse_adapters
 from coterie.errors import EngineError
 from coterie.testing import replies
 from coterie.testing.config import ScriptedConfig
@@ -65,6 +66,7 @@ class ScriptedEngine:
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
     ) -> list[Sample]:
         """As `base.Engine.generate`."""
+        refuse_adapters(prompts)
         self.num_calls += 1
         async with self._turn or contextlib.nullcontext():
             await asyncio.sleep(self.config.delay)

@@ -86,7 +86,7 @@ def staff(
     PolicyConfig.model_rebuild(force=True)
     scripted = {"kind": "scripted", **(engine or {})}
     policy = PolicyConfig.model_validate({"engine": scripted, "model": "none", "sampling": {"max_tokens": max_tokens}})
-    engines, policies = plan({"base": policy}, seed, exact)
+    engines, policies = plan({"base": policy}, seed, exact, Path())
     return Staff(engines, policies, limits, examines=examines)
 
 

@@ -1,6 +1,8 @@
 # ruff: noqa: E501 - a table
 """Experiment files of worlds: what is read, and what is refused, at its place and all at once."""
 
+import subprocess
+import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from coterie.config.schema import ExperimentConfig, WorldConfig
 from coterie.envs.config import QuadSwarmConfig
 from coterie.envs.swarm.config import SwarmConfig
 from coterie.envs.swarm.training import SwarmWorld
+from coterie.experiments.cli.options import settle
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 GOOD = [
     "name: good",
     "env: {kind: quad_swarm_v0}",
@@ -181,9 +185,77 @@ def test_the_mistakes_of_all_parts_are_told_at_once(tmp_path: Path) -> None:
     assert "6 errors" in message
 
 
+def test_types_limits_and_rules_between_sections_are_told_in_one_answer(tmp_path: Path) -> None:
+    lines = [
+        GOOD[0],
+        "env: {kind: quad_swarm_v0, num_drones: -3, obstacles: {density: 1.5, size: big}, scenario: none, num_envs: 8}",
+        "policy: {kind: attention, initial_std: 0.1, width: wide}",
+        "learning: {kind: mappo, minibatch: 0, shards: 9, min_learning_rate: 0.5}",
+        "executor: {kind: ray, replicas: 2}",
+        "device: gpu",
+    ]
+    message = refuse(write(tmp_path, lines))
+    for path, words in {
+        "env.num_drones": "num_drones is -3", "env.obstacles.density": "is 1.5", "env.obstacles.size": 'got "big"',
+        "env.scenario": 'unknown scenario "none"', "policy.initial_std": "0.1 is less than learning.min_std of 0.15",
+        "policy.width": 'got "wide"', "learning.minibatch": "must be at least 1, got 0",
+        "learning.shards": "9 shards cannot be cut from 8", "executor.replicas": "is for societies", "device": "got",
+        "learning.learning_rate": "0.0005 is beyond min_learning_rate of 0.5",
+    }.items():  # fmt: skip
+        assert f" {path}  " in message and words in message, path
+    assert "11 errors" in message
+
+
+def test_a_rule_is_silent_where_a_value_it_reads_is_wrong_in_itself(tmp_path: Path) -> None:
+    env = "env: {kind: quad_swarm_v0, num_drones: many, num_neighbours: 20, obstacles: {density: 1.0}, num_envs: few}"
+    learning = "learning: {kind: mappo, shards: 500, minibatch: 2}"
+    message = refuse(write(tmp_path, [*GOOD[:1], env, GOOD[2], learning]))
+    assert "2 errors" in message and "env.num_drones" in message and "env.num_envs" in message
+
+
+def test_several_things_that_do_not_go_together_are_told_at_once(tmp_path: Path) -> None:
+    env = "env: {kind: quad_swarm_v0, num_drones: 2, physics_hz: 150, replay: {before: 20}, obstacles: {count: 90}}"
+    message = refuse(write(tmp_path, GOOD, 2, env))
+    for path in ("env.num_neighbours", "env.physics_hz", "env.replay.before", "env.obstacles.count"):
+        assert f" {path}  " in message, path
+    assert "4 errors" in message
+
+
+def test_a_smaller_deviation_than_the_least_is_no_mistake_where_actions_are_discrete(tmp_path: Path) -> None:
+    pytest.importorskip("mpe2")
+    path = write(tmp_path, [GOOD[0], SPREAD, "policy: {kind: mlp, initial_std: 0.1}", "learning: ippo"])
+    assert load(path).config.policy.initial_std == 0.1
+    assert "policy.initial_std" in refuse(path, "env.params={continuous_actions: true}")
+
+
+def test_a_file_of_neither_a_world_nor_a_society_is_told_of_both(tmp_path: Path) -> None:
+    message = refuse(write(tmp_path, [GOOD[0]]))
+    assert "benchmark  is required, and missing; a file has `benchmark` (a society), or `env` with" in message
+    assert "(a world)" in message
+
+
+def test_the_option_executor_is_named_as_it_was_given(tmp_path: Path) -> None:
+    message = refuse(write(tmp_path, GOOD), *settle(["seed=1"], "ray2", unsafe=False))
+    assert message.startswith('--executor ray2 executor.kind  unknown executor "ray2"') and "1 error" in message
+    assert load(write(tmp_path, GOOD), settle(None, "ray", unsafe=False)).config.executor.kind == "ray"
+
+
+def test_all_packages_that_an_environment_lacks_are_named_at_once(tmp_path: Path) -> None:
+    lacking = (
+        "import sys\n"
+        "for name in ('pettingzoo', 'gymnasium', 'mpe2'): sys.modules[name] = None\n"
+        "import importlib.util as util\n"
+        "from coterie.experiments.cli.main import main\n"
+        f"main(['validate', {str(EXAMPLES / 'spread.yaml')!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", lacking], capture_output=True, text=True)
+    assert "env.kind  the packages pettingzoo, gymnasium, mpe2 are not installed" in done.stderr
+    assert "pip install pettingzoo gymnasium mpe2" in done.stderr and "1 error" in done.stderr
+
+
 def test_learning_in_a_society_is_refused(tmp_path: Path) -> None:
     message = refuse(write(tmp_path, SOCIETY, 6, "learning: ippo"))
-    assert message.startswith("6:1 learning  is for worlds (files with `env`)") and "1 error" in message
+    assert "ippo trains the policies of a world" in message and "1 error" in message
 
 
 @pytest.mark.parametrize("line", ["policy: {kind: attention}", "policy: attention"])

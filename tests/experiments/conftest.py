@@ -15,6 +15,7 @@ import pytest
 import coterie
 from coterie.agents.seats import Agent
 from coterie.experiments.folder import RunFolder
+from coterie.experiments.updates import Update, make_update
 from coterie.journal import Fact, Journal, Note
 from coterie.orchestration import records
 from coterie.orchestration.jobs import Job, Performed
@@ -48,9 +49,9 @@ def make_turn(agent: Agent, task: Task, round: int, answer: str | None, text: st
                 token_ids=(1, 2, 3, 4))  # fmt: skip
 
 
-def make_event(society: str, number: int, *, is_right: bool, text: str | None = None) -> Event:
+def make_event(society: str, number: int, *, is_right: bool, text: str | None = None, ending: str = "") -> Event:
     """Two rounds of two agents in `debate`, one turn in `single`; a wrong answer is an unparsed one."""
-    task = Task(f"sum-{number:04d}", f"What is {number} + 1?")
+    task = Task(f"sum-{number:04d}{ending}", f"What is {number} + 1?")
     agents, rounds = SOCIETIES[society], 2 if society == "debate" else 1
     answer = str(number + 1) if is_right else None
     table = [{a.name: make_turn(a, task, r, answer, text) for a in agents} for r in range(rounds)]
@@ -132,3 +133,75 @@ def make_run(tmp_path: Path, events: list[Event]) -> Iterator[Callable[..., RunF
         return folder
 
     yield make
+
+
+def make_update_row(number: int, iterations: int, policies: tuple[str, ...] = ("ann", "bob")) -> dict[str, Any]:
+    """What an iteration of a society's training left: solvers and judges get better from one to the next."""
+    x = number / iterations
+    role = {"turns": 8, "reward_std": 0.25, "tokens": 4.0, "cut": 0.125}
+    learning = {"loss": 0.5, "entropy": 2.0 - x, "kl": 0.001, "mismatch_kl": 1e-6, "clipped": 0.0, "dropped": 0.0,
+                "gradient_norm": 1.0, "tokens": 96.0}  # fmt: skip
+    return {
+        "iteration": number, "episodes": 4, "accuracy": 0.25 + x / 2, "turns": 24, "tokens": 96, "prompt_tokens": 240,
+        "roles": {"answer": {**role, "reward": x}, "evaluate": {**role, "reward": 1 - x},
+                  "score": {**role, "reward": -0.5}},
+        "rewards": {"interaction": {"answer": x, "evaluate": 1 - x, "score": -0.5}},
+        "solver": {"accuracy": x / 2, "parsed": 1.0, "reward": x, "reward_if_right": 0.75, "reward_if_wrong": 0.25,
+                   "correlation": 0.5},
+        "judge": {"rulings": 8, "right": [1, 1, 2], "wrong": [2, 1, 0], "base_rate": 0.5, "precision": 0.75,
+                  "recall": 0.75, "youden": x / 2, "solver_reward": x, "correlation": 0.4, "unread": 0.125,
+                  "own_evaluations": 0.0, "own_scores": 0.0, "canaries_passed": None, "contradictions": None},
+        "lag": 0, "memory": {}, "checkpoint": f"{number:064x}",
+        "policies": {name: {"weights": f"{number:064x}", "learning": learning} for name in policies},
+    }  # fmt: skip
+
+
+def make_updates(iterations: int) -> list[Update]:
+    note = {"rollout": 6.0, "learning": 3.0, "checkpoint": 0.25, "publication": 0.75, "tokens": 96}
+    return [make_update(make_update_row(number, iterations), note) for number in range(1, iterations + 1)]
+
+
+@pytest.fixture
+def updates() -> Callable[[int], list[Update]]:
+    """Makes so many iterations of a society's training."""
+    return make_updates
+
+
+LEARNING: dict[str, Any] = {
+    "name": "school", "seed": 0, "determinism": "exact", "benchmark": {"kind": "sums", "limit": 4},
+    "protocol": {"kind": "comas"}, "policies": {}, "checkpoint_every": 1,
+    "learning": {"kind": "policy_gradient", "iterations": 8, "tasks": 2, "copies": 2, "held_out": 2},
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_school(tmp_path: Path) -> Callable[..., RunFolder]:
+    """Makes the run folder of a society's training of eight iterations: `make_school(iterations_done, status)`."""
+
+    def make(done: int = 8, status: str = "finished", text: str | None = None) -> RunFolder:
+        folder = RunFolder.create(tmp_path / "runs", "school")
+        folder.resolved.write_text("{}")
+        societies = [{"label": "debate", "is_baseline": False, "agents": [dataclasses.asdict(a) for a in PAIR]}]
+        run = {"config": LEARNING, "tasks": 32, "societies": societies, "benchmark": "f" * 64, "templates": {},
+               "plugins": {}}  # fmt: skip
+        with Journal.create(folder.journal) as journal:
+            journal.commit([Fact("run", "run", run)], [Note("attempt", "1", {"number": 1})])
+            for number in range(1, done + 1):
+                _write_iteration(journal, number, text)
+            if status != "running":
+                ending = {"number": 1, "status": status, "reason": "", "seconds": 100.0}
+                journal.commit(notes=[Note("attempt-end", "1", ending)])
+        folder.status.write_text(json.dumps({"status": status, "reason": "", "attempt": 1}))
+        return folder
+
+    return make
+
+
+def _write_iteration(journal: Journal, number: int, text: str | None) -> None:
+    """Two episodes on two tasks, and what was learnt from them."""
+    for task in range(2):
+        event = make_event("debate", task, is_right=task == 0, text=text, ending=f"@{number:06d}.0")
+        write_event(journal, event)
+    key = f"update/{number:06d}"
+    note = {"rollout": 6.0, "learning": 3.0, "checkpoint": 0.25, "publication": 0.75, "tokens": 96}
+    journal.commit([Fact(key, "update", make_update_row(number, 8))], [Note("iteration", key, note)])

@@ -17,7 +17,7 @@ from coterie.config.load import loads
 from coterie.config.problems import InvalidConfig
 from coterie.config.references import resolve_secret
 from coterie.errors import ConfigError, EngineError, EnvironmentMissing, ResumeError
-from coterie.experiments import run as run_module
+from coterie.experiments import society_attempt
 from coterie.experiments.cli.main import main
 from coterie.experiments.run import societies
 from coterie.experiments.tracker_backends import TensorboardTracker
@@ -127,10 +127,10 @@ def test_a_run_whose_engine_cannot_start_has_failed_and_says_why(tmp_path, monke
 
 
 def test_the_status_file_follows_a_run_that_goes(tmp_path, monkeypatch):
-    monkeypatch.setattr("coterie.experiments.run._EVERY", 0.01)
+    monkeypatch.setattr(society_attempt, "_EVERY", 0.01)
     seen = []
-    write = run_module.write_json
-    monkeypatch.setattr(run_module, "write_json", lambda path, value: (seen.append(value), write(path, value)))
+    write = society_attempt.write_json
+    monkeypatch.setattr(society_attempt, "write_json", lambda path, value: (seen.append(value), write(path, value)))
     engine = {"kind": "scripted", "max_batch": 1, "delay": 0.05}
     run = coterie.run(CONFIG | {"policy": {"engine": engine, "model": "none"}}, runs=tmp_path)
     going = [row["turns"] for row in seen if row.get("status") == "running"]

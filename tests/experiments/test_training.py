@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ from coterie.experiments.audit import audit
 from coterie.experiments.cli.main import main
 from coterie.experiments.display_training import PlainTraining, RichTraining
 from coterie.experiments.folder import RunFolder
+from coterie.experiments.report.training_terminal import print_training
 from coterie.experiments.training_record import TrainingRecord, read_training
+from coterie.experiments.training_summary import training_telemetry
 from coterie.experiments.training_tally import Step
-from coterie.journal import Journal
+from coterie.journal import Journal, Note
 
 PLUGIN = str(Path(__file__).parent.parent / "data" / "mortal_swarm.py")
 NUM_STEPS = 80  # 5 iterations of 16
@@ -288,6 +291,77 @@ def test_the_live_display_shows_the_same_and_where_the_time_goes(trained):
     for words in ("640/640 agent-steps", "steps/s", "success", "collision", "reward", "iteration 5", "0:00 of 1:00",
                   "learner 50%"):  # fmt: skip
         assert words in shown, words
+
+
+def test_who_waits_for_the_first_iteration_is_told_for_how_long_and_why(trained):
+    out, record = io.StringIO(), read(trained)
+    with PlainTraining(out, patience=0.02) as display:
+        display.say("making the world")
+        time.sleep(0.1)
+        display.begin(begin(record, 0))
+        time.sleep(0.1)
+        display.on_iteration(steps(record)[0])
+        told = out.getvalue()
+        time.sleep(0.1)
+    assert "0:00 gone, still at: making the world" in told
+    assert "0:00 gone, still at: the first iteration; a swarm's kernels are compiled" in told
+    assert out.getvalue()[len(told) :].count("still at") <= 1  # one may have been on its way
+
+
+def test_the_live_display_counts_the_seconds_until_the_first_iteration(trained):
+    record, now = read(trained), [0.0]
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    display = RichTraining(console, lambda: now[0])
+    display.say("making the world")
+    now[0] = 30
+    console.print(display.render())
+    display.begin(begin(record, 0))
+    now[0] = 75
+    console.print(display.render())
+    shown = console.file.getvalue()
+    assert "making the world (0:30)" in shown and "compiled in it, for about a minute (0:45)" in shown
+    display.on_iteration(steps(record)[0])
+    console.print(display.render())
+    assert "compiled" not in console.file.getvalue()[len(shown) :]
+
+
+def test_the_time_of_a_killed_attempt_counts_up_to_its_last_sign_of_life(tmp_path):
+    with Journal.create(tmp_path / "journal.sqlite") as journal:
+        journal.commit(notes=[Note("attempt", "1", {"number": 1, "start": 20.0})])
+        time.sleep(0.2)
+        step = {"seconds": 0.1, "simulator": 0.1, "policy": 0.0, "learner": 0.0, "agent_steps": 5, "iteration": 1}
+        journal.commit(notes=[Note("iteration", "iteration/00000001", step)])
+        time.sleep(0.2)
+        journal.commit(notes=[Note("attempt", "2", {"number": 2, "start": 1.0})])
+        journal.commit(notes=[Note("attempt-end", "2", {"number": 2, "status": "stopped", "reason": "", "seconds": 7})])
+        found = training_telemetry(journal)
+    killed, stopped = found["attempts"]
+    assert (killed["status"], stopped["seconds"]) == ("killed", 7) and 20.2 <= killed["seconds"] < 20.39
+    assert found["totals"]["seconds"] == pytest.approx(killed["seconds"] + 7)
+    assert found["totals"]["start_seconds"] == pytest.approx(killed["seconds"] + 7 - 0.1)
+
+
+def test_the_summary_parts_the_start_from_the_rest_of_the_time(trained):
+    out = io.StringIO()
+    print_training(coterie.Run(trained.path).summary(), Console(file=out, width=200))
+    time_line, start, rest = [line for line in out.getvalue().splitlines() if line[:5] in ("Time:", "Start", "Of th")]
+    assert time_line.endswith(" in 1 attempt") and "killed" not in time_line
+    assert start.startswith("Start: ") and start.endswith(" agent-steps/s") and "; after it " in start
+    assert rest.startswith("Of the rest: simulator ")
+
+
+def test_a_training_in_which_no_episode_ended_is_told_what_to_do(make_tiny, tmp_path):
+    config = make_tiny()
+    config["learning"] |= {"agent_steps": 64}
+    config["env"] |= {"seconds": 15.0}
+    del config["env"]["replay"]
+    run = coterie.run(config, runs=tmp_path)
+    out = io.StringIO()
+    print_training(run.summary(), Console(file=out, width=300))
+    steps_of_all = 1500 * config["env"]["num_envs"] * config["env"]["num_drones"]
+    told = " ".join(out.getvalue().split())
+    assert "No episode ended" in told and "raise `learning.agent_steps`" in told
+    assert f"{steps_of_all:,}".replace(",", " ") in told.replace("\u202f", " ").replace("\xa0", " ")
 
 
 def test_without_a_gpu_cuda_is_one_clear_error_that_leaves_nothing(make_tiny, tmp_path, capsys):

@@ -2,8 +2,11 @@
 
 import asyncio
 import dataclasses
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import traceback
 from collections import Counter
@@ -200,10 +203,20 @@ def test_encoding_waits_for_an_actor_that_is_gone_but_not_for_an_engine_that_ref
     from coterie.orchestration.ray.actors import RayClient
 
     gone = ActorUnavailableError("gone", None)
-    assert asyncio.run(RayClient(Recalled(gone, ["coded"])).encode([], Sampling())) == ["coded"]
+    assert asyncio.run(RayClient(Recalled(gone, ["coded"]), {}).encode([], Sampling())) == ["coded"]
     refused = RayTaskError("encode", "", EngineError("too long", where="here"))
     with pytest.raises(EngineError, match="too long"):
-        asyncio.run(RayClient(Recalled(gone, refused)).encode([], Sampling()))
+        asyncio.run(RayClient(Recalled(gone, refused), {}).encode([], Sampling()))
+
+
+def test_an_engine_that_was_started_again_says_nothing_with_its_old_weights():
+    from coterie.orchestration.ray.actors import EngineActor
+
+    (spec,) = staff().engines.values()
+    engine = EngineActor(spec.pack(), (), 60.0)
+    with pytest.raises(EngineError, match="has not the weights that were published"):
+        asyncio.run(engine.generate([], Sampling(), [], {"": 1}))
+    assert asyncio.run(engine.generate([], Sampling(), [], {})) == []
 
 
 def test_joining_without_a_token_says_which_variable_is_missing(monkeypatch):
@@ -336,3 +349,123 @@ def test_a_run_begun_on_ray_is_what_one_process_learns_and_goes_on_there(nodes, 
     assert moved.status == "stopped" and len(moved.iterations()) == 3
     coterie.resume(moved, executor="local")
     assert moved.status == "finished" and moved.iterations() == here.iterations()
+
+
+# Trainings of societies
+
+REWARD = str(Path(__file__).parents[1] / "data" / "mortal_training.py")
+
+
+def society(model, executor="local", **learning):
+    engine = {"kind": "transformers", "dtype": "float32", "context": 512}
+    sampling = {"temperature": 1.0, "max_tokens": 8}
+    return {
+        "name": "trained", "seed": 5, "determinism": "exact", "imports": [REWARD], "device": "cpu",
+        "policies": {"base": {"engine": engine, "model": str(model), "sampling": sampling}},
+        "seats": [{"name": "ann", "policy": "base"}, {"name": "bob", "policy": "base"}],
+        "protocol": {"kind": "comas", "rounds": 1}, "benchmark": {"kind": "sums", "limit": 6},
+        "rewards": [{"kind": "digits"}],
+        "learning": {"kind": "policy_gradient", "iterations": 2, "tasks": 2, "copies": 2, "learning_rate": 0.01,
+                     "updates": 2, "sharing": "agent", "held_out": 2, "advantage": {"kind": "rae"}, "mask_cut": False,
+                     **learning},
+        "executor": executor,
+    }  # fmt: skip
+
+
+def taught(run) -> tuple[str, list]:
+    """The digest of a training and its updates, and nothing that was said twice."""
+    with Journal.read(run.folder.journal) as journal:
+        assert journal.verify() == []
+        return journal.digest(), [fact.payload for fact in journal.facts("update")]
+
+
+def failures_of(run) -> list[dict[str, str]]:
+    with Journal.read(run.folder.journal) as journal:
+        return [note.payload for note in journal.notes("failure")]
+
+
+def on_ray(address, **fields):
+    return {"kind": "ray", "address": address, "workers": 2, **fields}
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> Path:
+    from coterie.testing.models import write_llama
+
+    return write_llama(tmp_path_factory.mktemp("llama"), alphabet="0123456789 +-=.\nScore:Answer", layers=1, width=32)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, llama) -> tuple[str, list]:
+    """What a society learns in one process."""
+    return taught(coterie.run(society(llama), runs=tmp_path_factory.mktemp("alone")))
+
+
+def before(monkeypatch, owner, method, number, action):
+    """Does something before the how-manieth call of a method."""
+    left, real = [number], getattr(owner, method)
+
+    def call(self, *arguments, **named):
+        left[0] -= 1
+        if left[0] == 0:
+            action()
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(owner, method, call)
+
+
+def test_a_society_learns_in_actors_what_it_learns_in_one_process(nodes, address, llama, tmp_path):
+    lora = {"rank": 2}
+    here = coterie.run(society(llama, lora=lora), runs=tmp_path / "here")
+    there = coterie.run(society(llama, on_ray(address), lora=lora), runs=tmp_path / "there")
+    assert taught(there) == taught(here)
+    assert not failures_of(there)
+
+
+@pytest.mark.slow
+def test_policies_with_learners_of_their_own_learn_beside_each_other_what_they_learn_in_one_process(
+    nodes, address, alone, llama, tmp_path
+):
+    run = coterie.run(society(llama, on_ray(address, replicas=2)), runs=tmp_path)
+    assert taught(run) == alone
+    assert not failures_of(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["WorkerActor", "EngineActor", "LearnerActor"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_what_becomes_of_an_actor_changes_nothing_that_is_learnt(
+    nodes, address, alone, llama, tmp_path, monkeypatch, victim, number
+):
+    from coterie.orchestration.ray.learners import RayLearner
+
+    place = (RayLearner, "update", 3) if victim == "LearnerActor" else (Journal, "commit", 20)
+    before(monkeypatch, *place, lambda: nodes.signal(f"ray::{victim}", number))
+    run = coterie.run(society(llama, on_ray(address, heartbeat=3.0)), runs=tmp_path)
+    assert taught(run) == alone
+    if number == signal.SIGKILL:
+        assert victim == "EngineActor" or "process" in failures_of(run)[0]["what"]
+    else:
+        named = [told for told in failures_of(run) if "did not answer for 3 s" in told["what"]]
+        assert len(named) == 1 and " on " in named[0]["where"] and "process" in named[0]["where"]
+
+
+@pytest.mark.slow
+def test_a_training_on_ray_whose_driver_is_killed_goes_on(nodes, address, alone, llama, tmp_path):
+    (tmp_path / "society.yaml").write_text(json.dumps(society(llama, on_ray(address))))
+    command = [sys.executable, "-m", "coterie", "run", "society.yaml", "--no-report", "--display", "plain"]
+    killed = subprocess.run(command, cwd=tmp_path, env=os.environ | {"MORTAL": "20"}, capture_output=True, timeout=600)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert taught(coterie.resume(folder)) == alone
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_lost_between_two_calls_has_its_weights_again(
+    nodes, address, alone, llama, tmp_path, monkeypatch
+):
+    from coterie.orchestration.society_trainer import SocietyTrainer
+
+    before(monkeypatch, SocietyTrainer, "save", 1, lambda: nodes.signal("ray::EngineActor", signal.SIGKILL))
+    run = coterie.run(society(llama, on_ray(address, replicas=2)), runs=tmp_path)
+    assert taught(run) == alone

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds
+from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds, Weights
 
-Capability = Literal["tokens", "logprobs", "seeded", "choices", "lora", "shared_cache"]
+Capability = Literal["tokens", "logprobs", "seeded", "choices", "weights", "lora", "shared_cache"]
 """tokens: samples carry token ids. logprobs: and their log-probabilities. seeded: tokens are drawn by counted
-uniforms, so `determinism: exact` holds. choices: constrained decoding. lora: adapters per request. shared_cache:
-`GroupDecoder`.
+uniforms, so `determinism: exact` holds. choices: constrained decoding. weights: `Publishable`, its model's weights can
+be replaced. lora: and adapters per prompt. shared_cache: `GroupDecoder`.
 """
 
 Signal = Literal["logprobs", "entropy", "waad", "fai"]
@@ -60,6 +60,23 @@ class Engine(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Facts on the engine for the run's record: versions, dtype, model hash, and what `auto` chose."""
+        ...
+
+
+@runtime_checkable
+class Publishable(Protocol):
+    """An engine whose weights can be replaced while it runs."""
+
+    async def publish(self, weights: Weights) -> None:
+        """Generate with these from now on; nothing may be in flight.
+
+        An adapter of a new name is added; what was cached under an older version is not used again. `restart` of the
+        engine (`close`, `start`) publishes the latest of each again.
+
+        Raises:
+            EngineError: they cannot be read, do not fit the model, or a random subset of the tensors that the engine
+                holds afterwards is not what stands in the folder.
+        """
         ...
 
 

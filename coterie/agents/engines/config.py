@@ -21,7 +21,7 @@ class EngineConfig(KindConfig):
 class LocalModelConfig(EngineConfig):
     """What engines that load weights themselves have in common."""
 
-    capabilities = frozenset({"tokens", "logprobs", "seeded"})
+    capabilities = frozenset({"tokens", "logprobs", "seeded", "choices", "weights", "lora"})
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto` is the model's own (float32 where a CPU has no bfloat16); `determinism: exact` across executors needs
@@ -32,6 +32,10 @@ class LocalModelConfig(EngineConfig):
     """The largest number of prompts in one batch."""
     stall: float = Field(300.0, gt=0)
     """Seconds without one finished step after which the engine counts as hung."""
+    adapters: int = Field(0, ge=0, le=256)
+    """How many LoRA adapters it can hold at a time; 0: none."""
+    lora_rank: int = Field(16, ge=1, le=512)
+    """The highest rank of an adapter."""
 
 
 class VllmConfig(LocalModelConfig):

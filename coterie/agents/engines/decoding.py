@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from coterie.agents.engines import chat, models, sampling
+from coterie.agents.engines.choosing import Choices
+from coterie.agents.engines.live import LiveWeights
 from coterie.types import EncodedPrompt, Place, Sample, Sampling, TokenIds
 
 
@@ -27,19 +29,26 @@ class _Row:
 
 
 class CausalModel:
-    """Weights on a device, with the ids that end a reply."""
+    """Weights on a device, with the ids that end a reply.
 
-    def __init__(self, model: Any, stop_ids: frozenset[int]) -> None:
-        self._model, self._stop_ids = model, stop_ids
+    Args:
+        model: A causal language model of transformers.
+        stop_ids: The ids that end a reply.
+        weights: What is published to it.
+    """
+
+    def __init__(self, model: Any, stop_ids: frozenset[int], weights: LiveWeights) -> None:
+        self._model, self._stop_ids, self.weights = model, stop_ids, weights
         self.device, self.dtype = str(model.device), str(model.dtype).removeprefix("torch.")
 
     @classmethod
-    def load(cls, folder: str, device: str, dtype: str) -> CausalModel:
-        """As `load_model`."""
+    def load(cls, folder: str, device: str, dtype: str, adapters: int = 0, lora_rank: int = 16) -> CausalModel:
+        """As `load_model`, with room for so many LoRA adapters of at most this rank."""
         model = load_model(folder, device, dtype)
         stops = model.generation_config.eos_token_id
         stops = model.config.eos_token_id if stops is None else stops
-        return cls(model, frozenset([stops] if isinstance(stops, int) else stops or []))
+        ends = frozenset([stops] if isinstance(stops, int) else stops or [])
+        return cls(model, ends, LiveWeights(model, adapters, lora_rank))
 
     @torch.inference_mode()
     def generate(
@@ -51,26 +60,35 @@ class CausalModel:
         decode: Callable[[Sequence[int]], str],
         pad: int,
         beat: Callable[[], bool],
+        spelt: Sequence[TokenIds] = (),
     ) -> list[Sample]:
-        """One sample per prompt of ids. `beat` is called before every step and ends the loop by returning True."""
+        """One sample per prompt of ids; one of the choices `spelt`, if there are any.
+
+        `beat` is called before every step and ends the loop by returning True.
+
+        Raises:
+            EngineError: a prompt names an adapter that was not published.
+        """
         streams = [sampling.UniformStream(seed, key) for key in keys]
         rows = [_Row(cast(TokenIds, p.prompt), p.said, s) for p, s in zip(prompts, streams, strict=True)]
         ids, mask = self._pad_left([row.prompt for row in rows], pad)
         settings = sampling.Rows.build([wanted] * len(rows), self.device)
         cache: Any = None
-        for position in range(wanted.max_tokens):
-            if beat() or all(row.finish for row in rows):
-                break
-            places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-            out = self._model(
-                input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True,
-                logits_to_keep=1,
-            )  # fmt: skip
-            cache, logits = out.past_key_values, out.logits[:, -1]
-            drawn = torch.tensor([row.stream.at(position) for row in rows], dtype=torch.float64, device=self.device)
-            ids = sampling.sample(logits, settings, drawn).unsqueeze(1)
-            self._append(rows, ids, sampling.logprobs_of(logits, ids.squeeze(1)), wanted, decode)
-            mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+        choices = Choices(spelt, self._stop_ids)
+        with self.weights.speaking([prompt.adapter for prompt in prompts]):
+            for position in range(wanted.max_tokens):
+                if beat() or all(row.finish for row in rows):
+                    break
+                places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+                out = self._model(
+                    input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True,
+                    logits_to_keep=1,
+                )  # fmt: skip
+                cache, logits = out.past_key_values, choices.mask(out.logits[:, -1], [row.ids for row in rows])
+                drawn = torch.tensor([row.stream.at(position) for row in rows], dtype=torch.float64, device=self.device)
+                ids = sampling.sample(logits, settings, drawn).unsqueeze(1)
+                self._append(rows, ids, sampling.logprobs_of(logits, ids.squeeze(1)), wanted, decode, choices)
+                mask = torch.nn.functional.pad(mask, (0, 1), value=1)
         return [_sample(row, decode) for row in rows]
 
     def _pad_left(self, prompts: Sequence[TokenIds], pad: int) -> tuple[Tensor, Tensor]:
@@ -80,14 +98,15 @@ class CausalModel:
         return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
 
     def _append(
-        self, rows: list[_Row], ids: Tensor, logprobs: Tensor, wanted: Sampling, decode: Callable[[Sequence[int]], str]
-    ) -> None:
+        self, rows: list[_Row], ids: Tensor, logprobs: Tensor, wanted: Sampling,
+        decode: Callable[[Sequence[int]], str], choices: Choices,
+    ) -> None:  # fmt: skip
         for row, token, logprob in zip(rows, ids.squeeze(1).tolist(), logprobs.tolist(), strict=True):
             if row.finish:
                 continue
             row.ids.append(token)
             row.logprobs.append(logprob)
-            if token in self._stop_ids:
+            if token in self._stop_ids or choices.is_over(row.ids):
                 row.finish = "stop"
             elif wanted.stop:
                 _look_for_stop(row, wanted.stop, decode)
@@ -98,7 +117,8 @@ class CausalModel:
         """As `attention.scoring.score`. Raises ValueError for signals that there are not, or not of this model."""
         from coterie.attention.scoring import score
 
-        return [dict(arrays) for arrays in score(self._model, sequences, signals)]
+        with self.weights.speaking(()):
+            return [dict(arrays) for arrays in score(self._model, sequences, signals)]
 
 
 def load_model(folder: str, device: str, dtype: str) -> Any:

@@ -75,6 +75,23 @@ def _reach_hub(model: str) -> None:
         raise missing(model, cause) from cause
 
 
+def files_of(model: str) -> Path | None:
+    """The folder that holds what `resolve` returned, if its weights are on this machine as safetensors."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(model)
+    if not folder.is_dir():
+        try:
+            found = try_to_load_from_cache(model, "config.json")
+        except HFValidationError:
+            return None
+        if not isinstance(found, str):
+            return None
+        folder = Path(found).parent
+    return folder if any(folder.glob("model*.safetensors")) else None
+
+
 def fingerprint(folder: str) -> str:
     """A short hash of the weights: as recorded when they were written, else over names and sizes of the folder's files.
 

@@ -13,6 +13,7 @@ from coterie import rng
 from coterie.agents.engines import chat
 from coterie.agents.engines.base import Capability
 from coterie.agents.engines.config import OpenAIConfig
+from coterie.agents.engines.weights import refuse_adapters
 from coterie.config import references
 from coterie.errors import CoterieError, EngineError, EngineTimeout, EnvironmentMissing
 from coterie.types import EncodedPrompt, Message, Messages, Place, Prompt, Sample, Sampling
@@ -103,6 +104,7 @@ class OpenAIEngine:
         """As `base.Engine.generate`."""
         if sampling.choices:
             raise EngineError("this engine cannot constrain replies to choices", remedy="use engine: vllm")
+        refuse_adapters(prompts)
         end = self._end()
         asked = [self._ask(cast(Messages, p.prompt), sampling, key, end) for p, key in zip(prompts, keys, strict=True)]
         try:

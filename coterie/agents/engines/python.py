@@ -16,6 +16,7 @@ from coterie import sandbox
 from coterie.agents.engines import chat
 from coterie.agents.engines.base import Capability
 from coterie.agents.engines.config import PythonConfig
+from coterie.agents.engines.weights import refuse_adapters
 from coterie.errors import EngineError
 from coterie.text import PYTHON, blocks, clean, unfence
 from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling
@@ -50,6 +51,7 @@ class PythonEngine:
         """As `base.Engine.generate`."""
         if self._isolation is None:
             raise EngineError("the engine was not started", where="PythonEngine", remedy="await start() first")
+        refuse_adapters(prompts)
         replies = await asyncio.gather(*(self._reply(encoded.prompt, self._isolation) for encoded in prompts))
         return [Sample(_until(reply, sampling.stop), "stop", 0, 0) for reply in replies]
 

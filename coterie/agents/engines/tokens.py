@@ -77,6 +77,14 @@ class ChatTokenizer:
                 remedy="use roles that this model knows, or another model",
             ) from cause
 
+    def spell(self, text: str) -> TokenIds:
+        """A text of ours as ids, with nothing around it. Raises EngineError if these would not read as the text."""
+        ids = tuple(self._tokenizer.encode(text, add_special_tokens=False))
+        if not ids or self.decode(ids) != text:
+            remedy = "choose texts without control characters and without spaces around them"
+            raise EngineError(f"the model's tokenizer cannot write {text!r}", remedy=remedy)
+        return ids
+
     def _disarm(self, text: str) -> str:
         for token in self._control:
             text = text.replace(token, f"{token[0]} {token[1:]}")

@@ -14,8 +14,9 @@ from coterie.agents.engines import models, process
 from coterie.agents.engines.base import Capability, Signal
 from coterie.agents.engines.config import TransformersConfig
 from coterie.agents.engines.tokens import ChatTokenizer
+from coterie.agents.engines.weights import in_order
 from coterie.errors import EngineError, EngineTimeout, EnvironmentMissing
-from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds
+from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds, Weights
 
 if TYPE_CHECKING:
     from coterie.agents.engines.decoding import CausalModel
@@ -27,7 +28,7 @@ _POLL_SECONDS = 5.0
 class TransformersEngine:
     """One model in this process. Calls run one after the other in a thread of their own, so the event loop lives."""
 
-    capabilities: frozenset[Capability] = frozenset({"tokens", "logprobs", "seeded"})
+    capabilities: frozenset[Capability] = frozenset({"tokens", "logprobs", "seeded", "choices", "weights", "lora"})
     is_continuous = False
 
     def __init__(self, config: TransformersConfig, model: str, seed: int, exact: bool) -> None:
@@ -39,13 +40,15 @@ class TransformersEngine:
         self._tokenizer: ChatTokenizer | None = None
         self._model: CausalModel | None = None
         self._thread: ThreadPoolExecutor | None = None
+        self._published: dict[str, Weights] = {}
         self._beat = 0.0
 
     async def start(self) -> None:
-        """Load the model.
+        """Load the model, and what was published to it before.
 
         Raises:
             EnvironmentMissing: it cannot be found, or does not fit.
+            EngineError: what was published cannot be read any more.
         """
         await self.close()
         process.prepare()
@@ -53,12 +56,23 @@ class TransformersEngine:
         self._folder = models.resolve(self.model)
         self._tokenizer = ChatTokenizer.load(self._folder, self.config.context)
         self._model = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+        await self._publish_again()
+
+    async def _publish_again(self) -> None:
+        try:
+            for weights in in_order(self._published):
+                await self.publish(weights)
+        except EngineError:
+            # Nobody may be answered by the weights of another version.
+            await self.close()
+            raise
 
     def _load(self) -> CausalModel:
         from coterie.agents.engines.decoding import CausalModel
 
+        config = self.config
         try:
-            return CausalModel.load(self._folder, self.config.device, self.config.dtype)
+            return CausalModel.load(self._folder, config.device, config.dtype, config.adapters, config.lora_rank)
         except (MemoryError, RuntimeError) as cause:
             raise EnvironmentMissing(
                 f"the model {self.model} does not fit or does not run here: {str(cause)[:300]}",
@@ -82,11 +96,10 @@ class TransformersEngine:
     ) -> list[Sample]:
         """As `base.Engine.generate`."""
         model, tokenizer = self._ready()
-        if sampling.choices:
-            raise EngineError("transformers cannot constrain replies to choices", remedy="use engine: vllm")
         if not prompts:
             return []
         stopped = threading.Event()
+        spelt = [tokenizer.spell(choice) for choice in sampling.choices]
 
         def beat() -> bool:
             self._beat = time.monotonic()
@@ -94,10 +107,22 @@ class TransformersEngine:
 
         try:
             return await self._in_thread(
-                lambda: model.generate(prompts, sampling, keys, self.seed, tokenizer.decode, tokenizer.pad_id, beat)
+                lambda: model.generate(
+                    prompts, sampling, keys, self.seed, tokenizer.decode, tokenizer.pad_id, beat, spelt
+                )
             )
         finally:
             stopped.set()
+
+    async def publish(self, weights: Weights) -> None:
+        """As `base.Publishable.publish`; waits for the calls that came before."""
+        model, _ = self._ready()
+
+        def work() -> None:
+            model.weights.publish(weights)
+            self._published[weights.adapter] = weights
+
+        await self._in_thread(work)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         self._beat = time.monotonic()
@@ -145,5 +170,6 @@ class TransformersEngine:
             "context": self._tokenizer.context if self._tokenizer else self.config.context,
             "max_batch": self.max_batch,
             "sampling": "counted",
+            "published": {name: weights.version for name, weights in self._published.items()},
             **({"auto": self.why} if self.why else {}),
         }

@@ -14,8 +14,9 @@ from coterie.agents.engines import chat, models, process
 from coterie.agents.engines.base import Capability
 from coterie.agents.engines.config import VllmConfig
 from coterie.agents.engines.tokens import ChatTokenizer
+from coterie.agents.engines.weights import in_order
 from coterie.errors import CoterieError, EngineError, EnvironmentMissing
-from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds
+from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds, Weights
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from vllm.v1.engine.llm_engine import LLMEngine
 
     from coterie.agents.engines.vllm_loop import StepLoop
+    from coterie.agents.engines.vllm_weights import Publisher
 
 _GIB = 1 << 30
 _PROCESSOR = "coterie.agents.engines.vllm_sampling:CountedSampling"
@@ -38,7 +40,7 @@ class VllmEngine:
     ours.
     """
 
-    capabilities: frozenset[Capability] = frozenset({"tokens", "logprobs", "seeded", "choices"})
+    capabilities: frozenset[Capability] = frozenset({"tokens", "logprobs", "seeded", "choices", "weights", "lora"})
 
     def __init__(self, config: VllmConfig, model: str, seed: int, exact: bool) -> None:
         self.config, self.model, self.seed, self.exact = config, model, seed, exact
@@ -49,6 +51,8 @@ class VllmEngine:
         self._dtype = ""
         self._tokenizer: ChatTokenizer | None = None
         self._loop: StepLoop | None = None
+        self._publisher: Publisher | None = None
+        self._published: dict[str, Weights] = {}
 
     @property
     def is_continuous(self) -> bool:
@@ -56,10 +60,11 @@ class VllmEngine:
         return not self.exact
 
     async def start(self) -> None:
-        """Load the model.
+        """Load the model, and what was published to it before.
 
         Raises:
             EnvironmentMissing: it cannot be found, or does not fit.
+            EngineError: what was published cannot be read any more.
         """
         if self._loop is not None:
             await self.close()
@@ -75,13 +80,36 @@ class VllmEngine:
                 await self._start_loop()
             except Exception as cause:
                 raise _explain(cause, self.model, tail()) from cause
+        await self._publish_again()
+
+    async def _publish_again(self) -> None:
+        try:
+            for weights in in_order(self._published):
+                await self.publish(weights)
+        except EngineError:
+            # Nobody may be answered by the weights of another version.
+            await self.close()
+            raise
 
     async def _start_loop(self) -> None:
         from coterie.agents.engines.vllm_loop import StepLoop
+        from coterie.agents.engines.vllm_weights import Publisher
 
-        loop = StepLoop(self._build)
+        self._publisher = Publisher(self._folder, self.config.adapters, self.config.lora_rank)
+        loop = StepLoop(self._build, self._publisher.request)
         await loop.start()
         self._loop = loop
+
+    async def publish(self, weights: Weights) -> None:
+        """As `base.Publishable.publish`; waits for the calls that came before, as those that come after wait for it."""
+        loop, publisher = self._ready_loop(), self._publisher
+
+        def work(engine: LLMEngine) -> None:
+            assert publisher is not None
+            publisher.publish(engine, weights)
+            self._published[weights.adapter] = weights
+
+        await loop.run(work, self.config.stall)
 
     def _build(self) -> LLMEngine:
         import torch
@@ -91,7 +119,12 @@ class VllmEngine:
         set_threads = torch.set_num_threads
         _hide_llvm()
         try:
-            return LLMEngine.from_engine_args(EngineArgs(**self._arguments()))
+            engine = LLMEngine.from_engine_args(EngineArgs(**self._arguments()))
+            if self.config.adapters:
+                from coterie.agents.engines.vllm_adapters import group_adapters
+
+                engine.collective_rpc(group_adapters)
+            return engine
         finally:
             # vLLM's CPU worker replaces this function for the whole process.
             torch.set_num_threads = set_threads
@@ -118,12 +151,27 @@ class VllmEngine:
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
             **memory,
+            **self._lora_arguments(),
         }
+
+    def _lora_arguments(self) -> dict[str, Any]:
+        from coterie.agents.engines.vllm_weights import engine_rank
+
+        if not self.config.adapters:
+            return {}
+        rank = engine_rank(self.config.lora_rank)
+        return {"enable_lora": True, "max_loras": self.config.adapters, "max_lora_rank": rank}
 
     def _ready_tokenizer(self) -> ChatTokenizer:
         if self._tokenizer is None:
             raise EngineError("the engine was not started", where="VllmEngine", remedy="await start() first")
         return self._tokenizer
+
+    def _ready_loop(self) -> StepLoop:
+        self._ready_tokenizer()
+        if self._loop is None:
+            raise EngineError("the engine was closed", where="VllmEngine", remedy="await start() first")
+        return self._loop
 
     def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]:
         """As `base.Engine.encode`."""
@@ -133,13 +181,12 @@ class VllmEngine:
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
     ) -> list[Sample]:
         """As `base.Engine.generate`."""
-        tokenizer = self._ready_tokenizer()
-        if self._loop is None:
-            raise EngineError("the engine was closed", where="VllmEngine", remedy="await start() first")
+        tokenizer, loop = self._ready_tokenizer(), self._ready_loop()
         ids = [cast(TokenIds, p.prompt) for p in prompts]
         params = [self._params(sampling, key) for key in keys]
-        outputs = await self._loop.generate(ids, params, self.config.stall, alone=self.exact)
-        return [_sample(*found, tokenizer, sampling.stop) for found in zip(outputs, prompts, keys, strict=True)]
+        adapters = [p.adapter for p in prompts]
+        outputs = await loop.generate(ids, params, adapters, self.config.stall, alone=self.exact)
+        return [_sample(*found, tokenizer, sampling) for found in zip(outputs, prompts, keys, strict=True)]
 
     def _params(self, sampling: Sampling, key: Place) -> SamplingParams:
         from vllm import SamplingParams
@@ -182,6 +229,7 @@ class VllmEngine:
             "context": self._tokenizer.context if self._tokenizer else self.config.context,
             "max_batch": self.max_batch,
             "sampling": "counted" if self.exact else "seeded engine",
+            "published": {name: weights.version for name, weights in self._published.items()},
             **({"auto": self.why} if self.why else {}),
         }
 
@@ -207,7 +255,7 @@ def version() -> str:
 
 
 def _sample(
-    output: RequestOutput, asked: EncodedPrompt, key: Place, tokenizer: ChatTokenizer, stops: Sequence[str]
+    output: RequestOutput, asked: EncodedPrompt, key: Place, tokenizer: ChatTokenizer, sampling: Sampling
 ) -> Sample:
     reply = output.outputs[0]
     if reply.finish_reason not in ("stop", "length") or reply.logprobs is None:
@@ -215,9 +263,13 @@ def _sample(
     ids = tuple(reply.token_ids)
     prompt = tuple(output.prompt_token_ids or ())
     logprobs: list[float] = reply.logprobs.logprobs  # flat_logprobs was asked for
+    if sampling.choices and _is_over(tokenizer.decode(ids[:-1]), sampling.choices):
+        # vLLM has the model choose among the ids that end a reply, which says nothing of the choices.
+        ids, logprobs = ids[:-1], logprobs[:-1]
     text, is_stopped = reply.text, False
-    if asked.said or not stops:
-        text, is_stopped = chat.read_on(tokenizer.decode, asked.said, ids, stops)
+    if asked.said or not sampling.stop:
+        text, is_stopped = chat.read_on(tokenizer.decode, asked.said, ids, sampling.stop)
+    is_stopped = is_stopped or _is_over(text, sampling.choices)
     return Sample(
         text=text,
         finish="stop" if is_stopped else cast(Any, reply.finish_reason),
@@ -228,6 +280,11 @@ def _sample(
         logprobs=tuple(logprobs),
         num_cached_tokens=output.num_cached_tokens or 0,
     )
+
+
+def _is_over(text: str, choices: Sequence[str]) -> bool:
+    """Whether a text is one of the choices, and no other begins with it."""
+    return [choice for choice in {*choices} if choice.startswith(text)] == [text]
 
 
 def _check_memory(gibibytes: float) -> None:

@@ -10,15 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from vllm import SamplingParams
+from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from coterie.errors import EngineError, EngineTimeout
 from coterie.types import TokenIds
 
+T = TypeVar("T")
 _POLL_SECONDS = 5.0
 _CLOSE_SECONDS = 30.0
 
@@ -27,6 +29,7 @@ _CLOSE_SECONDS = 30.0
 class _Call:
     prompts: Sequence[TokenIds]
     params: Sequence[SamplingParams]
+    adapters: Sequence[str]
     alone: bool
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[list[RequestOutput]]
@@ -35,17 +38,22 @@ class _Call:
 
     def settle(self, error: Exception | None = None) -> None:
         """Hand the outputs or the error to the event loop, if anybody still waits there."""
+        outputs = [] if error else [self.outputs[i] for i in range(len(self.prompts))]
+        _tell(self.loop, self.done, error, outputs)
 
-        def finish() -> None:
-            if not self.done.done():
-                if error is not None:
-                    self.done.set_exception(error)
-                else:
-                    self.done.set_result([self.outputs[i] for i in range(len(self.prompts))])
 
-        with contextlib.suppress(RuntimeError):
-            # RuntimeError: the event loop was closed, so nobody waits.
-            self.loop.call_soon_threadsafe(finish)
+@dataclass(eq=False)
+class _Work:
+    """What is to be done between two steps, when no request is open."""
+
+    do: Callable[[LLMEngine], None]
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[None]
+    alone: bool = True
+    is_cancelled: bool = False
+
+    def settle(self, error: Exception | None = None) -> None:
+        _tell(self.loop, self.done, error, None)
 
 
 class StepLoop:
@@ -53,13 +61,14 @@ class StepLoop:
 
     Args:
         build: Makes the engine; called in the thread.
+        find_adapter: What a request of an adapter carries, by its name; called in the thread. Raises EngineError.
     """
 
-    def __init__(self, build: Callable[[], LLMEngine]) -> None:
-        self._build = build
-        self._inbox: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+    def __init__(self, build: Callable[[], LLMEngine], find_adapter: Callable[[str], LoRARequest | None]) -> None:
+        self._build, self._find_adapter = build, find_adapter
+        self._inbox: queue.SimpleQueue[_Call | _Work | None] = queue.SimpleQueue()
         self._open: dict[str, tuple[_Call, int]] = {}
-        self._waiting: list[_Call] = []
+        self._waiting: list[_Call | _Work] = []
         self._names = itertools.count()
         self._beat = time.monotonic()
         self._dead: Exception | None = None
@@ -75,27 +84,49 @@ class StepLoop:
         await ready
 
     async def generate(
-        self, prompts: Sequence[TokenIds], params: Sequence[SamplingParams], stall: float, alone: bool
+        self,
+        prompts: Sequence[TokenIds],
+        params: Sequence[SamplingParams],
+        adapters: Sequence[str],
+        stall: float,
+        alone: bool,
     ) -> list[RequestOutput]:
         """Outputs in the order of `prompts`. A cancelled caller takes its requests out of the engine.
 
         Args:
             prompts: Token ids.
             params: One per prompt.
+            adapters: Who speaks, per prompt; empty: the model itself.
             stall: Seconds without a finished step after which the engine counts as hung.
             alone: Run as one batch by itself, all requests before the first step, on an empty prefix cache. Else the
                 requests join the running batch.
 
         Raises:
             EngineTimeout: no step was finished for `stall` seconds.
-            EngineError: the engine died.
+            EngineError: the engine died, or there is no such adapter.
         """
-        if self._dead is not None or self._thread is None or self._closing:
-            raise _died(self._dead)
         if not prompts:
             return []
         loop = asyncio.get_running_loop()
-        call = _Call(prompts, params, alone, loop, loop.create_future())
+        call = _Call(prompts, params, adapters, alone, loop, loop.create_future())
+        await self._wait(call, stall)
+        return call.done.result()
+
+    async def run(self, work: Callable[[LLMEngine], None], stall: float) -> None:
+        """Do something with the engine between two steps, after the calls that came before and before those after.
+
+        Raises:
+            EngineTimeout: it took longer than `stall` seconds, or a step before it did.
+            EngineError: raised by `work`, after which the engine goes on, or the engine died.
+        """
+        loop = asyncio.get_running_loop()
+        asked = _Work(work, loop, loop.create_future())
+        await self._wait(asked, stall)
+        asked.done.result()
+
+    async def _wait(self, call: _Call | _Work, stall: float) -> None:
+        if self._dead is not None or self._thread is None or self._closing:
+            raise _died(self._dead)
         self._beat = time.monotonic()
         self._inbox.put(call)
         try:
@@ -105,7 +136,6 @@ class StepLoop:
                         f"vLLM finished no step in {stall:.0f} seconds",
                         remedy="free the machine, or raise the engine's stall",
                     )
-            return call.done.result()
         finally:
             call.is_cancelled = not call.done.done()
 
@@ -121,9 +151,9 @@ class StepLoop:
         try:
             engine = self._build()
         except BaseException as cause:
-            _tell(loop, ready, cause)
+            _tell(loop, ready, cause, None)
             return
-        _tell(loop, ready, None)
+        _tell(loop, ready, None, None)
         try:
             while not self._closing:
                 self._take_in(engine)
@@ -151,15 +181,32 @@ class StepLoop:
             for name in gone:
                 del self._open[name]
 
-    def _add(self, engine: LLMEngine, call: _Call) -> None:
+    def _do(self, engine: LLMEngine, work: _Work) -> None:
+        try:
+            work.do(engine)
+        except EngineError as error:
+            work.settle(error)
+        except Exception as cause:
+            work.settle(_died(cause))
+            raise
+        else:
+            work.settle()
+        self._beat = time.monotonic()
+
+    def _add(self, engine: LLMEngine, call: _Call | _Work) -> None:
+        if isinstance(call, _Work):
+            return self._do(engine, call)
         self._runs_alone = call.alone
         if call.alone:
             engine.reset_prefix_cache()
         try:
-            for index, (ids, params) in enumerate(zip(call.prompts, call.params, strict=True)):
+            speakers = [self._find_adapter(adapter) for adapter in call.adapters]
+            for index, (ids, params, speaker) in enumerate(zip(call.prompts, call.params, speakers, strict=True)):
                 name = str(next(self._names))
-                engine.add_request(name, {"prompt_token_ids": list(ids)}, params)
+                engine.add_request(name, {"prompt_token_ids": list(ids)}, params, lora_request=speaker)
                 self._open[name] = (call, index)
+        except EngineError as error:
+            call.settle(error)
         except Exception as cause:
             # A request that vLLM refuses is the caller's trouble, not the engine's end.
             call.is_cancelled = True
@@ -191,16 +238,17 @@ class StepLoop:
         self._waiting, self._open = [], {}
 
 
-def _tell(loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None], error: BaseException | None) -> None:
+def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Future[T], error: BaseException | None, result: T) -> None:
     def finish() -> None:
-        if ready.done():
+        if done.done():
             return
         if error is None:
-            ready.set_result(None)
+            done.set_result(result)
         else:
-            ready.set_exception(error)
+            done.set_exception(error)
 
     with contextlib.suppress(RuntimeError):
+        # RuntimeError: the event loop was closed, so nobody waits.
         loop.call_soon_threadsafe(finish)
 
 

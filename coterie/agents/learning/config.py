@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import ClassVar, Literal
 
@@ -9,11 +10,13 @@ from pydantic import Field
 
 from coterie.agents.learning.settings import PPOSettings
 from coterie.config.base import KindConfig
+from coterie.config.problems import Mismatch
 
 
 class _PpoConfig(KindConfig):
     """What IPPO and MAPPO have in common; see `PPOSettings`."""
 
+    trains: ClassVar[str] = "world"
     central: ClassVar[bool]
     agent_steps: int = Field(100_000_000, ge=1)
     """Training ends after so many steps of all agents together."""
@@ -58,6 +61,15 @@ class _PpoConfig(KindConfig):
     shards: int | None = Field(None, ge=1)
     """Environments are cut into so many, each of which is stepped by itself and gives its share of each gradient, added
     in order; the workers of `executor: ray` hold them. null: 1; in a run that begins on Ray, as many as workers."""
+
+    def faults(self) -> Iterator[Mismatch]:
+        """Learning rates in no order."""
+        rate = self.learning_rate
+        for name, is_passed in (("min_learning_rate", float.__lt__), ("max_learning_rate", float.__gt__)):
+            limit = vars(self).get(name)
+            if limit is not None and is_passed(float(rate), float(limit)):
+                yield Mismatch(("learning_rate",), f"{rate:g} is beyond {name} of {limit:g}; move one of the two")
+                return
 
     def build(self) -> PPOSettings:
         """The same as learners take it.

@@ -1,13 +1,15 @@
-"""What proximal policy optimisation minimises: pure functions of tensors [M], a row each.
-
-All are sums weighted by `weight` [M]: 1 over the number of rows that count, and 0 for those that do not.
-"""
+"""What learners minimise: pure functions of tensors [M], a row or token each. Imports nothing heavy."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from coterie.agents.learning.settings import PPOSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Of worlds: sums weighted by `weight` [M], 1 over the number of rows that count, and 0 for those that do not.
 
 
 def policy_loss(log_ratio: Tensor, advantage: Tensor, weight: Tensor, clip: float) -> Tensor:
@@ -54,3 +56,49 @@ def adapted_rate(rate: float, kl: float, settings: PPOSettings) -> float:
     elif kl < settings.target_kl / 2:
         rate *= 1.5
     return min(max(rate, settings.min_learning_rate), settings.max_learning_rate)
+
+
+# Of language models: what is minimised for each token, [M], before anything is added up. `log_ratio` is the
+# log-probability now less the learner's own before the update.
+
+_LARGEST = 20.0
+"""Log ratios are clamped to +-20 before they are exponentiated: the greatest ratio is 4.9e8, and never infinite."""
+
+
+def ratio(log_ratio: Tensor) -> Tensor:
+    """Its exponential, without overflow."""
+    return log_ratio.clamp(-_LARGEST, _LARGEST).exp()
+
+
+def clipped_terms(ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:
+    """-min(r A, clip(r, 1 - low, 1 + high) A).
+
+    PPO's with low = high (arXiv 1707.06347, equation 7), DAPO's with a greater high (arXiv 2503.14476, equation 8),
+    GSPO's if r is that of a whole reply (arXiv 2507.18071, equation 5).
+    """
+    return -(ratio * advantage).minimum(ratio.clamp(1 - low, 1 + high) * advantage)
+
+
+def capped_terms(terms: Tensor, advantage: Tensor, cap: float) -> Tensor:
+    """`clipped_terms` of bad tokens kept at or below -cap A, cap > 1: dual clip (arXiv 1912.09729, equation 5)."""
+    return terms.where(advantage >= 0, terms.minimum(-cap * advantage))
+
+
+def weighted_terms(log_ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:
+    """-sg(clip(r, 1 - low, 1 + high)) A log r: CISPO (arXiv 2506.13585, equation 4).
+
+    The paper has log pi for log r. What they differ by does not depend on the weights.
+    """
+    return -ratio(log_ratio).clamp(1 - low, 1 + high).detach() * advantage * log_ratio
+
+
+def reply_log_ratios(log_ratio: Tensor, replies: Tensor) -> Tensor:
+    """The mean over each reply's tokens, [M]: log of the geometric mean (GSPO, arXiv 2507.18071, equation 7).
+
+    Args:
+        log_ratio: [M].
+        replies: The reply that a token is of, a number from 0, int64 [M].
+    """
+    count = int(replies.max()) + 1 if len(replies) else 0
+    totals = log_ratio.new_zeros(count).index_add(0, replies, log_ratio)
+    return (totals / replies.bincount(minlength=count).clamp(min=1).to(log_ratio))[replies]

@@ -17,16 +17,11 @@ from coterie.agents.learning.threads import Threads
 from coterie.agents.swarm import distributions
 from coterie.agents.swarm.networks import Actor, Critic
 from coterie.cuda_graphs import Recorded
-from coterie.errors import CoterieError, ResumeError
+from coterie.errors import LearningError as LearningError
+from coterie.errors import ResumeError
 
 _ROWS_AT_ONCE = 2048
 """On a CPU: rows that one thread works at a time, which fit into its cache."""
-
-
-class LearningError(CoterieError):
-    """A loss or a gradient is no number any more."""
-
-    code = "E_LEARNING"
 
 
 class Batch(NamedTuple):

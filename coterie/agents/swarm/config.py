@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, cast
 
@@ -9,6 +10,7 @@ from pydantic import Field
 
 from coterie.agents.swarm.architecture import Activation, Architecture, Kind, Preset
 from coterie.config.base import KindConfig
+from coterie.config.problems import Mismatch
 from coterie.types import WorldSpec
 
 
@@ -27,7 +29,7 @@ class SwarmPolicyConfig(KindConfig):
     activation: Activation = "tanh"
     """Of every hidden layer."""
     initial_std: float = Field(1.0, gt=0)
-    """Standard deviation of continuous actions to begin with, in all states."""
+    """Standard deviation of continuous actions to begin with, in all states; not less than `learning.min_std`."""
 
     def build(self) -> Architecture:
         """The networks' shape."""
@@ -40,7 +42,8 @@ class SwarmPolicyConfig(KindConfig):
         Raises:
             ConfigError: it cannot; `where` is its path.
         """
-        self.build().check(spec)
+        # What a policy needs follows from its kind alone.
+        Architecture.preset(cast(Kind, self.kind), "small").check(spec)
 
 
 class PaperConfig(SwarmPolicyConfig):
@@ -59,6 +62,13 @@ class AttentionConfig(SwarmPolicyConfig):
     kind: Literal["attention"] = "attention"
     heads: int | None = Field(None, ge=1)
     """Of attention; each is as wide as `width`."""
+
+    def faults(self) -> Iterator[Mismatch]:
+        """Heads that do not share the width."""
+        preset = Architecture.preset("attention", self.preset)
+        width, heads = self.width or preset.width, self.heads or preset.heads
+        if width % heads:
+            yield Mismatch(("heads",), f"heads is {heads}; give a number that divides the width of {width}")
 
 
 class DeepSetsConfig(SwarmPolicyConfig):

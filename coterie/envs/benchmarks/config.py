@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from coterie.config.base import Config, KindConfig
+from coterie.config.base import Config, KindConfig, OneOf
 from coterie.config.schema import Name
 
 
@@ -205,3 +205,23 @@ class CustomConfig(RowsConfig):
         if self.grader == "math" and self.answer_type not in ("number", "math"):
             raise ValueError("`grader: math` goes with the answer types `number` and `math`")
         return self
+
+
+class SubsetConfig(KindConfig):
+    """Some of the tasks of another benchmark, such as those that a training held out."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    kind: Literal["subset"] = "subset"
+    of: Annotated[KindConfig, OneOf("benchmark")]
+    """The whole benchmark."""
+    skip: int = Field(0, ge=0)
+    """How many of its first tasks are left out."""
+    limit: int | None = Field(None, ge=1)
+    """Only so many of those that are left; null is all."""
+
+    @property
+    def path(self) -> str | None:
+        """As that of the whole: null where it is read from a hub."""
+        found: str | None = getattr(self.of, "path", "")
+        return found

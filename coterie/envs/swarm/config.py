@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
@@ -276,66 +277,8 @@ class SwarmConfig:
     compat: Literal["none", "quad_swarm_rl"] = "none"
 
     def __post_init__(self) -> None:
-        _check("num_drones", self.num_drones, 1, 65535)
-        _check("num_neighbours", self.num_neighbours, 0, 64)
-        if self.num_neighbours > self.num_drones - 1:
-            _refuse(
-                "num_neighbours",
-                f"{self.num_neighbours} neighbours are asked for among {self.num_drones} drones",
-                f"set num_neighbours to at most {self.num_drones - 1}",
-            )
-        if self.neighbour_range is not None:
-            _check("neighbour_range", self.neighbour_range, 0, above=True)
-        self._check_choices()
-        self._check_time()
-        self._check_room()
-        self.scenarios  # noqa: B018  # raises for one that is not there
-        if self.replay is not None and self.replay.before >= self.seconds:
-            _refuse("replay.before", "it is not shorter than an episode", "make episodes longer, or this shorter")
-
-    def _check_choices(self) -> None:
-        for name, choices in (
-            ("neighbour_rule", ("closing", "distance")), ("surroundings", (None, "none", "height", "walls")),
-            ("crash", ("fly_on", "lose")), ("compat", ("none", "quad_swarm_rl")),
-        ):  # fmt: skip
-            if getattr(self, name) not in choices:
-                known = ", ".join(str(choice) for choice in choices)
-                _refuse(name, f"{name} is {getattr(self, name)!r}", f"take one of: {known}")
-
-    def _check_time(self) -> None:
-        _check("control_hz", self.control_hz, 1)
-        _check("physics_hz", self.physics_hz, self.control_hz)
-        if self.physics_hz % self.control_hz:
-            _refuse("physics_hz", "it is no multiple of control_hz", "take for instance 200 and 100")
-        if self.physics_hz * self.quadrotor.motor_lag < 4:
-            _refuse("physics_hz", "motors would overshoot their command", "take a greater one, or a longer motor_lag")
-        _check("seconds", self.seconds, 1 / self.control_hz)
-
-    def _check_room(self) -> None:
-        if len(self.room) != 3:
-            _refuse("room", f"room is {self.room!r}", "give width, depth and height")
-        for value in self.room:
-            _check("room", value, 2, 1000)
-        if self.obstacles is None:
-            ball = 4 * self.quadrotor.arm
-            volume = self.room[0] * self.room[1] * self.room[2]
-            if self.num_drones * ball**3 * 4 > volume:
-                _refuse("room", f"{self.num_drones} drones do not fit", "take a larger room, or fewer drones")
-            return
-        cells = self.cells[0] * self.cells[1]
-        most = self.max_obstacles
-        if most > cells:
-            _refuse(
-                "obstacles.count", f"{most} obstacles are asked for, and the room has {cells} cells",
-                "take fewer, or a larger room",
-            )  # fmt: skip
-        layers = int((self.room[2] - 2) / LAYER) + 1
-        if (cells - most) * layers < self.num_drones:
-            _refuse(
-                "obstacles.density",
-                f"{most} obstacles in {cells} cells leave no place for {self.num_drones} drones to start from",
-                "take a lower density, fewer drones or a larger room",
-            )
+        for check in CHECKS:
+            check(self)
 
     @property
     def cells(self) -> tuple[int, int]:
@@ -388,3 +331,105 @@ class SwarmConfig:
     def pace(self) -> float:
         """How long a control step is, in the published ones of 10 ms, for which rewards per step are given."""
         return 100 / self.control_hz
+
+
+def _check_drones(swarm: SwarmConfig) -> None:
+    _check("num_drones", swarm.num_drones, 1, 65535)
+
+
+def _check_neighbours(swarm: SwarmConfig) -> None:
+    _check("num_neighbours", swarm.num_neighbours, 0, 64)
+
+
+def _check_range(swarm: SwarmConfig) -> None:
+    if swarm.neighbour_range is not None:
+        _check("neighbour_range", swarm.neighbour_range, 0, above=True)
+
+
+def _check_choice(name: str, choices: tuple[str | None, ...]) -> Callable[[SwarmConfig], None]:
+    def check(swarm: SwarmConfig) -> None:
+        if getattr(swarm, name) not in choices:
+            known = ", ".join(str(choice) for choice in choices)
+            _refuse(name, f"{name} is {getattr(swarm, name)!r}", f"take one of: {known}")
+
+    return check
+
+
+def _check_control(swarm: SwarmConfig) -> None:
+    _check("control_hz", swarm.control_hz, 1)
+
+
+def _check_sides(swarm: SwarmConfig) -> None:
+    if len(swarm.room) != 3:
+        _refuse("room", f"room is {swarm.room!r}", "give width, depth and height")
+    for value in swarm.room:
+        _check("room", value, 2, 1000)
+
+
+def _check_physics(swarm: SwarmConfig) -> None:
+    _check("physics_hz", swarm.physics_hz, swarm.control_hz)
+    if swarm.physics_hz % swarm.control_hz:
+        _refuse("physics_hz", "it is no multiple of control_hz", "take for instance 200 and 100")
+
+
+def _check_motors(swarm: SwarmConfig) -> None:
+    if swarm.physics_hz * swarm.quadrotor.motor_lag < 4:
+        _refuse("physics_hz", "motors would overshoot their command", "take a greater one, or a longer motor_lag")
+
+
+def _check_length(swarm: SwarmConfig) -> None:
+    _check("seconds", swarm.seconds, 1 / swarm.control_hz)
+
+
+def _check_others(swarm: SwarmConfig) -> None:
+    most = swarm.num_drones - 1
+    if swarm.num_neighbours > most:
+        what = f"{swarm.num_neighbours} neighbours are asked for among {swarm.num_drones} drones"
+        _refuse("num_neighbours", what, f"set num_neighbours to at most {most}")
+
+
+def _check_crowd(swarm: SwarmConfig) -> None:
+    if swarm.obstacles is None:
+        ball, volume = 4 * swarm.quadrotor.arm, swarm.room[0] * swarm.room[1] * swarm.room[2]
+        if swarm.num_drones * ball**3 * 4 > volume:
+            _refuse("room", f"{swarm.num_drones} drones do not fit", "take a larger room, or fewer drones")
+
+
+def _check_obstacles(swarm: SwarmConfig) -> None:
+    cells, most = swarm.cells[0] * swarm.cells[1], swarm.max_obstacles
+    if most > cells:
+        what = f"{most} obstacles are asked for, and the room has {cells} cells"
+        _refuse("obstacles.count", what, "take fewer, or a larger room")
+
+
+def _check_starts(swarm: SwarmConfig) -> None:
+    if swarm.obstacles is None:
+        return
+    cells, most = swarm.cells[0] * swarm.cells[1], swarm.max_obstacles
+    layers = int((swarm.room[2] - 2) / LAYER) + 1
+    if (cells - most) * layers < swarm.num_drones:
+        _refuse(
+            "obstacles.density",
+            f"{most} obstacles in {cells} cells leave no place for {swarm.num_drones} drones to start from",
+            "take a lower density, fewer drones or a larger room",
+        )
+
+
+def _check_scenarios(swarm: SwarmConfig) -> None:
+    swarm.scenarios  # noqa: B018  # raises for one that is not there
+
+
+def _check_replay(swarm: SwarmConfig) -> None:
+    if swarm.replay is not None and swarm.replay.before >= swarm.seconds:
+        _refuse("replay.before", "it is not shorter than an episode", "make episodes longer, or this shorter")
+
+
+CHECKS: tuple[Callable[[SwarmConfig], None], ...] = (
+    _check_drones, _check_neighbours, _check_range, _check_control, _check_sides,
+    _check_choice("neighbour_rule", ("closing", "distance")),
+    _check_choice("surroundings", (None, "none", "height", "walls")),
+    _check_choice("crash", ("fly_on", "lose")), _check_choice("compat", ("none", "quad_swarm_rl")),
+    _check_physics, _check_motors, _check_length, _check_others, _check_crowd, _check_obstacles, _check_starts,
+    _check_scenarios, _check_replay,
+)  # fmt: skip
+"""What a swarm is refused for, each by a `ConfigError`: first single values, then what does not go together."""

@@ -1,58 +1,112 @@
-"""`coterie eval`: how good a trained policy is, also in worlds it was never trained in."""
+"""`coterie eval`: what a training taught, in worlds and societies."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from coterie.errors import ConfigError
+from coterie.experiments.cli.options import Shown
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from coterie.experiments.folder import RunFolder
+
+    Show = Callable[[dict[str, Any], Console], None]
 T = TypeVar("T")
+
+
+_OF_WORLDS = ("checkpoint", "scenario", "density", "drones", "episodes", "deterministic")
+_OF_SOCIETIES = ("protocol", "limit", "samples", "temperature", "display")
 
 
 def eval(
     context: typer.Context,
     run: str = typer.Argument(..., metavar="RUN", help="A run folder, the start of its name, or `latest`."),
-    checkpoint: str = typer.Option("last", "--checkpoint", metavar="WHICH", help="last or best."),
-    scenario: str = typer.Option("", "--scenario", metavar="A,B,...", help="Scenarios; default: as trained."),
-    density: str = typer.Option("", "--density", metavar="X,Y,...", help="Shares of cells with an obstacle: 0.2,0.8."),
-    drones: str = typer.Option("", "--drones", metavar="M,N,...", help="How many fly together: 8,16,32."),
-    episodes: int = typer.Option(100, "--episodes", min=1, help="In each combination of these."),
-    seed: int = typer.Option(0, "--seed", min=0, help="Of the episodes."),
+    protocol: str = typer.Option("", "--protocol", metavar="A,B,...", help="Society: which; default: single,"
+                                 "self_consistency,debate,autogen."),
+    limit: int | None = typer.Option(None, "--limit", min=1, help="Society: at most so many held-out tasks."),
+    samples: int | None = typer.Option(None, "--samples", min=1, help="Society: of self_consistency."),
+    temperature: float | None = typer.Option(None, "--temperature", min=0, help="Society; default: as trained."),
+    display: Shown = "auto",
+    checkpoint: str = typer.Option("last", "--checkpoint", metavar="WHICH", help="World: last or best."),
+    scenario: str = typer.Option("", "--scenario", metavar="A,B,...", help="World: scenarios; default: as trained."),
+    density: str = typer.Option("", "--density", metavar="X,Y,...", help="World: shares of cells with an obstacle."),
+    drones: str = typer.Option("", "--drones", metavar="M,N,...", help="World: how many fly together: 8,16,32."),
+    episodes: int = typer.Option(100, "--episodes", min=1, help="World: in each combination of these."),
     deterministic: bool = typer.Option(
-        True, "--deterministic/--stochastic", help="The likeliest action, or one drawn as in training."
+        True, "--deterministic/--stochastic", help="World: the likeliest action, or one drawn as in training."
     ),
+    seed: int | None = typer.Option(None, "--seed", min=0, help="Default: of a world 0, of a society as trained."),
     as_json: bool = typer.Option(False, "--json", help="Print report/evaluation.json instead."),
-) -> None:
-    """Fly a trained policy: success, collisions, distance and flight time, with intervals over episodes."""
-    scenarios = _split("--scenario", scenario, str, "names, such as o_random,mix")
-    densities = _split("--density", density, _share, "numbers from 0 to 1, such as 0.2,0.8")
-    counts = _split("--drones", drones, _count, "whole numbers, such as 8,16,32")
-    from coterie.agents.engines import process
+) -> None:  # fmt: skip
+    """Measure what a training taught.
 
-    process.prepare()
-    from coterie.experiments.evaluation import evaluate
-    from coterie.experiments.evaluation_worlds import Conditions
+    Of a world: fly its policy, also in worlds it was never trained in. Of a society: its policies and the untrained
+    ones on the tasks that the training held out, paired, under several protocols.
+    """
+    from coterie.experiments.attempt import load_resolved
     from coterie.experiments.folder import RunFolder
 
-    conditions = Conditions(scenarios, densities, counts, episodes, seed, deterministic, checkpoint)
-    folder = RunFolder.find(Path(run))
-    found = evaluate(folder, conditions, command=shlex.join(["coterie", *context.obj]), say=_say)
+    folder, command = RunFolder.find(Path(run)), shlex.join(["coterie", *context.obj])
+    config = load_resolved(folder).config
+    if hasattr(config, "env"):
+        _refuse(context, _OF_SOCIETIES, "society")
+        scenarios = _split("--scenario", scenario, str, "names, such as o_random,mix")
+        densities = _split("--density", density, _share, "numbers from 0 to 1, such as 0.2,0.8")
+        counts = _split("--drones", drones, _count, "whole numbers, such as 8,16,32")
+        conditions = (scenarios, densities, counts, episodes, seed or 0, deterministic, checkpoint)
+        found, show = _fly(folder, conditions, command)
+    else:
+        _refuse(context, _OF_WORLDS, "world")
+        protocols = _split("--protocol", protocol, str, "names, such as single,debate")
+        found, show = _ask(folder, (protocols, limit, samples, temperature, seed), command, display)
     if as_json:
         print(json.dumps(found, indent=2))
         return
     from rich.console import Console
 
+    show(found, Console())
+    print(f"numbers: {folder.report / 'evaluation.json'}")
+
+
+def _fly(folder: RunFolder, conditions: tuple[Any, ...], command: str) -> tuple[dict[str, Any], Show]:
+    from coterie.agents.engines import process
+
+    process.prepare()
+    from coterie.experiments.evaluation import evaluate
+    from coterie.experiments.evaluation_worlds import Conditions
     from coterie.experiments.report.evaluation_terminal import print_evaluation
 
-    print_evaluation(found, Console())
-    print(f"numbers: {folder.report / 'evaluation.json'}")
+    return evaluate(folder, Conditions(*conditions), command=command, say=_say), print_evaluation
+
+
+def _ask(folder: RunFolder, asked: tuple[Any, ...], command: str, display: str) -> tuple[dict[str, Any], Show]:
+    from coterie.experiments.display import check_mode
+    from coterie.experiments.evaluation_cells import DEFAULT, Questions
+    from coterie.experiments.report.society_evaluation_terminal import print_society_evaluation
+    from coterie.experiments.society_evaluation import evaluate_society
+
+    check_mode(display)
+    protocols, *others = asked
+    questions = Questions(protocols or DEFAULT, *others)
+    found = evaluate_society(folder, questions, command=command, display=display, say=_say)
+    return found, print_society_evaluation
+
+
+def _refuse(context: typer.Context, options: Sequence[str], kind: str) -> None:
+    """Options that are for another kind of run are a mistake, not nothing."""
+    for name in options:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(f"this option is for the training of a {kind}", where=f"--{name}", remedy="leave it out")
 
 
 def _split(option: str, given: str, read: Callable[[str], T], form: str) -> tuple[T, ...]:

@@ -22,4 +22,4 @@ def settle(overrides: list[str] | None, executor: str, unsafe: bool) -> list[str
 
     if unsafe:
         allow_unsafe_code(True)
-    return [*(overrides or []), *([f"executor.kind={executor}"] if executor else [])]
+    return [*(overrides or []), *([f"--executor={executor}"] if executor else [])]

@@ -11,6 +11,7 @@ import typer
 
 from coterie import text
 
+_CURVE = 24
 _NEXT = {
     "finished": "coterie report {run}",
     "stopped": "coterie resume {run}",
@@ -45,6 +46,7 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
     if row["status"] == "unreadable":
         return row["run"], row["status"], row["reason"]
     done = f"{row['done']}/{row['total']}" if "done" in row else _steps(row)
+    done = f"{row['iterations']}/{row['planned']} iterations" if "iterations" in row else done
     return row["run"], row["status"], done, str(row.get("turns", "")), str(row["attempts"]), row["started"] or ""
 
 
@@ -79,8 +81,30 @@ def _training(training: dict[str, Any]) -> Iterable[str]:
         yield f"last checkpoint: after iteration {training['checkpoint']}"
 
 
+def _learning(learning: dict[str, Any]) -> Iterable[str]:
+    """The curves of a society's training so far."""
+    from coterie.experiments.display_updates import show, title
+    from coterie.experiments.sparklines import sparkline
+
+    yield f"{learning['iterations']}/{learning['planned']} iterations"
+    rows = [
+        (title(c["key"].partition("/")[0]), c["label"], show(c["first"], c["form"]), sparkline(c["values"], _CURVE),
+         show(c["last"], c["form"]))
+        for c in learning["curves"]
+    ]  # fmt: skip
+    if rows:
+        yield ""
+        yield _table(("", "measure", "first", "", "last"), rows)
+        yield ""
+    if learning["checkpoint"] is not None:
+        yield f"last checkpoint: after iteration {learning['checkpoint']}"
+
+
 def _society(progress: dict[str, Any]) -> Iterable[str]:
-    yield _table(("society", "done", progress["success"]), map(_society_row, progress["societies"]))
+    if "learning" in progress:
+        yield from _learning(progress["learning"])
+    else:
+        yield _table(("society", "done", progress["success"]), map(_society_row, progress["societies"]))
     yield ""
     unparsed = progress["unparsed_rate"]
     yield (

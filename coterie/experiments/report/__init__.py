@@ -25,12 +25,17 @@ def write_report(folder: RunFolder) -> Path:
     from coterie.experiments.record import read_record
     from coterie.experiments.report.html import render
     from coterie.experiments.training_record import is_of_world
+    from coterie.experiments.updates import is_training
 
     with Journal.read(folder.journal) as journal:
         if is_of_world(journal.get("run") or {}):
             from coterie.experiments.report.world import write_world_report
 
             return write_world_report(folder)
+        if is_training(journal.get("run") or {}):
+            from coterie.experiments.report.learning_page import write_learning_report
+
+            return write_learning_report(folder)
         summary, record = summarize(journal), read_record(journal)
     folder.report.mkdir(mode=0o700, exist_ok=True)
     write_atomically(folder.report / "summary.json", json.dumps(summary, indent=2) + "\n")
@@ -41,7 +46,10 @@ def write_report(folder: RunFolder) -> Path:
 
 def print_report(summary: dict[str, Any], console: Console) -> None:
     """Show a summary on one screen."""
+    from coterie.experiments.report.learning_terminal import print_learning
     from coterie.experiments.report.terminal import print_summary
     from coterie.experiments.report.training_terminal import print_training
 
-    (print_training if "training" in summary["facts"] else print_summary)(summary, console)
+    printers = {"training": print_training, "learning": print_learning}
+    printer = next((found for part, found in printers.items() if part in summary["facts"]), print_summary)
+    printer(summary, console)

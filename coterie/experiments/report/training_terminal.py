@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -50,10 +50,10 @@ def _parts(summary: dict[str, Any]) -> Iterator[RenderableType]:
     if training["final"]["metrics"]:
         yield _final(training["final"])
     elif training["iterations"]:
-        yield plain("No episode ended.")
+        yield plain(tell_no_episode(summary["facts"]["run"]["config"], training["is_complete"]), "yellow")
     if best := training["best"]:
         yield plain(f"Best checkpoint: after iteration {best['iteration']} ({best['score']:.4g} before it)")
-    yield from map(plain, _times(totals))
+    yield from map(plain, _times(totals, summary["telemetry"]["attempts"]))
     yield plain(f"Digest: {summary['facts']['digest']}")
 
 
@@ -65,12 +65,27 @@ def _final(final: dict[str, Any]) -> Table:
     return table
 
 
-def _times(totals: dict[str, Any]) -> Iterator[str]:
+def tell_no_episode(config: Mapping[str, Any], is_complete: bool) -> str:
+    """That no episode ended, and what to do about it."""
+    if not is_complete:
+        return "No episode has ended yet: go on with `coterie resume`."
+    env = config["env"]
+    said = "No episode ended, so nothing is known of success: raise `learning.agent_steps`"
+    if not {"seconds", "control_hz", "num_envs", "num_drones"} <= env.keys():
+        return f"{said}."
+    steps = round(env["seconds"] * env["control_hz"]) * env["num_envs"] * env["num_drones"]
+    return f"{said} (one episode of all drones takes {number(steps)}), or make `env.seconds` or `env.num_envs` smaller."
+
+
+def _times(totals: dict[str, Any], attempts: Sequence[dict[str, Any]]) -> Iterator[str]:
+    killed = sum(attempt["status"] == "killed" for attempt in attempts)
+    known = f"; of {count(killed, 'killed one')} up to the last sign of life" if killed else ""
+    yield f"Time: {duration(totals['seconds'])} in {count(totals['attempts'], 'attempt')}{known}"
     rate = totals["agent_steps_per_second"]
-    speed = f", {number(rate)} agent-steps/s" if rate else ""
-    yield f"Time: {duration(totals['seconds'])} in {count(totals['attempts'], 'attempt')}{speed}"
+    speed = f"; after it {number(rate)} agent-steps/s" if rate else ""
+    yield f"Start: {duration(totals['start_seconds'])} of it, for the world, compiling and loading{speed}"
     whole = max(sum(totals["parts"].values()), _SECONDS_OF_NOTHING)
-    yield "Of it: " + ", ".join(f"{name} {percent(seconds / whole)}" for name, seconds in totals["parts"].items())
+    yield "Of the rest: " + ", ".join(f"{name} {percent(seconds / whole)}" for name, seconds in totals["parts"].items())
 
 
 def print_trainings(found: dict[str, Any], console: Console) -> None:

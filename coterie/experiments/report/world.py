@@ -19,7 +19,7 @@ from coterie.experiments.marl_eval import as_marl_eval
 from coterie.experiments.report import learning
 from coterie.experiments.report.evaluation_terminal import SHOWN
 from coterie.experiments.report.page import make_environment, own
-from coterie.experiments.report.training_terminal import head, show_estimate, show_metric
+from coterie.experiments.report.training_terminal import head, show_estimate, show_metric, tell_no_episode
 from coterie.experiments.report.wording import count, duration, number, percent
 from coterie.experiments.training_record import Checkpoint, TrainingRecord, read_training
 from coterie.journal import Journal
@@ -117,6 +117,7 @@ def _view(folder: RunFolder, summary: dict[str, Any], groups: list[Group], shown
         "facts": facts, "telemetry": telemetry, "training": training,
         "headline": _headline(training), "sentence": _sentence(facts, telemetry),
         "progress": _progress(training, telemetry),
+        "nothing": tell_no_episode(facts["run"]["config"], training["is_complete"]),
         "curves": own(learning.learning_plot(groups)) if groups else None,
         "final": [(name.replace("_", " "), show_metric(name, v)) for name, v in training["final"]["metrics"].items()],
         "parts": _parts(telemetry["totals"]),

@@ -27,12 +27,13 @@ class Ask(Protocol):
 
     def __call__(
         self, agent: Agent, prompt: Messages, *, round: int, repeat: int = 0, purpose: str = "answer",
-        said: Sequence[Turn] = (),
+        said: Sequence[Turn] = (), choices: Sequence[str] = (),
     ) -> Awaitable[Turn]:  # fmt: skip
         """A turn of the agent.
 
         With `said` the reply goes on, token for token, after these turns of its own; its `answer` is read from them and
-        the new text together. That needs an engine with `tokens`: the config has to say so, see `ProtocolConfig.needs`.
+        the new text together. With `choices` the reply is one of these strings. These need an engine with `tokens` or
+        `choices`: the config has to say so, see `ProtocolConfig.needs`.
         """
         ...
 
@@ -47,7 +48,7 @@ class Ask(Protocol):
 class SocietyProtocol(Protocol):
     """Implementations are built as `impl(config)` and hold no state between episodes.
 
-    `run` may await nothing but `ask` (and asyncio.gather over it), so that it can be replayed from the journal.
+    `run` may await nothing but `ask`, and tasks and gathers of such, so that it can be replayed from the journal.
     """
 
     async def run(self, task: Task, agents: Sequence[Agent], ask: Ask) -> Outcome: ...

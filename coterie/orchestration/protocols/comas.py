@@ -1,7 +1,7 @@
-"""CoMAS's interaction (arXiv 2510.08529) without its training: agents solve, evaluate and score each other.
+"""CoMAS's interaction (arXiv 2510.08529): agents solve, evaluate and score each other.
 
-In every round everybody solves the task; each solution is evaluated, each evaluation scored. Solvers of the next round
-read some of the solutions with their evaluations; scores are never shown.
+Every turn is a task of its own that waits for the turns which its prompt shows and for nothing else. So each chain of a
+solution, its evaluation and the score goes on by itself, and a solver of the next round waits for what it reads only.
 """
 
 from __future__ import annotations
@@ -10,111 +10,220 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import cast
 
 from coterie import rng
 from coterie.agents.prompts import template
 from coterie.agents.seats import Agent
 from coterie.orchestration.decisions import decide
 from coterie.orchestration.protocols.base import Ask, opening
-from coterie.orchestration.protocols.config_teams import ComasConfig
-from coterie.orchestration.protocols.minutes import Minutes, speak
+from coterie.orchestration.protocols.comas_roles import Slot, cast_roles
+from coterie.orchestration.protocols.config_comas import ComasConfig
+from coterie.orchestration.protocols.minutes import Minutes
 from coterie.text import fence
-from coterie.types import Message, Outcome, Task, Turn
+from coterie.types import Message, Messages, Outcome, Task, Turn
 
+SCORES = ("1", "2", "3")
 _SCORE = re.compile(r"^[ \t*_]*score[ \t*_]*:(.*)$", re.IGNORECASE | re.MULTILINE)
+# A result stands at the end of a reply: a judge that is not shown it judges something else.
+_LONGEST = 16_000
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A solution, its evaluation, and the scoring of that. `score` is 1 to 3, or None if it could not be read."""
+    """A solution and what came of judging it.
+
+    Attributes:
+        solution: What is judged.
+        evaluation: None: there are no evaluations.
+        scoring: None: the evaluation gives the score itself.
+        verdict: What the judge replied when it could only say a score; None: it was not asked.
+        score: 1 to 3, or None if none could be read.
+    """
 
     solution: Turn
-    evaluation: Turn
-    scoring: Turn
+    evaluation: Turn | None
+    scoring: Turn | None
+    verdict: Turn | None
     score: int | None
+
+    def row(self) -> dict[str, str | int | None]:
+        """As it stands in the journal: the keys of the turns, and the score; a null score is a failure."""
+        turns = {name: getattr(self, name) for name in ("solution", "evaluation", "scoring", "verdict")}
+        return {name: turn and turn.key for name, turn in turns.items()} | {"score": self.score}
 
 
 class Comas:
-    """Roles are dealt anew in every round, each as often as any other; `extra` holds all judgements."""
+    """Parts are dealt anew in every round; `extra` holds all judgements."""
 
     def __init__(self, config: ComasConfig) -> None:
         self.config = config
 
     async def run(self, task: Task, agents: Sequence[Agent], ask: Ask) -> Outcome:
-        minutes, everything, latest = Minutes(), list[Judgement](), list[Judgement]()
-        for number in range(self.config.rounds):
-            note = self._discuss(task, agents, latest, number, minutes, ask)
-            solutions = await speak(ask, {agent: opening(agent, task, note) for agent in agents}, round=number)
-            minutes.note(number, solutions)
-            latest = await self._judge(task, agents, [solutions[a.name] for a in agents], minutes, ask)
-            everything += latest
-        answer, reason = decide(self.config.decision, minutes.answers, task.id, ask.seed)
-        return minutes.conclude(answer, reason, {"judgements": [_row(judgement) for judgement in everything]})
+        return await _Discussion(self.config, task, agents, ask).hold()
 
-    def _discuss(
-        self, task: Task, agents: Sequence[Agent], latest: Sequence[Judgement], number: int, minutes: Minutes, ask: Ask
-    ) -> str:
-        """What all solvers are shown of the round before."""
-        stream = rng.stream(ask.seed, task.id, "comas", "references", number)
-        solvers = stream.permutation(len(agents))[: self.config.references].tolist() if latest else []
-        # `latest` goes over all solutions once for each evaluation.
-        drawn = [latest[i + len(agents) * int(stream.integers(self.config.evaluations))] for i in solvers]
-        for shown in drawn:
-            minutes.link(number, (shown.solution, shown.evaluation), [agent.name for agent in agents])
-        parts = [
-            template("comas_reference").fill(solution=fence(r.solution.text), evaluation=fence(r.evaluation.text))
-            for r in drawn
-        ]
-        return template("comas_solve").fill(discussion="\n".join(parts)) if parts else ""
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A turn, and the turns that its prompt shows."""
+
+    turn: Turn
+    read: tuple[Turn, ...]
+
+
+_Saying = asyncio.Task[_Said]
+
+
+@dataclass(frozen=True, slots=True)
+class _Thread:
+    """A solution and all that is said of it, on their way."""
+
+    solver: Agent
+    solution: _Saying
+    evaluations: list[_Saying]
+    judgements: list[asyncio.Task[Judgement]]
+
+
+_Pair = tuple[_Saying, Sequence[_Saying]]
+"""A solution, and those of its evaluations that are read with it."""
+
+
+class _Discussion:
+    """One episode."""
+
+    def __init__(self, config: ComasConfig, task: Task, agents: Sequence[Agent], ask: Ask) -> None:
+        self.config, self.task, self.agents, self.ask = config, task, agents, ask
+        self._minutes = Minutes()
+        self._rounds: list[list[_Thread]] = []
+
+    async def hold(self) -> Outcome:
+        """Start every turn; each waits for what it reads."""
+        for number, slots in enumerate(cast_roles(self.config, len(self.agents), self.task.id, self.ask.seed)):
+            shown = self._choose(number)
+            self._rounds.append([self._open(number, place, slot, shown) for place, slot in enumerate(slots)])
+        threads = list(chain(*self._rounds))
+        # All in one, so that where a budget ends no failure goes unseen.
+        await asyncio.gather(*(task for t in threads for task in (t.solution, *t.evaluations, *t.judgements)))
+        for number, held in enumerate(self._rounds):
+            self._minutes.note(number, {thread.solver.name: thread.solution.result().turn for thread in held})
+        # In the order of the seats, whoever spoke first.
+        answers = [{a.name: said[a.name] for a in self.agents if a.name in said} for said in self._minutes.answers]
+        answer, reason = decide(self.config.decision, answers, self.task.id, self.ask.seed)
+        rows = [judged.result().row() for thread in threads for judged in thread.judgements]
+        return self._minutes.conclude(answer, reason, {"judgements": rows})
+
+    def _choose(self, number: int) -> list[_Pair]:
+        """What solvers of a round read of the rounds before."""
+        if self.config.history == "last_rounds":
+            recent = self._rounds[max(number - self.config.kappa, 0) : number]
+            return [(thread.solution, thread.evaluations) for thread in chain(*recent)]
+        latest = self._rounds[-1] if number else []
+        stream = rng.stream(self.ask.seed, self.task.id, "comas", "references", number)
+        drawn = [latest[i] for i in stream.permutation(len(latest))[: self.config.references].tolist()]
+        picks = [int(stream.integers(max(self.config.evaluations, 1))) for _ in drawn]
+        return [(t.solution, t.evaluations[i : i + 1]) for t, i in zip(drawn, picks, strict=True)]
+
+    def _open(self, number: int, place: int, slot: Slot, shown: Sequence[_Pair]) -> _Thread:
+        solver = self.agents[slot.solver]
+        thread = _Thread(solver, asyncio.ensure_future(self._solve(solver, number, shown)), [], [])
+        for index, pair in enumerate(slot.judges):
+            evaluator, scorer = (self.agents[i] for i in pair)
+            # An agent may have the same part for several solutions of a round.
+            repeat = place * len(slot.judges) + index
+            evaluation = None
+            if self.config.evaluations:
+                told = shown if self.config.evaluator_sees_history else ()
+                evaluation = asyncio.ensure_future(self._evaluate(evaluator, number, repeat, thread.solution, told))
+                thread.evaluations.append(evaluation)
+            judge = scorer if self.config.scoring else evaluator
+            judging = self._judge(judge, number, repeat, thread.solution, evaluation)
+            thread.judgements.append(asyncio.ensure_future(judging))
+        return thread
+
+    async def _solve(self, solver: Agent, number: int, shown: Sequence[_Pair]) -> _Said:
+        discussion, read = await self._recall(shown)
+        note = template("comas_solve").fill(discussion=discussion) if read else ""
+        return await self._ask(solver, opening(solver, self.task, note), read, number, 0, "answer")
+
+    async def _evaluate(
+        self, evaluator: Agent, number: int, repeat: int, solution: _Saying, told: Sequence[_Pair]
+    ) -> _Said:
+        subject = (await solution).turn
+        discussion, read = await self._recall(told)
+        question = self.task.question
+        if read:
+            question += "\n\n" + template("comas_discussion").fill(discussion=discussion)
+        form = template("comas_evaluate" if self.config.scoring else "comas_evaluate_and_score")
+        request = Message("user", form.fill(question=question, solution=fence(subject.text, _LONGEST)))
+        prompt = (*evaluator.preamble(), request)
+        return await self._ask(evaluator, prompt, (subject, *read), number, repeat, "evaluate")
 
     async def _judge(
-        self, task: Task, agents: Sequence[Agent], solutions: Sequence[Turn], minutes: Minutes, ask: Ask
-    ) -> list[Judgement]:
-        """Each chain of evaluation and scoring goes on by itself."""
-        chains = [
-            self._chain(task, solution, agents[evaluator], agents[scorer], repeat, minutes, ask)
-            for repeat in range(self.config.evaluations)
-            for solution, (evaluator, scorer) in zip(
-                solutions, self._deal(len(agents), task, solutions[0].place.round, repeat, ask.seed), strict=True
-            )
-        ]
-        return list(await asyncio.gather(*chains))
-
-    def _deal(self, size: int, task: Task, number: int, repeat: int, seed: int) -> list[tuple[int, int]]:
-        """For each solver its evaluator and its scorer; everybody is each once."""
-        stream = rng.stream(seed, task.id, "comas", "deal", number, repeat)
-        if self.config.self_judging:
-            return list(zip(stream.permutation(size).tolist(), stream.permutation(size).tolist(), strict=True))
-        order = stream.permutation(size).tolist()
-        place = {agent: i for i, agent in enumerate(order)}
-        # With two agents, the one who did not solve has to do both.
-        steps = (1, 2) if size > 2 else (1, 1)
-        return [(order[(place[a] + steps[0]) % size], order[(place[a] + steps[1]) % size]) for a in range(size)]
-
-    async def _chain(
-        self, task: Task, solution: Turn, evaluator: Agent, scorer: Agent, repeat: int, minutes: Minutes, ask: Ask
+        self, judge: Agent, number: int, repeat: int, solution: _Saying, evaluation: _Saying | None
     ) -> Judgement:
-        number = solution.place.round
-        said = {"question": task.question, "solution": fence(solution.text)}
-        request = Message("user", template("comas_evaluate").fill(**said))
-        minutes.link(number, [solution], [evaluator.name], "evaluate")
-        prompt = (*evaluator.preamble(), request)
-        evaluation = await ask(evaluator, prompt, round=number, repeat=repeat, purpose="evaluate")
-        request = Message("user", template("comas_score").fill(**said, evaluation=fence(evaluation.text)))
-        minutes.link(number, [solution, evaluation], [scorer.name], "score")
-        scoring = await ask(scorer, (*scorer.preamble(), request), round=number, repeat=repeat, purpose="score")
-        return Judgement(solution, evaluation, scoring, read_score(scoring.text))
+        subject = (await solution).turn
+        evaluated = None if evaluation is None else await evaluation
+        remarks = evaluated.turn if evaluated else None
+        scored = await self._score(judge, number, repeat, subject, remarks) if self.config.scoring else None
+        said = scored or evaluated
+        assert said is not None, "the config makes sure that somebody judges"
+        score, verdict = await self._read(judge, said)
+        return Judgement(subject, remarks, scored.turn if scored else None, verdict, score)
+
+    async def _score(self, scorer: Agent, number: int, repeat: int, solution: Turn, evaluation: Turn | None) -> _Said:
+        """Of the solution and its evaluation alone; the question is all else that a scorer knows."""
+        fields = {"question": self.task.question, "solution": fence(solution.text, _LONGEST)}
+        if evaluation is None:
+            text = template("comas_score_solution").fill(**fields)
+        else:
+            text = template("comas_score").fill(**fields, evaluation=fence(evaluation.text, _LONGEST))
+        read = (solution,) if evaluation is None else (solution, evaluation)
+        prompt = (*scorer.preamble(), Message("user", text))
+        return await self._ask(scorer, prompt, read, number, repeat, "score")
+
+    async def _read(self, judge: Agent, said: _Said) -> tuple[int | None, Turn | None]:
+        """The score in a reply; or else, where verdicts are constrained, that of one more turn."""
+        turn = said.turn
+        score = read_score(turn.text, is_cut=turn.finish == "length")
+        if score is not None or self.config.verdict == "free":
+            return score, None
+        request = Message("user", template("comas_verdict").fill())
+        prompt = (*cast(Messages, turn.prompt), Message("assistant", turn.text), request)
+        number, repeat = turn.place.round, turn.place.repeat
+        verdict = (await self._ask(judge, prompt, said.read, number, repeat, "verdict", SCORES)).turn
+        # Where something had to go, what was to be judged went first.
+        is_read = verdict.text in SCORES and not verdict.num_dropped
+        return int(verdict.text) if is_read else None, verdict
+
+    async def _recall(self, shown: Sequence[_Pair]) -> tuple[str, tuple[Turn, ...]]:
+        """Earlier work as agents are shown it, and the turns that this shows."""
+        pairs = [((await solution).turn, [(await e).turn for e in evaluations]) for solution, evaluations in shown]
+        return "\n".join(map(self._show, pairs)), tuple(t for s, evaluations in pairs for t in (s, *evaluations))
+
+    def _show(self, pair: tuple[Turn, Sequence[Turn]]) -> str:
+        solution, evaluations = fence(pair[0].text, _LONGEST), [turn.text for turn in pair[1]]
+        if not self.config.scoring:
+            evaluations = [_SCORE.sub("", text) for text in evaluations]
+        if not evaluations:
+            return solution
+        remarks = "\n".join(fence(text, _LONGEST) for text in evaluations)
+        return template("comas_reference").fill(solution=solution, evaluation=remarks)
+
+    async def _ask(
+        self, agent: Agent, prompt: Messages, read: tuple[Turn, ...], number: int, repeat: int, purpose: str,
+        choices: Sequence[str] = (),
+    ) -> _Said:  # fmt: skip
+        self._minutes.link(number, read, [agent.name], purpose)
+        turn = await self.ask(agent, prompt, round=number, repeat=repeat, purpose=purpose, choices=choices)
+        return _Said(turn, read)
 
 
-def read_score(text: str) -> int | None:
-    """The score of a reply, 1 to 3; None if no line gives one, or lines give different ones."""
-    found = {said.strip(" \t\r*_.") for said in _SCORE.findall(text)}
+def read_score(text: str, *, is_cut: bool = False) -> int | None:
+    """The score of a reply, 1 to 3; None if no line gives one, or lines give different ones.
+
+    Of a reply that is cut at its longest, nobody knows how the last line goes on.
+    """
+    lines = text.rpartition("\n")[0] if is_cut else text
+    found = {said.strip(" \t\r*_.") for said in _SCORE.findall(lines)}
     return int(found.pop()) if found in ({"1"}, {"2"}, {"3"}) else None
-
-
-def _row(judgement: Judgement) -> dict[str, str | int | None]:
-    """As it stands in the journal: the keys of the three turns, and the score; null is a parse failure."""
-    return {
-        "solution": judgement.solution.key, "evaluation": judgement.evaluation.key,
-        "scoring": judgement.scoring.key, "score": judgement.score,
-    }  # fmt: skip

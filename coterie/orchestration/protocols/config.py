@@ -31,11 +31,16 @@ class ProtocolConfig(KindConfig):
     """The fewest and the most agents that the protocol works with; None is no limit."""
     symmetric: ClassVar[bool] = False
     """All have the same part: with other seats in front each says the same, unless `decision` asks for `first`."""
+    judges: ClassVar[bool] = False
+    """Its agents judge each other, and its outcomes hold these judgements."""
     converses: ClassVar[bool] = False
     """It goes through a task's follow-ups, turn by turn in one conversation."""
     templates: ClassVar[tuple[str, ...] | None] = None
     """The prompt templates it may fill in beside `question`, by name; None: any. A run goes on only if they are as
     they were."""
+
+    instead: ClassVar[str] = ""
+    """What to write in the file where an engine cannot do what is needed."""
 
     @property
     def needs(self) -> frozenset[str]:

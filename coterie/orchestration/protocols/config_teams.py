@@ -46,25 +46,3 @@ class AutoGenConfig(ProtocolConfig):
     """How often the assistant speaks, at most."""
     stop: str = Field("TERMINATE", min_length=1)
     """Ends the chat, whoever says it."""
-
-
-class ComasConfig(ProtocolConfig):
-    """CoMAS's interaction (arXiv 2510.08529) without its training: solve, evaluate, score.
-
-    Defaults are those of its public code: 2 rounds, 2 references, everybody may judge everybody.
-    """
-
-    agents = (2, None)
-    templates = ("comas_evaluate", "comas_reference", "comas_score", "comas_solve")
-
-    kind: Literal["comas"] = "comas"
-    rounds: int = Field(2, ge=1, le=20)
-    """How often everybody solves the task."""
-    evaluations: int = Field(1, ge=1, le=16)
-    """How many evaluations each solution gets; each is scored once."""
-    references: int = Field(2, ge=0)
-    """How many solutions of the round before, each with an evaluation, solvers are shown; the same for all."""
-    self_judging: bool = True
-    """An agent may evaluate or score its own solution."""
-    decision: DecisionConfig = DecisionConfig()
-    """Made of the last round's solutions; neither source defines one."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +16,28 @@ import ray.exceptions
 
 from coterie.agents.engines.base import Engine
 from coterie.config.plugins import import_plugins
-from coterie.errors import EngineError
+from coterie.errors import CoterieError, EngineError
 from coterie.orchestration.executor import Staff
 from coterie.orchestration.jobs import Performed, Report, Work
-from coterie.orchestration.pool import EngineInfo, EngineSpec, describe
+from coterie.orchestration.pool import EngineInfo, EngineSpec, PolicySpec, describe, publishable
+from coterie.orchestration.ray.transfer import Packed, unpack
+from coterie.orchestration.ray.watchdog import Watched, whereabouts
 from coterie.orchestration.redaction import redacting
 from coterie.orchestration.worker import Worker
-from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, Turn
+from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, Turn, Weights
 
 # Seconds to wait for an engine actor that Ray is restarting, its model's loading included.
 _PATIENCE = 180.0
 
+Editions = Mapping[str, int]
+"""What an engine holds: by adapter (empty: the model itself), the number of the publication that brought it."""
 
-class EngineActor:
+
+class EngineActor(Watched):
     """One engine replica. Ray restarts the process if it dies; the first call then starts the engine again.
+
+    Whoever asks says which publications it is to answer with. An engine that was started again has none until the
+    driver brings them, and refuses.
 
     Args:
         spec: A packed `EngineSpec`.
@@ -38,6 +49,11 @@ class EngineActor:
         self._spec, self._imports, self._deadline = spec, imports, deadline
         self._engine: Engine | None = None
         self._starting: asyncio.Future[Engine] | None = None
+        self._held: dict[str, int] = {}
+
+    async def locate(self) -> str:
+        """The id of its node."""
+        return str(ray.get_runtime_context().get_node_id())
 
     async def ready(self) -> tuple[EngineInfo, dict[str, Any]]:
         """Start the engine if it is not started; returns its numbers and facts."""
@@ -50,28 +66,52 @@ class EngineActor:
         return await self._starting
 
     async def _start(self) -> Engine:
-        if self._engine is None:
-            import_plugins(self._imports, Path())
-            self._engine = EngineSpec.unpack(self._spec).build(self._deadline)
-        await self._engine.start()
-        return self._engine
+        import_plugins(self._imports, Path())
+        engine = self._engine = EngineSpec.unpack(self._spec).build(self._deadline)
+        await engine.start()
+        return engine
+
+    async def publish(self, weights: Weights, edition: int, packed: Packed | None) -> None:
+        """Generate with these from now on; `packed` is their folder, if that is on another node."""
+        with redacting():
+            try:
+                engine = publishable(await self._started())
+                if packed is None:
+                    await engine.publish(weights)
+                else:
+                    with tempfile.TemporaryDirectory(prefix="coterie-weights-") as folder:
+                        await asyncio.to_thread(unpack, packed, Path(folder))
+                        await engine.publish(replace(weights, folder=folder))
+            except CoterieError as error:
+                where = f"{self._spec['id']} on {whereabouts()}: {error.where}"
+                raise type(error)(error.what, where=where, remedy=error.remedy) from None
+            self._held[weights.adapter] = edition
+
+    async def held(self) -> Editions:
+        """What was published since it was started."""
+        return self._held
 
     async def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]:
         with redacting():
             return (await self._started()).encode(prompts, sampling)
 
     async def generate(
-        self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
+        self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place], editions: Editions
     ) -> list[Sample]:
         with redacting():
+            if self._held != editions:
+                raise EngineError(
+                    "an engine was started again and has not the weights that were published",
+                    where=f"{self._spec['id']} on {whereabouts()}", remedy="none is needed: they are published again",
+                )  # fmt: skip
             return await (await self._started()).generate(prompts, sampling, keys)
 
     async def close(self) -> None:
-        """Close the engine; the next call starts it again."""
+        """Close the engine; the next call starts another, which holds nothing that was published."""
         with redacting():
-            self._starting = None
-            if self._engine is not None:
-                await self._engine.close()
+            engine, self._engine, self._starting, self._held = self._engine, None, None, {}
+            if engine is not None:
+                await engine.close()
 
 
 class _EngineGone(EngineError):
@@ -79,10 +119,10 @@ class _EngineGone(EngineError):
 
 
 class RayClient:
-    """An engine actor as a worker calls it."""
+    """An engine actor as a worker calls it. `editions`: what it is to answer with."""
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    def __init__(self, actor: Any, editions: Editions) -> None:
+        self._actor, self.editions = actor, editions
 
     async def encode(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[EncodedPrompt]:
         # Encoding twice does no harm, so this waits for a dead actor to come back by itself.
@@ -99,7 +139,7 @@ class RayClient:
     async def generate(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
     ) -> list[Sample]:
-        samples: list[Sample] = await self._call("generate", prompts, sampling, keys)
+        samples: list[Sample] = await self._call("generate", prompts, sampling, keys, self.editions)
         return samples
 
     async def _call(self, method: str, *arguments: Any) -> Any:
@@ -114,13 +154,28 @@ class RayClient:
             ) from None
 
 
-class WorkerActor:
-    """One agent worker."""
+class WorkerActor(Watched):
+    """One agent worker.
 
-    def __init__(self, staff: Staff, engines: Mapping[str, Sequence[Any]], deadline: float) -> None:
+    Args:
+        staff: Without engines.
+        engines: Their actors by id, and what they hold.
+        deadline: Seconds an engine may take for one call.
+    """
+
+    def __init__(self, staff: Staff, engines: Mapping[str, tuple[Sequence[Any], Editions]], deadline: float) -> None:
         import_plugins(staff.imports, Path())
-        clients = {name: [RayClient(actor) for actor in actors] for name, actors in engines.items()}
-        self._worker = Worker(staff.policies, clients, staff.limits, deadline)
+        self._clients = {
+            name: [RayClient(actor, editions) for actor in actors] for name, (actors, editions) in engines.items()
+        }
+        self._worker = Worker(staff.policies, self._clients, staff.limits, deadline)
+
+    async def adopt(self, policies: Mapping[str, PolicySpec], editions: Mapping[str, Editions]) -> None:
+        """Ask by these policies from now on, of engines that hold this."""
+        self._worker.adopt(policies)
+        for name, clients in self._clients.items():
+            for client in clients:
+                client.editions = editions[name]
 
     async def advance(self, jobs: Sequence[Work], turns: Sequence[Turn]) -> Report:
         with redacting():
@@ -138,5 +193,8 @@ def unwrapped(error: ray.exceptions.RayTaskError) -> BaseException:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says first; its name if it says nothing."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """What an exception of Ray's says first, and the process and host that it is about; its name if it says nothing."""
+    said = str(error).strip()
+    first = said.splitlines()[0] if said else type(error).__name__
+    told = dict(re.findall(r"^\s*(pid|ip): (\S+)$", said, re.MULTILINE))
+    return f"{first} (process {told['pid']} on {told['ip']})" if len(told) == 2 else first

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from coterie.errors import EnvironmentMissing
+from coterie.orchestration.ray.folders import ClusterFolder, clean_stale
 
 _OBJECT_STORE_BYTES = 100 * 2**20
 # Asked without a token, in a process of its own because Ray reads its authentication mode once.
@@ -30,7 +30,7 @@ class Cluster:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._folder: Path | None = None
+        self._folder: ClusterFolder | None = None
         self._environment: dict[str, str | None] = {}
 
     def connect(self) -> None:
@@ -73,24 +73,26 @@ class Cluster:
         if (ray := sys.modules.get("ray")) is not None:
             ray.shutdown()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
         for name, value in self._environment.items():
             _set(name, value)
         self._environment = {}
 
     def _private(self) -> dict[str, Any]:
-        # A short path: Ray puts Unix sockets below it, whose names may have 107 bytes. mkdtemp makes it private.
-        self._folder = Path(tempfile.mkdtemp(prefix="coterie-ray-"))
-        token = self._folder / "token"
+        clean_stale()
+        self._folder = ClusterFolder()
+        token = self._folder.path / "token"
         token.touch(0o600)
         token.write_text(secrets.token_hex(32))
         settings = {"RAY_ADDRESS": None, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": None,
-                    "RAY_AUTH_TOKEN_PATH": str(token)}  # fmt: skip
+                    "RAY_AUTH_TOKEN_PATH": str(token),
+                    # Else it starts a Python for each CPU at once, wanted or not.
+                    "RAY_prestart_worker_first_driver": "0"}  # fmt: skip
         self._lend(settings)
         return {
             "include_dashboard": False,
-            "_temp_dir": str(self._folder / "ray"),
+            "_temp_dir": str(self._folder.path / "ray"),
             "object_store_memory": _OBJECT_STORE_BYTES,
             "num_cpus": max(os.cpu_count() or 1, 1),
         }

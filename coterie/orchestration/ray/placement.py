@@ -10,6 +10,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from coterie.errors import EnvironmentMissing
+from coterie.orchestration.ray.watchdog import GROUP, Watched
 
 # A bundle must reserve something for Ray to place it; this much of a CPU stands for "nothing".
 _TRACE = 0.001
@@ -39,7 +40,9 @@ def reserve(bundles: Sequence[Mapping[str, float]]) -> PlacementGroup:
 def place(cls: type, group: PlacementGroup, index: int, *, restarts: int = 0, gpus: float = 0) -> Any:
     """What makes an actor of a class in one of the bundles: `place(...).remote(arguments)`."""
     where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+    # Ray runs the calls of a group beside all others. For a class without such calls one more thread is of no use.
+    watched = {"concurrency_groups": {GROUP: 1}} if issubclass(cls, Watched) else {}
     # max_task_retries=0: Ray repeats no call by itself; who calls decides what is asked again.
-    return ray.remote(cls).options(
-        num_cpus=_TRACE, num_gpus=gpus, max_restarts=restarts, max_task_retries=0, scheduling_strategy=where
+    return ray.remote(max_restarts=restarts, **watched)(cls).options(
+        num_cpus=_TRACE, num_gpus=gpus, max_task_retries=0, scheduling_strategy=where
     )

@@ -50,6 +50,24 @@ def test_padding_does_not_change_tokens_in_float32(engine: TransformersEngine) -
     assert [s.token_ids for s in ask(engine, 4)[:2]] == [s.token_ids for s in ask(engine, 2)]
 
 
+def test_a_choice_is_drawn_as_the_model_would_draw_it_among_them(engine: TransformersEngine) -> None:
+    digits = ("1", "2", "3")
+    samples = ask(engine, 2, Sampling(temperature=1.0, max_tokens=8, choices=digits))
+    assert {sample.text for sample in samples} <= {*digits}
+    spelt = [engine._tokenizer.spell(digit) for digit in digits]  # type: ignore[union-attr]
+    for sample in samples:
+        assert (sample.finish, sample.num_tokens) == ("stop", 1)
+        scored = engine.score([sample.prompt_ids + ids for ids in spelt], ["logprobs"])
+        among = np.array([one["logprobs"][-1] for one in scored], dtype=np.float64)
+        among -= np.logaddexp.reduce(among)
+        assert sample.logprobs[0] == pytest.approx(among[digits.index(sample.text)], abs=1e-3)
+
+
+def test_a_choice_that_the_tokenizer_cannot_write_is_refused(engine: TransformersEngine) -> None:
+    with pytest.raises(EngineError, match="cannot write '<.im_end.>'"):
+        ask(engine, 1, Sampling(choices=("yes", "<|im_end|>")))
+
+
 def test_scoring_gives_the_logprobs_of_sampling(engine: TransformersEngine) -> None:
     sample = ask(engine, 1)[0]
     scored = engine.score([sample.prompt_ids + sample.token_ids], ["logprobs", "entropy"])[0]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -93,6 +94,50 @@ def test_without_torch_no_local_engine_runs_and_the_exit_code_is_three(installed
 def test_cuda_companions_of_a_cpu_torch_are_found(installed: Any, levels: Any) -> None:
     installed(torch="2.13.0+cpu", torchvision="0.28.0")
     assert levels()["engine transformers"] == "fail"
+
+
+@pytest.fixture
+def with_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose `nvidia-smi` answers."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H100, 81559 MiB, 580.159'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+
+def numba_check() -> checks.Check:
+    [found] = checks._numba()
+    return found
+
+
+def test_without_a_driver_the_versions_of_numba_are_said(installed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    installed(numba_cuda="0.30.4")
+    found = numba_check()
+    assert found.level == "ok" and "numba-cuda 0.30.4; no NVIDIA driver" in found.detail
+
+
+def test_a_gpu_without_a_compiler_for_swarms_is_warned_of(with_driver: None, installed: Any) -> None:
+    installed(numba_cuda=None)
+    found = numba_check()
+    assert (found.level, found.remedy) == ("warn", "pip install 'coterie[cuda]'")
+
+
+def test_a_gpu_that_numba_does_not_find_is_warned_of(with_driver: None, installed: Any) -> None:
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("numba finds the GPU of this machine")
+    installed(numba_cuda="0.30.4")
+    found = numba_check()
+    assert found.level == "warn" and "finds no GPU" in found.detail
+
+
+def test_the_gpu_that_numba_finds_is_named(
+    with_driver: None, installed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(numba_cuda="0.30.4")
+    monkeypatch.setattr(checks, "_ASK_NUMBA", "print(13, 0, 'NVIDIA H100 80GB HBM3')")
+    found = numba_check()
+    assert found.level == "ok" and found.detail.endswith("numba-cuda 0.30.4, CUDA 13.0, NVIDIA H100 80GB HBM3")
 
 
 def test_a_missing_model_is_a_warning(levels: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,18 +26,23 @@ class Script:
     finish: str = "stop"
     asked: dict[Place, str] = field(default_factory=dict)
     """By place the prompt as one text, in the order of the calls."""
+    turns: dict[str, Turn] = field(default_factory=dict)
+    """By key what was replied."""
 
     async def __call__(
         self, agent: Agent, prompt: Messages, *, round: int, repeat: int = 0, purpose: str = "answer",
-        said: Sequence[Turn] = (),
+        said: Sequence[Turn] = (), choices: Sequence[str] = (),
     ) -> Turn:  # fmt: skip
         place = Place(TASK.id, round, agent.name, repeat, purpose)
         assert place not in self.asked, f"{place} is asked twice"
         own = (Message("assistant", "".join(turn.text for turn in said)),) if said else ()
         self.asked[place] = "\n".join(f"{m.role}: {m.content}" for m in (*prompt, *own))
         text = self.reply(place)
+        assert not choices or text in choices
         answer = answers.parse("".join(turn.text for turn in said) + text, "number") if purpose == "answer" else None
-        return Turn(str(place), place, agent.policy, 0, prompt, text, answer, self.finish, 1, 1)
+        turn = Turn(str(place), place, agent.policy, 0, prompt, text, answer, self.finish, 1, 1)
+        self.turns[turn.key] = turn
+        return turn
 
     def places(self, purpose: str = "answer") -> list[tuple[int, str]]:
         """Round and seat of every call for a purpose."""

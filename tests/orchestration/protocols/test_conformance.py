@@ -9,9 +9,10 @@ import pytest
 from coterie import registry
 from coterie.agents.prompts import template_names
 from coterie.orchestration.protocols.config import DecisionConfig, MachineSomConfig, SelfConsistencyConfig, SingleConfig
+from coterie.orchestration.protocols.config_comas import ComasConfig
 from coterie.orchestration.protocols.config_debates import DebateConfig, GroupThinkConfig, MadConfig
 from coterie.orchestration.protocols.config_networks import DylanConfig, MacNetConfig
-from coterie.orchestration.protocols.config_teams import AgentVerseConfig, AutoGenConfig, ComasConfig
+from coterie.orchestration.protocols.config_teams import AgentVerseConfig, AutoGenConfig
 from coterie.testing.societies import AGENTS, check_protocol
 
 CONFIGS = [
@@ -32,8 +33,11 @@ CONFIGS = [
     AgentVerseConfig(),
     AgentVerseConfig(structure="horizontal"),
     AutoGenConfig(),
-    ComasConfig(),
-    ComasConfig(self_judging=False, evaluations=2, rounds=1),
+    ComasConfig(rounds=4),
+    ComasConfig(preset="release"),
+    ComasConfig(preset="improved", evaluations=2),
+    ComasConfig(preset="release", evaluations=0, history="last_rounds"),
+    ComasConfig(rounds=3, evaluations=2, scoring=False, verdict="constrained"),
 ]
 
 

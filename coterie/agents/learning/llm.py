@@ -1,0 +1,231 @@
+"""Language models that learn from turns by policy gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coterie.agents.learning import aggregation, bases, forcing, kl
+from coterie.agents.learning.examples import Example, in_order
+from coterie.agents.learning.lessons import Lesson, Tally, minibatches
+from coterie.agents.learning.llm_settings import LLMSettings
+from coterie.agents.learning.optimisers import Optimiser
+from coterie.agents.learning.packing import Places, pack
+from coterie.agents.learning.ranks import Ranks, whole
+from coterie.errors import LearningError
+
+
+class LanguageLearner:
+    """Trains policies that share one model in memory: one with full weights, or any number of LoRA adapters.
+
+    Args:
+        model: A folder as transformers writes it (`engines.models.resolve` gives one), or a hub id.
+        policies: Who learns. Several take `settings.lora`.
+        settings: See there.
+        device: `cpu`, `cuda`, or `auto`.
+        seed: Of the first weights of adapters and of minibatches; nothing else is random.
+        ranks: Processes of which this is one. All of them have to make the same calls, and get the same results.
+
+    On a CPU the same calls give the same weights, bit for bit, with as many threads.
+
+    Raises:
+        LearningError: Turns cannot be packed for this model, or several policies shall train all of its weights.
+        EnvironmentMissing: The model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        policies: Sequence[str],
+        settings: LLMSettings,
+        device: str,
+        seed: int,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.settings, self.seed, self.device = settings, seed, bases.pick_device(device)
+        self._dtype, self._ranks = bases.pick_precision(settings, self.device), ranks or Ranks()
+        self._base = bases.make(model, policies, settings, self.device, self._dtype, seed, self._ranks)
+        with self._computing():
+            forcing.check(self._base.teacher, self.device)
+        if settings.gradient_checkpointing:
+            self._base.teacher.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self._base.shard()
+        self._optimisers = {policy: Optimiser(self._base.parameters(policy), settings) for policy in policies}
+
+    def _computing(self) -> AbstractContextManager[Any]:
+        if self._dtype == torch.bfloat16:
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def logprobs(self, policy: str, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
+        """Of each token of each reply, [T] each, under a policy as it is now."""
+        self._know(policy)
+        with self._base.acting(policy):
+            return _cut(self._measure(self._base.teacher, examples)[0], examples)
+
+    def reference_logprobs(self, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
+        """The same of the model before training.
+
+        Raises:
+            LearningError: All weights are trained, and `kl` is not wanted, so that no copy is kept.
+        """
+        return _cut(self._refer(examples), examples)
+
+    def _refer(self, examples: Sequence[Example]) -> Tensor:
+        if self.settings.lora is None and self.settings.kl is None:
+            raise LearningError("the model as it was before training is not kept", where="learning.kl",
+                                remedy="set learning.kl, or learning.lora")  # fmt: skip
+        with self._base.reference() as teacher:
+            return self._measure(teacher, examples)[0]
+
+    @torch.no_grad()
+    def _measure(self, teacher: forcing.TeacherForcing, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies of all tokens of all replies, in order, [N] each."""
+        places = Places([len(example.token_ids) for example in examples])
+        found = torch.zeros(2, places.count, dtype=_kept_as(self._dtype), device=self.device)
+        for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_tokens)):
+            with self._computing():
+                both = teacher(batch.to(self.device), wants_entropy=True)
+            if is_ours:
+                found[:, places.of(batch.turns).to(self.device)] = torch.stack(both)
+        log_prob, entropy = self._ranks.sum(found).cpu()
+        return log_prob, entropy
+
+    def update(self, policy: str, examples: Sequence[Example], *, iteration: int) -> dict[str, float]:
+        """Learn from turns, whose order does not matter.
+
+        Ratios are against the policy as it is at the start, whatever the engine computed; how far those two are apart
+        is corrected by `settings.correction`.
+
+        Turns whose advantage is 0 count in every mean, but are not computed again, as nothing is learnt from them; a
+        minibatch with no others makes no step.
+
+        Args:
+            policy: Who said them.
+            examples: A key twice is one turn; turns without tokens teach nothing.
+            iteration: Of the training; decides which turns come together in a minibatch.
+
+        Returns:
+            Metrics over all tokens, and of each role as `role/metric`; see `lessons.Tally`.
+
+        Raises:
+            LearningError: A loss or a gradient is no number.
+        """
+        self._know(policy)
+        optimiser, known = self._optimisers[policy], in_order(examples)
+        with self._base.acting(policy):
+            lesson = self._prepare(known)
+            tally = Tally(lesson)
+            for epoch in range(self.settings.epochs):
+                coordinates = ("minibatches", policy, iteration, epoch)
+                count = self.settings.updates // self.settings.epochs
+                for chosen in minibatches(known, count, self.seed, *coordinates):
+                    part, where = lesson.part(chosen), f"policy {policy}, iteration {iteration}"
+                    if part.teaching():
+                        optimiser.zero()
+                        loss = self._differentiate(part, tally, where)
+                        tally.step(loss, *optimiser.step(where))
+            optimiser.zero()
+            return tally.metrics(self.settings)
+
+    def _know(self, policy: str) -> None:
+        if policy not in self._optimisers:
+            raise LearningError(f"no policy {policy!r} learns here", remedy=f"known: {', '.join(self._optimisers)}")
+
+    def _prepare(self, examples: Sequence[Example]) -> Lesson:
+        old, entropy = self._measure(self._base.teacher, examples)
+        wants_reference = self.settings.kl is not None and self.settings.kl.at == "loss"
+        reference = self._refer(examples) if wants_reference else None
+        return Lesson.of(examples, old, entropy, reference, self.settings.correction)
+
+    def _differentiate(self, lesson: Lesson, tally: Tally, where: str) -> float:
+        """Add the gradient of a minibatch to the parameters; its loss."""
+        settings = self.settings
+        weight = aggregation.token_weights(
+            lesson.replies, lesson.roles, lesson.counts, settings.aggregation, settings.norm_length,
+            settings.equal_roles,
+        )  # fmt: skip
+        teaching = lesson.teaching()
+        weight, lesson = weight[lesson.places.of(teaching)], lesson.part(teaching)
+        places = lesson.places
+        now = torch.zeros(places.count, dtype=_kept_as(self._dtype), device=self.device)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for batch, is_ours in self._ranks.share(pack(lesson.examples, settings.micro_tokens)):
+            rows = places.of(batch.turns)
+            with self._computing():
+                log_prob, _ = self._base.teacher(batch.to(self.device))
+            loss = self._loss(log_prob, lesson, rows, weight[rows] * is_ours)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if is_ours:
+                now[rows.to(self.device)] = log_prob.detach()
+                total += loss.detach()
+        everywhere, mean = self._ranks.sum(now).cpu(), float(self._ranks.sum(total))
+        _refuse_broken(lesson, everywhere, mean, where)
+        tally.add(lesson, everywhere)
+        return mean
+
+    def _loss(self, log_prob: Tensor, lesson: Lesson, rows: Tensor, weight: Tensor) -> Tensor:
+        """What a micro-batch adds to the loss of its minibatch."""
+        kept = lesson.counts[rows].nonzero()[:, 0]
+        chosen, log_prob = rows[kept], log_prob[kept.to(log_prob.device)]
+        old, advantage, correction = (
+            numbers[chosen].to(log_prob) for numbers in (lesson.old, lesson.advantage, lesson.weight)
+        )
+        replies = lesson.replies[chosen].to(log_prob.device)
+        terms = self.settings.loss.terms(log_prob - old, advantage, replies) * correction
+        if lesson.reference is not None and self.settings.kl is not None:
+            reference = lesson.reference[chosen].to(log_prob)
+            terms = terms + self.settings.kl.weight * kl.estimate(log_prob, reference, self.settings.kl.estimator)
+        return (terms * weight[kept].to(log_prob)).sum()
+
+    def weights(self, policy: str) -> dict[str, Tensor]:
+        """What is trained of a policy, on the CPU; not copies where it is there already."""
+        self._know(policy)
+        return {name: whole(tensor).cpu() for name, tensor in self._base.parameters(policy).items()}
+
+    def optimiser_state(self, policy: str) -> dict[str, Tensor]:
+        """What AdamW remembers, by parameter, and how many steps were made; likewise."""
+        self._know(policy)
+        return self._optimisers[policy].state()
+
+    @torch.no_grad()
+    def load(self, policy: str, weights: Mapping[str, Tensor], optimiser: Mapping[str, Tensor]) -> None:
+        """Put back what `weights` and `optimiser_state` gave: the next update is then the same, bit for bit.
+
+        Raises:
+            ResumeError: They are of another model, or of other adapters.
+        """
+        self._know(policy)
+        self._optimisers[policy].load(weights, optimiser)
+
+    def export(self, policy: str, folder: Path) -> None:
+        """Write what engines load, whole or not at all: an adapter as peft does, or a model with its tokenizer."""
+        self._know(policy)
+        self._base.export(policy, folder)
+
+
+def _cut(numbers: Tensor, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
+    parts = torch.split(numbers.float(), [len(example.token_ids) for example in examples])
+    return [part.numpy() for part in parts]
+
+
+def _kept_as(dtype: torch.dtype) -> torch.dtype:
+    """How log-probabilities are kept of a model that computes so."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _refuse_broken(lesson: Lesson, log_prob: Tensor, loss: float, where: str) -> None:
+    """Raise an error that names the first turn with a number that is none."""
+    wrong = lesson.replies[~(log_prob + lesson.advantage + lesson.weight).isfinite()].tolist()
+    if wrong or loss - loss != 0:
+        raise LearningError(
+            "the loss is no number any more", where=f"{where}, turn {lesson.examples[(wrong or [0])[0]].key}",
+            remedy="resume from the last checkpoint with a lower learning_rate, or a smaller max_gradient",
+        )  # fmt: skip

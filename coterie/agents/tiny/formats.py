@@ -1,0 +1,101 @@
+"""What agents say of sums: solutions, evaluations and scores, in the words that are taught."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coterie.agents.tiny.arithmetic import Terms, Working
+
+QUESTION = "State the final answer to the following arithmetic problem: $sum ="
+"""The wording of reasoning-gym's `chain_sum`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A reply to a question; of a cut one only the first `num_lines` of its lines are there."""
+
+    working: Working
+    text: str
+    num_lines: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is an answer."""
+        return "Answer:" in self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What somebody says of a solution; `finding` is `none`, `slip` or `mistake`."""
+
+    text: str
+    finding: str
+
+
+def ask(terms: Terms) -> str:
+    """The question, as the benchmark words it."""
+    words = [str(terms[0])]
+    for term in terms[1:]:
+        words += ["-" if term < 0 else "+", str(abs(term))]
+    return QUESTION.replace("$sum", " ".join(words))
+
+
+def solve(working: Working) -> Solution:
+    """A line for each column, one for their sum, and the answer."""
+    lines = [f"{c.name} {c.digits}: {c.steps}" for c in working.columns]
+    lines += [f"{working.joined}={working.answer}"] if working.joined else []
+    return Solution(working, "\n".join([*lines, f"Answer: {working.answer}"]), len(lines) + 1)
+
+
+def evaluate(solution: Solution, own: Working) -> Evaluation:
+    """The solution's lines beside one's own, and what is wrong in them."""
+    given = solution.working
+    lines, faults = [], []
+    for index, (mine, theirs) in enumerate(zip(own.columns, given.columns, strict=True)):
+        is_shown = index < solution.num_lines
+        lines.append(f"{mine.name}: {mine.steps}, {_compare(mine.value, theirs.value if is_shown else None)}")
+        if is_shown and mine.value != theirs.value:
+            faults.append(f"the {mine.name.lower()} are {mine.value}, not {theirs.value}")
+    if own.joined:
+        lines.append(f"{own.joined}={own.answer}, {_compare(own.answer, given.answer if solution.is_whole else None)}")
+    if own.answer != given.answer and not faults:
+        faults.append(f"the answer is {own.answer}, not {given.answer}")
+    if not solution.is_whole:
+        faults = ["there is no answer"]
+    if faults and (own.answer != given.answer or not solution.is_whole):
+        return Evaluation("\n".join([*lines, f"Mistake: {' and '.join(faults)}."]), "mistake")
+    if given.slip or faults:
+        return Evaluation("\n".join([*lines, f"Slip: {given.slip or ' and '.join(faults)}."]), "slip")
+    return Evaluation("\n".join([*lines, f"No mistake: the answer is {own.answer}."]), "none")
+
+
+def _compare(mine: int, theirs: int | None) -> str:
+    if theirs is None:
+        return "missing"
+    return "right" if mine == theirs else f"not {theirs}"
+
+
+def score(solution: Solution, evaluation: Evaluation | None, own: Working) -> str:
+    """One's own working, what follows for the objections (or for the solution, if there are none), and the score."""
+    lines = [f"{c.name}: {c.steps}" for c in own.columns]
+    found = f"{own.joined}={own.answer}" if own.joined else str(own.answer)
+    is_right = solution.is_whole and own.answer == solution.working.answer
+    lines.append(f"{found}, {_compare(own.answer, solution.working.answer if solution.is_whole else None)}")
+    if evaluation is None:
+        reason = "Nothing is wrong." if is_right else "It is wrong."
+        return "\n".join([*lines, reason, f"Score: {3 if is_right else 1}"])
+    return "\n".join([*lines, *_weigh(evaluation.finding, is_right)])
+
+
+def _weigh(finding: str, is_right: bool) -> tuple[str, str]:
+    if not is_right:
+        return "The mistake was missed." if finding == "none" else "An objection holds.", "Score: 1"
+    if finding == "slip":
+        return "Only a slip.", "Score: 2"
+    return "Nothing is wrong." if finding == "none" else "No objection holds.", "Score: 3"
+
+
+def grade(evaluation: Evaluation) -> str:
+    """An evaluation that gives the score itself."""
+    number = {"mistake": 1, "slip": 2, "none": 3}[evaluation.finding]
+    return f"{evaluation.text}\nScore: {number}"

@@ -1,0 +1,169 @@
+"""A society's training: iterations of episodes, learning and publication.
+
+An iteration's turns are journalled as they are said. What was learnt becomes a fact together with the checkpoint that
+holds it, in one commit after the checkpoint is whole on disk. So a run that is killed goes on from its last checkpoint;
+turns that were said since then are found in the journal, and learnt from again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from coterie.config.load import Loaded
+from coterie.errors import EnvironmentMissing
+from coterie.experiments.display import Display
+from coterie.experiments.folder import RunFolder
+from coterie.experiments.society_attempt import Attempt
+from coterie.experiments.tally import Audience, Meter, Watcher
+from coterie.experiments.training_memory import check_plan, plan_memory
+from coterie.experiments.training_record import Checkpoint, check_checkpoint
+from coterie.experiments.updates import make_update
+from coterie.journal import Fact, Journal, Note
+from coterie.orchestration import checkpoints
+from coterie.orchestration.executor import Executor
+from coterie.orchestration.harvest import EarnedTurn, PlayedEpisode, gather, read_episode
+from coterie.orchestration.jobs import Job
+from coterie.orchestration.pool import Learning
+from coterie.orchestration.sittings import grader_of
+from coterie.orchestration.society_metrics import describe_iteration
+from coterie.orchestration.society_trainer import PolicyUpdate, SocietyTrainer
+from coterie.orchestration.training_spec import find_device
+from coterie.types import Grader, Weights
+
+
+class TrainingAttempt(Attempt):
+    """An attempt at a training, from the last checkpoint to the end, to a limit, or to a person's Ctrl-C.
+
+    Args:
+        loaded: An experiment with `learning`.
+        folder: Its run folder.
+        journal: Open for writing.
+        grader: Of the benchmark.
+        display: Where a person looks.
+        observer: Told of every commit.
+    """
+
+    def __init__(
+        self, loaded: Loaded, folder: RunFolder, journal: Journal, grader: Grader, display: Display, observer: Watcher
+    ) -> None:
+        lora = cast(Any, loaded.config).learning.lora
+        learning = Learning(None if lora is None else lora.rank)
+        self.audience, self.meter = observer, Meter()
+        everybody = Audience(observer, self.meter)
+        super().__init__(loaded, folder, journal, grader_of(grader), display, everybody, learning)
+        self.trained = [name for name, policy in self.config.policies.items() if not policy.frozen]
+        self.weights = {config.kind: float(getattr(config, "weight", 1.0)) for config in self.config.rewards}
+        self.published = folder.path / "published"
+        self.pending: list[Fact] = []
+
+    def check_room(self) -> None:
+        """Refuse what does not fit into this machine's memory; on a cluster every actor has its own."""
+        if self.config.executor.kind == "local":
+            device = find_device(self.config.device)
+            self.display.say(check_plan(plan_memory(self.config, self.staff.engines, device), device))
+
+    async def work(self, executor: Executor, jobs: Sequence[Job]) -> None:
+        """Iterate over jobs, which are those of all iterations in order."""
+        self.display.say(f"{len(self.trained)} policies learn ({executor.config.kind}, device: {self.config.device})")
+        trainer = await asyncio.to_thread(SocietyTrainer.make, self.config, self.config.device, executor)
+        self._load(trainer)
+        await self._publish(executor, trainer)
+        size = len(jobs) // trainer.iterations
+        while not trainer.is_done and not self.stopped:
+            begin = trainer.iteration * size
+            await self._iterate(executor, trainer, jobs[begin : begin + size])
+        if self.pending:
+            self._commit(trainer)
+
+    def _load(self, trainer: SocietyTrainer) -> None:
+        """Put the trainer where the journal ends."""
+        last = max((fact.payload["iteration"] for fact in self.journal.facts("update")), default=0)
+        if not last:
+            return
+        facts = self.journal.get(_key(last)) or {}
+        checkpoint = Checkpoint(last, facts["checkpoint"])
+        check_checkpoint(self.folder, checkpoint)
+        trainer.load(self.folder.checkpoints / checkpoint.name)
+        self.display.say(f"going on after iteration {last}")
+
+    async def _iterate(self, executor: Executor, trainer: SocietyTrainer, jobs: Sequence[Job]) -> None:
+        started, before = time.monotonic(), self.meter.tokens
+        await super().work(executor, [job for job in jobs if self.journal.get(job.key) is None])
+        if self.stopped:
+            return
+        rolled = time.monotonic()
+        episodes = [read_episode(self.journal, job, self.weights) for job in jobs]
+        earned = gather(self.journal, episodes, self.weights, self.trained)
+        updates = await asyncio.to_thread(trainer.learn, earned)
+        learnt = time.monotonic()
+        row = self._keep(trainer, episodes, earned, updates)
+        kept = time.monotonic()
+        if not trainer.is_done:
+            await self._publish(executor, trainer)
+        ended = time.monotonic()
+        note = {"rollout": rolled - started, "learning": learnt - rolled, "checkpoint": kept - learnt,
+                "publication": ended - kept, "tokens": self.meter.tokens - before}  # fmt: skip
+        self.journal.commit(notes=[Note("iteration", _key(trainer.iteration), note)])
+        self.audience.on_update(make_update(row, note))
+
+    def _keep(
+        self, trainer: SocietyTrainer, episodes: Sequence[PlayedEpisode], earned: Sequence[EarnedTurn],
+        updates: Mapping[str, PolicyUpdate],
+    ) -> dict[str, Any]:  # fmt: skip
+        row: dict[str, Any] = {
+            "iteration": trainer.iteration, **describe_iteration(episodes, earned, trainer.iteration - 1),
+            "policies": {name: dataclasses.asdict(update) for name, update in updates.items()},
+            "memory": dict(trainer.memory),
+        }  # fmt: skip
+        self.pending.append(Fact(_key(trainer.iteration), "update", _finite(row)))
+        if trainer.is_done or trainer.iteration % self.config.checkpoint_every == 0:
+            self._commit(trainer)
+        return row
+
+    def _commit(self, trainer: SocietyTrainer) -> None:
+        """Keep what was learnt, and say it: first the checkpoint, whole on disk, then the facts that lead to it."""
+        checkpoint = Checkpoint(trainer.iteration, "")
+        folder = self.folder.checkpoints / checkpoint.name
+        try:
+            digest = trainer.save(folder)
+        except OSError as cause:
+            raise EnvironmentMissing(
+                f"cannot write a checkpoint: {cause.strerror}", where=str(folder),
+                remedy="make room, then go on from the one before it: coterie resume",
+            ) from cause  # fmt: skip
+        self.pending[-1].payload["checkpoint"] = digest
+        self.journal.commit(self.pending)
+        self.pending = []
+        checkpoints.prune(self.folder.checkpoints, {checkpoint.name})
+
+    async def _publish(self, executor: Executor, trainer: SocietyTrainer) -> None:
+        """Have the engines generate with what was learnt."""
+        folders = await asyncio.to_thread(trainer.export, self.published)
+        version = trainer.iteration
+        weights = [
+            (self.policies[name].engine, Weights(str(path), self.policies[name].adapter, version))
+            for name, path in folders.items()
+        ]
+        self.policies |= {name: replace(self.policies[name], version=version) for name in folders}
+        await executor.publish(self.policies, weights)
+        for folder in self.published.iterdir():
+            if folder not in folders.values():
+                shutil.rmtree(folder)
+
+
+def _key(iteration: int) -> str:
+    return f"update/{iteration:06d}"
+
+
+def _finite(value: Any) -> Any:
+    """As JSON holds it: what is no number is null."""
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,44 @@
+import json
+from typing import Any
+
+import pytest
+
+from coterie import registry
+from coterie.agents.engines import models
+from coterie.agents.tiny import folder, measure
+
+RECORD = json.loads((folder() / "coterie.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    return measure.measure(folder(), 64, seed=5)
+
+
+def test_it_is_a_built_in_model_of_at_most_six_megabytes() -> None:
+    assert registry.impl("model", "coterie-tiny")() == folder()
+    assert models.resolve("coterie-tiny") == str(folder())
+    assert models.fingerprint(str(folder())) == RECORD["sha256"][:16]
+    assert (folder() / "model.safetensors").stat().st_size < 6_000_000
+
+
+def test_it_was_made_in_a_quarter_of_an_hour_and_does_what_the_issue_of_such_a_model_is() -> None:
+    assert RECORD["seconds"] < 900
+    assert 0.25 <= RECORD["measured"]["accuracy"] <= 0.45
+    assert RECORD["measured"]["scores_parsed"] >= 0.95
+
+
+def test_it_solves_some_sums_and_not_others(measured: dict[str, Any]) -> None:
+    assert 0.2 <= measured["accuracy"] <= 0.5
+    assert measured["answers_parsed"] >= 0.9
+
+
+def test_its_verdicts_can_be_read_and_are_better_than_chance(measured: dict[str, Any]) -> None:
+    assert measured["scores_parsed"] >= 0.9
+    assert measured["scorer"]["youden"] > 0.1
+
+
+@pytest.mark.parametrize("role", ["answer", "evaluate", "score"])
+def test_its_replies_are_of_some_length_and_end(measured: dict[str, Any], role: str) -> None:
+    assert 60 <= measured["tokens"][role]["p5"] and measured["tokens"][role]["p95"] <= 220
+    assert measured["tokens"][role]["unended"] <= 0.05

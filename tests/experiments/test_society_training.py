@@ -1,0 +1,158 @@
+"""A society that is trained: what becomes of its weights, its versions and its facts, also when it is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coterie.config.load import loads
+from coterie.config.problems import InvalidConfig
+from coterie.journal import Journal
+from coterie.testing.models import write_llama
+
+PLUGIN = Path(__file__).parent.parent / "data" / "mortal_training.py"
+ALPHABET = "0123456789 +-=.\nScore:Answer"
+LEARNING = {
+    "kind": "policy_gradient", "iterations": 2, "tasks": 2, "copies": 2, "learning_rate": 0.01, "updates": 2,
+    "sharing": "agent", "held_out": 2, "advantage": {"kind": "rae"}, "mask_cut": False,
+}  # fmt: skip
+
+
+def experiment(model: Path, **learning: object) -> dict[str, object]:
+    engine = {"kind": "transformers", "dtype": "float32", "context": 512}
+    policy = {"engine": engine, "model": str(model), "sampling": {"temperature": 1.0, "max_tokens": 8}}
+    return {
+        "name": "trained", "seed": 5, "determinism": "exact", "imports": [str(PLUGIN)],
+        "policies": {"base": policy},
+        "seats": [{"name": "ann", "policy": "base"}, {"name": "bob", "policy": "base"}],
+        "protocol": {"kind": "comas", "rounds": 1}, "benchmark": {"kind": "sums", "limit": 6},
+        "rewards": [{"kind": "digits"}], "learning": {**LEARNING, **learning}, "device": "cpu",
+    }  # fmt: skip
+
+
+def coterie(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "coterie", *arguments, "--no-report"], cwd=cwd, env=os.environ | environment,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def start(cwd: Path, config: dict[str, object], **environment: str) -> subprocess.CompletedProcess[str]:
+    (cwd / "society.yaml").write_text(json.dumps(config))
+    return coterie("run", "society.yaml", "--display", "plain", cwd=cwd, **environment)
+
+
+def outcome(cwd: Path) -> tuple[str, list[dict[str, object]]]:
+    """The digest of the only run in a folder, and its updates."""
+    (run,) = (cwd / "runs").iterdir()
+    with Journal.read(run / "journal.sqlite") as journal:
+        assert journal.verify() == []
+        return journal.digest(), [fact.payload for fact in journal.facts("update")]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> Path:
+    return write_llama(tmp_path_factory.mktemp("llama"), alphabet=ALPHABET, layers=1, width=32)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, llama) -> Path:
+    cwd = tmp_path_factory.mktemp("undisturbed")
+    done = start(cwd, experiment(llama))
+    assert done.returncode == 0, done.stderr
+    return cwd
+
+
+def test_every_agent_has_weights_of_its_own_that_change_with_every_update(undisturbed):
+    _, updates = outcome(undisturbed)
+    hashes = [policy["weights"] for update in updates for policy in update["policies"].values()]
+    assert [sorted(update["policies"]) for update in updates] == [["ann", "bob"]] * 2
+    assert len(set(hashes)) == 4
+
+
+def test_every_turn_says_which_version_of_its_policy_said_it(undisturbed):
+    (run,) = (undisturbed / "runs").iterdir()
+    with Journal.read(run / "journal.sqlite") as journal:
+        turns = [fact.payload for fact in journal.facts("turn")]
+    assert {(t["place"]["task"].split("@")[1].split(".")[0], t["policy_version"]) for t in turns} == {
+        ("000001", 0), ("000002", 1)
+    }  # fmt: skip
+
+
+def test_tasks_that_are_held_out_are_never_worked(undisturbed):
+    (run,) = (undisturbed / "runs").iterdir()
+    with Journal.read(run / "journal.sqlite") as journal:
+        worked = {fact.payload["task"].split("@")[0] for fact in journal.facts("episode")}
+    assert len(worked) == 4
+
+
+def test_engine_and_learner_agree_on_what_was_said(undisturbed):
+    _, updates = outcome(undisturbed)
+    for update in updates:
+        for policy in update["policies"].values():
+            assert policy["learning"]["mismatch_kl"] < 1e-6
+
+
+# Of 29 commits the 17th and the 27th are those of the updates.
+@pytest.mark.parametrize("commit", [18, *(pytest.param(n, marks=pytest.mark.slow) for n in (8, 11, 15, 17, 23, 27))])
+def test_a_training_that_is_killed_anywhere_and_resumed_ends_with_the_same_facts_and_weights(
+    tmp_path, llama, undisturbed, commit
+):
+    killed = start(tmp_path, experiment(llama), MORTAL=str(commit))
+    assert killed.returncode == -signal.SIGKILL
+    resumed = coterie("resume", "latest", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert outcome(tmp_path) == outcome(undisturbed)
+
+
+@pytest.mark.slow
+def test_updates_since_the_last_checkpoint_are_done_again_and_turns_are_not(tmp_path, llama, undisturbed):
+    config = experiment(llama) | {"checkpoint_every": 5}
+    killed = start(tmp_path, config, MORTAL="25")
+    assert killed.returncode == -signal.SIGKILL
+    (run,) = (tmp_path / "runs").iterdir()
+    assert not list((run / "checkpoints").glob("*")) if (run / "checkpoints").exists() else True
+    assert coterie("resume", "latest", cwd=tmp_path).returncode == 0
+    hashes = [{name: p["weights"] for name, p in update["policies"].items()} for update in outcome(tmp_path)[1]]
+    expected = [{name: p["weights"] for name, p in update["policies"].items()} for update in outcome(undisturbed)[1]]
+    assert hashes == expected
+
+
+@pytest.mark.parametrize("sharing", ["policy", "agent"])
+def test_adapters_are_trained_beside_one_engine(tmp_path, llama, sharing):
+    done = start(tmp_path, experiment(llama, lora={"rank": 2}, sharing=sharing, iterations=1))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("starting transformers") == 1
+    _, (update,) = outcome(tmp_path)
+    assert sorted(update["policies"]) == (["ann", "bob"] if sharing == "agent" else ["base"])
+
+
+def test_a_checkpoint_that_is_gone_is_named(tmp_path, llama, undisturbed):
+    start(tmp_path, experiment(llama), MORTAL="22")
+    (run,) = (tmp_path / "runs").iterdir()
+    for file in (run / "checkpoints").glob("*/checkpoint.json"):
+        file.unlink()
+    resumed = coterie("resume", "latest", cwd=tmp_path)
+    assert resumed.returncode == 4
+    assert "the checkpoint after iteration 1 cannot be read" in resumed.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"rewards": []}, "no reward has a weight"),
+        ({"baselines": ["single"]}, "are not for a training"),
+        ({"learning": {"kind": "ippo"}}, "trains the policies of a world"),
+        ({"policies": {"base": {"engine": "openai", "sampling": {"temperature": 1.0}}}}, "does not give"),
+        ({"policies": {"base": {"sampling": {"temperature": 0.7}}}}, "must be 1 for a policy that is trained"),
+        ({"policies": {"base": {"frozen": True, "sampling": {"temperature": 1.0}}}}, "nothing to train"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(llama, change, says):
+    config = experiment(llama) | change
+    with pytest.raises(InvalidConfig, match=says):
+        loads(config)
