@@ -72,8 +72,10 @@ async def measure(folders: list[Path], count: int, tokens: int, rounds: int, dty
         for form in FORMS:
             seconds, samples = await work(engine, form, count, Sampling(0.0, max_tokens=tokens))
             said[form] = [sample.token_ids for sample in samples]
+            rate = sum(sample.num_tokens for sample in samples) / seconds
+            print(f"round {number}, {form}: {rate:.1f} tokens/s, {seconds:.1f} s", file=sys.stderr, flush=True)
             if number:
-                rates[form].append(sum(sample.num_tokens for sample in samples) / seconds)
+                rates[form].append(rate)
         same = sum(one == two for one, two in zip(said[FORMS[1]], said[FORMS[2]], strict=True))
         assert same == count or engine.describe()["dtype"] != "float32", f"{count - same} replies differ"
     await engine.close()

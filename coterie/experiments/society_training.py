@@ -37,6 +37,9 @@ from coterie.orchestration.society_trainer import PolicyUpdate, SocietyTrainer
 from coterie.orchestration.training_spec import find_device
 from coterie.types import Grader, Weights
 
+# KL of the engine's from the learner's log-probabilities, per token: bfloat16 on both sides stays well below.
+_ALARM = 0.01
+
 
 class TrainingAttempt(Attempt):
     """An attempt at a training, from the last checkpoint to the end, to a limit, or to a person's Ctrl-C.
@@ -104,6 +107,7 @@ class TrainingAttempt(Attempt):
         updates = await asyncio.to_thread(trainer.learn, earned)
         learnt = time.monotonic()
         row = self._keep(trainer, episodes, earned, updates)
+        self._warn(updates)
         kept = time.monotonic()
         if not trainer.is_done:
             await self._publish(executor, trainer)
@@ -112,6 +116,14 @@ class TrainingAttempt(Attempt):
                 "publication": ended - kept, "tokens": self.meter.tokens - before}  # fmt: skip
         self.journal.commit(notes=[Note("iteration", _key(trainer.iteration), note)])
         self.audience.on_update(make_update(row, note))
+
+    def _warn(self, updates: Mapping[str, PolicyUpdate]) -> None:
+        """Say it where engine and learner disagree on what the same tokens were worth."""
+        for name, update in updates.items():
+            if (apart := update.learning.get("mismatch_kl", 0.0)) > _ALARM:
+                what = f"policy {name}: engine and learner are {apart:.2g} nats per token apart (more than {_ALARM:g})"
+                self.note("alarm", {"policy": name, "mismatch_kl": apart})
+                self.display.say(f"{what}; take the same dtype for both, or see learning.correction")
 
     def _keep(
         self, trainer: SocietyTrainer, episodes: Sequence[PlayedEpisode], earned: Sequence[EarnedTurn],

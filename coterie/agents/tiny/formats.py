@@ -49,15 +49,12 @@ def solve(working: Working) -> Solution:
 
 def evaluate(solution: Solution, own: Working) -> Evaluation:
     """The solution's lines beside one's own, and what is wrong in them."""
-    given = solution.working
-    lines, faults = [], []
-    for index, (mine, theirs) in enumerate(zip(own.columns, given.columns, strict=True)):
-        is_shown = index < solution.num_lines
-        lines.append(f"{mine.name}: {mine.steps}, {_compare(mine.value, theirs.value if is_shown else None)}")
-        if is_shown and mine.value != theirs.value:
-            faults.append(f"the {mine.name.lower()} are {mine.value}, not {theirs.value}")
-    if own.joined:
-        lines.append(f"{own.joined}={own.answer}, {_compare(own.answer, given.answer if solution.is_whole else None)}")
+    given, lines = solution.working, _check(solution, own)
+    faults = [
+        f"the {mine.name.lower()} are {mine.value}, not {theirs.value}"
+        for mine, theirs in list(zip(own.columns, given.columns, strict=True))[: solution.num_lines]
+        if mine.value != theirs.value
+    ]
     if own.answer != given.answer and not faults:
         faults.append(f"the answer is {own.answer}, not {given.answer}")
     if not solution.is_whole:
@@ -69,30 +66,38 @@ def evaluate(solution: Solution, own: Working) -> Evaluation:
     return Evaluation("\n".join([*lines, f"No mistake: the answer is {own.answer}."]), "none")
 
 
+def _check(solution: Solution, own: Working) -> list[str]:
+    given, lines = solution.working, []
+    for index, (mine, theirs) in enumerate(zip(own.columns, given.columns, strict=True)):
+        said = theirs.value if index < solution.num_lines else None
+        lines.append(f"{mine.name}: {mine.steps}, {_compare(mine.value, said)}")
+    if own.joined:
+        said = given.answer if solution.is_whole else None
+        lines.append(f"{own.joined}={own.answer}, {_compare(own.answer, said)}")
+    return lines
+
+
 def _compare(mine: int, theirs: int | None) -> str:
+    """Both numbers, character beside character, and whether they are equal.
+
+    What stands side by side a small model learns to compare early; numbers that stand apart, not in the time there is.
+    """
     if theirs is None:
-        return "missing"
-    return "right" if mine == theirs else f"not {theirs}"
+        return "none: wrong"
+    width = max(len(str(mine)), len(str(theirs)))
+    pairs = zip(str(mine).rjust(width, "."), str(theirs).rjust(width, "."), strict=True)
+    return f"{' '.join(map(''.join, pairs))}: {'right' if mine == theirs else 'wrong'}"
 
 
 def score(solution: Solution, evaluation: Evaluation | None, own: Working) -> str:
-    """One's own working, what follows for the objections (or for the solution, if there are none), and the score."""
-    lines = [f"{c.name}: {c.steps}" for c in own.columns]
-    found = f"{own.joined}={own.answer}" if own.joined else str(own.answer)
+    """One's own working, what follows for the solution and the objections to it, and the score."""
+    lines = _check(solution, own)
     is_right = solution.is_whole and own.answer == solution.working.answer
-    lines.append(f"{found}, {_compare(own.answer, solution.working.answer if solution.is_whole else None)}")
-    if evaluation is None:
-        reason = "Nothing is wrong." if is_right else "It is wrong."
-        return "\n".join([*lines, reason, f"Score: {3 if is_right else 1}"])
-    return "\n".join([*lines, *_weigh(evaluation.finding, is_right)])
-
-
-def _weigh(finding: str, is_right: bool) -> tuple[str, str]:
     if not is_right:
-        return "The mistake was missed." if finding == "none" else "An objection holds.", "Score: 1"
-    if finding == "slip":
-        return "Only a slip.", "Score: 2"
-    return "Nothing is wrong." if finding == "none" else "No objection holds.", "Score: 3"
+        return "\n".join([*lines, "It is wrong.", "Score: 1"])
+    if evaluation is not None and evaluation.finding == "slip":
+        return "\n".join([*lines, "It is right, with a slip.", "Score: 2"])
+    return "\n".join([*lines, "It is right, no objection holds.", "Score: 3"])
 
 
 def grade(evaluation: Evaluation) -> str:

@@ -109,7 +109,14 @@ def _lengths(samples: Sequence[Sample]) -> dict[str, float]:
     sizes = np.array([s.num_tokens for s in samples])
     low, high = np.percentile(sizes, [5, 95])
     cut = _share(s.finish != "stop" for s in samples)
-    return {"mean": round(float(sizes.mean()), 1), "p5": float(low), "p95": float(high), "unended": cut}
+    prompt = round(float(np.mean([s.num_prompt_tokens for s in samples])), 1)
+    return {
+        "prompt": prompt,
+        "mean": round(float(sizes.mean()), 1),
+        "p5": float(low),
+        "p95": float(high),
+        "unended": cut,
+    }
 
 
 if __name__ == "__main__":

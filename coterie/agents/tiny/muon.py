@@ -44,7 +44,7 @@ class Muon:
 def orthogonalise(matrix: Tensor) -> Tensor:
     """The nearest matrix whose singular values are all about 1 (0.7 to 1.2), by Newton-Schulz iterations."""
     a, b, c = _COEFFICIENTS
-    x = matrix / (matrix.norm() + 1e-7)
+    x: Tensor = matrix / (matrix.norm() + 1e-7)
     x = x.T if matrix.shape[0] > matrix.shape[1] else x
     for _ in range(_ITERATIONS):
         square = x @ x.T

@@ -29,7 +29,7 @@ from coterie.agents.tiny.lessons import Lesson, draw_lesson
 from coterie.agents.tiny.muon import Muon
 
 _IGNORED = -100
-MEASURED = 512
+MEASURED = 256
 """Sums that the record's numbers come from."""
 
 
@@ -43,7 +43,7 @@ class Settings:
     heads: int = 4
     inner: int = 320
     context: int = 2048
-    steps: int = 720
+    steps: int = 760
     lessons: int = 16
     part_tokens: int = 1000
     learning_rate: float = 3e-3

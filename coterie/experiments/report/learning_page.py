@@ -79,7 +79,7 @@ def _view(summary: dict[str, Any]) -> dict[str, Any]:
         "curves": own(learning_figures.learning_plot(panels)) if panels else None,
         "measures": _measures([*learning["curves"], *telemetry["curves"]]),
         "roles": [{**row, "cut": percent(row["cut"])} for row in learning["roles"]],
-        "policy_heads": [head.replace("-\n", "").replace("\n", " ") for name, head in POLICY.items() if _has(learning, name)],
+        "policy_heads": [_one_line(head) for name, head in POLICY.items() if _has(learning, name)],
         "policies": [
             (row["policy"], row["weights"][:12], row["learning"].get("tokens", 0.0),
              [show(row["learning"].get(name), "number") for name in POLICY if _has(learning, name)])
@@ -87,6 +87,10 @@ def _view(summary: dict[str, Any]) -> dict[str, Any]:
         ],
         "parts": _parts(telemetry["totals"]),
     }  # fmt: skip
+
+
+def _one_line(head: str) -> str:
+    return head.replace("-\n", "").replace("\n", " ")
 
 
 def _has(learning: dict[str, Any], metric: str) -> bool:

@@ -29,6 +29,9 @@ from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, Turn, 
 # Seconds to wait for an engine actor that Ray is restarting, its model's loading included.
 _PATIENCE = 180.0
 
+# No publication's number.
+_UNFINISHED = 0
+
 Editions = Mapping[str, int]
 """What an engine holds: by adapter (empty: the model itself), the number of the publication that brought it."""
 
@@ -66,8 +69,10 @@ class EngineActor(Watched):
         return await self._starting
 
     async def _start(self) -> Engine:
-        import_plugins(self._imports, Path())
-        engine = self._engine = EngineSpec.unpack(self._spec).build(self._deadline)
+        if self._engine is None:
+            import_plugins(self._imports, Path())
+            self._engine = EngineSpec.unpack(self._spec).build(self._deadline)
+        engine = self._engine
         await engine.start()
         return engine
 
@@ -76,6 +81,7 @@ class EngineActor(Watched):
         with redacting():
             try:
                 engine = publishable(await self._started())
+                self._held[weights.adapter] = _UNFINISHED
                 if packed is None:
                     await engine.publish(weights)
                 else:
@@ -107,9 +113,12 @@ class EngineActor(Watched):
             return await (await self._started()).generate(prompts, sampling, keys)
 
     async def close(self) -> None:
-        """Close the engine; the next call starts another, which holds nothing that was published."""
+        """Close the engine; the next call starts it again, and it holds nothing that was published."""
         with redacting():
-            engine, self._engine, self._starting, self._held = self._engine, None, None, {}
+            engine, self._starting = self._engine, None
+            if self._held:
+                # It would look for the folders, which are gone.
+                self._engine, self._held = None, {}
             if engine is not None:
                 await engine.close()
 

@@ -10,7 +10,8 @@ from coterie.config.load import load
 
 FOLDER = Path(__file__).parents[3] / "examples"
 EXAMPLES = sorted(path for path in FOLDER.glob("*.yaml") if "\nenv:" not in path.read_text("utf-8"))
-SWEEPS = sorted(path for path in FOLDER.glob("*/*.yaml") if path.stem != "common")
+RECIPES = sorted(FOLDER.glob("recipes/*.yaml"))
+SWEEPS = sorted(path for path in FOLDER.glob("*/*.yaml") if path.stem != "common" and path not in RECIPES)
 
 
 def marked(path: Path):
@@ -23,7 +24,7 @@ def test_an_example_plays_through_to_its_report(path, tmp_path):
     data = load(path).config.model_dump(mode="json")
     for policy in data["policies"].values():
         policy |= {"engine": {"kind": "scripted"}, "model": "none"}
-    data |= {"benchmark": {"kind": "sums", "limit": 3}, "executor": {"kind": "local"}, "track": []}
+    data |= {"benchmark": {"kind": "sums", "limit": 3}, "executor": {"kind": "local"}, "track": [], "learning": None}
     run = coterie.run(data, runs=tmp_path)
     assert run.status == "finished"
     societies = {row["society"] for row in run.episodes()}
@@ -34,6 +35,13 @@ def test_an_example_plays_through_to_its_report(path, tmp_path):
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_combination_of_a_sweep_is_a_valid_experiment(path):
     assert len({str(point.settings) for point in load(path).points}) >= 2
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_trains_four_policies(path):
+    config = load(path).config
+    assert config.learning is not None
+    assert len(config.policies) == 4
 
 
 def test_every_protocol_has_an_example():
