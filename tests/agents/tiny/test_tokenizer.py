@@ -26,8 +26,9 @@ def test_a_sentence_of_the_prompts_is_one_token(sentence: str) -> None:
 
 @pytest.mark.parametrize("name", lessons.TEMPLATES)
 def test_the_fixed_text_of_a_prompt_costs_a_few_tokens(name: str) -> None:
-    empty = dict.fromkeys(("question", "example", "solution", "evaluation", "discussion", "peers", "reply"), "")
-    assert len(_encode(template(name).fill(**empty, stop=lessons.STOP))) <= 6 + 2 * len(lessons.STOP), _STALE
+    # One character for each: some sentences are known with the end of the line before or after them.
+    short = dict.fromkeys(("question", "example", "solution", "evaluation", "discussion", "peers", "reply"), "1")
+    assert len(_encode(template(name).fill(**short, stop=lessons.STOP))) <= 10 + 2 * len(lessons.STOP), _STALE
 
 
 def test_the_committed_tokenizer_is_the_one_that_the_script_builds(tmp_path: Path) -> None:
