@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,12 @@ from dataclasses import replace
 from typing import Any, cast
 
 from coterie.config.load import Loaded
-from coterie.errors import EnvironmentMissing
 from coterie.experiments.display import Display
 from coterie.experiments.folder import RunFolder
 from coterie.experiments.society_attempt import Attempt
 from coterie.experiments.tally import Audience, Meter, Watcher
 from coterie.experiments.training_memory import check_plan, plan_memory
-from coterie.experiments.training_record import Checkpoint, check_checkpoint
+from coterie.experiments.training_record import Checkpoint, check_checkpoint, finite, write_checkpoint
 from coterie.experiments.updates import make_update
 from coterie.journal import Fact, Journal, Note
 from coterie.orchestration import checkpoints
@@ -87,14 +85,13 @@ class TrainingAttempt(Attempt):
 
     def _load(self, trainer: SocietyTrainer) -> None:
         """Put the trainer where the journal ends."""
-        last = max((fact.payload["iteration"] for fact in self.journal.facts("update")), default=0)
-        if not last:
+        updates = [fact.payload for fact in self.journal.facts("update")]
+        if not updates:
             return
-        facts = self.journal.get(_key(last)) or {}
-        checkpoint = Checkpoint(last, facts["checkpoint"])
+        checkpoint = Checkpoint(updates[-1]["iteration"], updates[-1]["checkpoint"])
         check_checkpoint(self.folder, checkpoint)
         trainer.load(self.folder.checkpoints / checkpoint.name)
-        self.display.say(f"going on after iteration {last}")
+        self.display.say(f"going on after iteration {checkpoint.iteration}")
 
     async def _iterate(self, executor: Executor, trainer: SocietyTrainer, jobs: Sequence[Job]) -> None:
         started, before = time.monotonic(), self.meter.tokens
@@ -134,23 +131,15 @@ class TrainingAttempt(Attempt):
             "policies": {name: dataclasses.asdict(update) for name, update in updates.items()},
             "memory": dict(trainer.memory),
         }  # fmt: skip
-        self.pending.append(Fact(_key(trainer.iteration), "update", _finite(row)))
+        self.pending.append(Fact(_key(trainer.iteration), "update", finite(row)))
         if trainer.is_done or trainer.iteration % self.config.checkpoint_every == 0:
             self._commit(trainer)
         return row
 
     def _commit(self, trainer: SocietyTrainer) -> None:
         """Keep what was learnt, and say it: first the checkpoint, whole on disk, then the facts that lead to it."""
-        checkpoint = Checkpoint(trainer.iteration, "")
-        folder = self.folder.checkpoints / checkpoint.name
-        try:
-            digest = trainer.save(folder)
-        except OSError as cause:
-            raise EnvironmentMissing(
-                f"cannot write a checkpoint: {cause.strerror}", where=str(folder),
-                remedy="make room, then go on from the one before it: coterie resume",
-            ) from cause  # fmt: skip
-        self.pending[-1].payload["checkpoint"] = digest
+        checkpoint = write_checkpoint(self.folder, trainer.iteration, trainer.save)
+        self.pending[-1].payload["checkpoint"] = checkpoint.hash
         self.journal.commit(self.pending)
         self.pending = []
         checkpoints.prune(self.folder.checkpoints, {checkpoint.name})
@@ -172,10 +161,3 @@ class TrainingAttempt(Attempt):
 
 def _key(iteration: int) -> str:
     return f"update/{iteration:06d}"
-
-
-def _finite(value: Any) -> Any:
-    """As JSON holds it: what is no number is null."""
-    if isinstance(value, Mapping):
-        return {name: _finite(inner) for name, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

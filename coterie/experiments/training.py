@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from coterie.agents.engines import process
 from coterie.config.load import Loaded
 from coterie.config.references import check_secrets, redact
 from coterie.config.schema import WorldConfig
-from coterie.errors import CoterieError, EnvironmentMissing, Interrupted, WorkerLost
+from coterie.errors import CoterieError, Interrupted, WorkerLost
 from coterie.experiments import assembly, provenance
 from coterie.experiments.capacity import check_memory, tell_memory
 from coterie.experiments.continuation import (
@@ -40,8 +39,10 @@ from coterie.experiments.training_record import (
     Checkpoint,
     TrainingRecord,
     check_checkpoint,
+    finite,
     read_training,
     score_of,
+    write_checkpoint,
 )
 from coterie.experiments.training_tally import Step, metrics_of
 from coterie.journal import Fact, Journal, Note
@@ -210,7 +211,7 @@ class _Attempt:
     def _commit(self, trainer: Trainer, *, is_due: bool) -> None:
         """Keep what was learnt, and say it: first the checkpoint, whole on disk, then the facts that lead to it."""
         start = time.monotonic()
-        checkpoint = self._save(trainer)
+        checkpoint = write_checkpoint(self.folder, trainer.iteration, trainer.save)
         folder = self.folder.checkpoints / checkpoint.name
         facts = [Fact(_key(row), "iteration", row) for row in self.pending]
         if is_due:
@@ -223,17 +224,6 @@ class _Attempt:
         if is_due:
             self._rank(checkpoint)
         self._prune(checkpoint)
-
-    def _save(self, trainer: Trainer) -> Checkpoint:
-        checkpoint = Checkpoint(trainer.iteration, "")
-        folder = self.folder.checkpoints / checkpoint.name
-        try:
-            return dataclasses.replace(checkpoint, hash=trainer.save(folder))
-        except OSError as cause:
-            raise EnvironmentMissing(
-                f"cannot write a checkpoint: {cause.strerror}", where=str(folder),
-                remedy="make room, then go on from the one before it: coterie resume",
-            ) from cause  # fmt: skip
 
     def _rank(self, checkpoint: Checkpoint) -> None:
         score, self.unscored = score_of(self.unscored), []
@@ -289,13 +279,7 @@ class _Attempt:
 
 def _facts(record: IterationRecord) -> dict[str, Any]:
     """A record as JSON holds it: what is no number, such as a share of nothing, is null."""
-    return {name: _finite(value) for name, value in dataclasses.asdict(record).items()}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(inner) for name, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {name: finite(value) for name, value in dataclasses.asdict(record).items()}
 
 
 def _key(facts: Mapping[str, Any]) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from coterie.errors import ResumeError
+from coterie.errors import EnvironmentMissing, ResumeError
 from coterie.experiments.folder import RunFolder
 from coterie.experiments.updates import flatten
 from coterie.journal import Journal
@@ -105,6 +106,29 @@ def read_training(journal: Journal) -> TrainingRecord:
     notes = {note.key: note.payload for note in journal.notes("checkpoint")}
     checkpoints = [Checkpoint(payload["iteration"], payload["sha256"]) for payload in notes.values()]
     return TrainingRecord(journal.get("run") or {}, journal.digest(), iterations, checkpoints)
+
+
+def write_checkpoint(folder: RunFolder, iteration: int, save: Callable[[Path], str]) -> Checkpoint:
+    """Have `save` write what was learnt into its folder, which is whole or not there; it gives the SHA-256.
+
+    Raises:
+        EnvironmentMissing: the disk refused.
+    """
+    path = folder.checkpoints / Checkpoint(iteration, "").name
+    try:
+        return Checkpoint(iteration, save(path))
+    except OSError as cause:
+        raise EnvironmentMissing(
+            f"cannot write a checkpoint: {cause.strerror}", where=str(path),
+            remedy="make room, then go on from the one before it: coterie resume",
+        ) from cause  # fmt: skip
+
+
+def finite(value: Any) -> Any:
+    """A fact as JSON holds it: what is no number, such as a share of nothing, is null."""
+    if isinstance(value, Mapping):
+        return {name: finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_checkpoint(folder: RunFolder, checkpoint: Checkpoint) -> None:

@@ -14,7 +14,7 @@ from coterie.agents.engines import models, process
 from coterie.agents.engines.base import Capability, Signal
 from coterie.agents.engines.config import TransformersConfig
 from coterie.agents.engines.tokens import ChatTokenizer
-from coterie.agents.engines.weights import in_order
+from coterie.agents.engines.weights import publish_again
 from coterie.errors import EngineError, EngineTimeout, EnvironmentMissing
 from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds, Weights
 
@@ -56,16 +56,7 @@ class TransformersEngine:
         self._folder = models.resolve(self.model)
         self._tokenizer = ChatTokenizer.load(self._folder, self.config.context)
         self._model = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
-        await self._publish_again()
-
-    async def _publish_again(self) -> None:
-        try:
-            for weights in in_order(self._published):
-                await self.publish(weights)
-        except EngineError:
-            # Nobody may be answered by the weights of another version.
-            await self.close()
-            raise
+        await publish_again(self, self._published)
 
     def _load(self) -> CausalModel:
         from coterie.agents.engines.decoding import CausalModel

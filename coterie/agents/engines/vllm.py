@@ -14,7 +14,7 @@ from coterie.agents.engines import chat, models, process
 from coterie.agents.engines.base import Capability
 from coterie.agents.engines.config import VllmConfig
 from coterie.agents.engines.tokens import ChatTokenizer
-from coterie.agents.engines.weights import in_order
+from coterie.agents.engines.weights import publish_again
 from coterie.errors import CoterieError, EngineError, EnvironmentMissing
 from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds, Weights
 
@@ -80,16 +80,7 @@ class VllmEngine:
                 await self._start_loop()
             except Exception as cause:
                 raise _explain(cause, self.model, tail()) from cause
-        await self._publish_again()
-
-    async def _publish_again(self) -> None:
-        try:
-            for weights in in_order(self._published):
-                await self.publish(weights)
-        except EngineError:
-            # Nobody may be answered by the weights of another version.
-            await self.close()
-            raise
+        await publish_again(self, self._published)
 
     async def _start_loop(self) -> None:
         from coterie.agents.engines.vllm_loop import StepLoop

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from coterie import rng
+from coterie.agents.engines.base import Publishable
 from coterie.errors import EngineError
 from coterie.types import EncodedPrompt, Weights
 
@@ -126,9 +127,25 @@ def choose(names: Iterable[str], version: int) -> list[str]:
     return sorted(ends | {ordered[int(index)] for index in drawn})
 
 
-def in_order(published: dict[str, Weights]) -> list[Weights]:
-    """What was published last under each name, the model's own weights first."""
-    return [published[name] for name in sorted(published)]
+class Restarted(Publishable, Protocol):
+    """An engine that has just been started once more."""
+
+    async def close(self) -> None: ...
+
+
+async def publish_again(engine: Restarted, published: Mapping[str, Weights]) -> None:
+    """Bring back what was published last under each name, the model's own weights first.
+
+    Raises:
+        EngineError: it cannot be read any more; the engine is closed.
+    """
+    try:
+        for name in sorted(published):
+            await engine.publish(published[name])
+    except EngineError:
+        # Nobody may be answered by the weights of another version.
+        await engine.close()
+        raise
 
 
 def refuse_adapters(prompts: Sequence[EncodedPrompt]) -> None:

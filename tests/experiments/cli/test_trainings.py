@@ -52,7 +52,8 @@ def test_the_log_shows_iterations_checkpoints_and_exports_them(
 
 def test_the_report_prints_the_metrics_in_the_end_and_where_the_time_went(trained: RunFolder, capsys: Capture) -> None:
     out = said(capsys, "report", str(trained.path))
-    for words in ("Trained for 640 of 640 agent-steps", "success", "Start: ", "simulator", "Digest: ", "index.html"):
+    times = "Start: ", "Of the rest: simulator"
+    for words in ("Trained for 640 of 640 agent-steps", "success", *times, "Digest: ", "index.html"):
         assert words in out.replace("\u202f", " "), words
     summary = json.loads((trained.report / "summary.json").read_text())
     training = summary["facts"]["training"]
