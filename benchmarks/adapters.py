@@ -1,7 +1,7 @@
 """Tokens per second of vLLM on a CPU when four LoRA adapters speak in one batch.
 
-Three forms take turns in one engine: nobody has an adapter; four adapters, their rows multiplied together as
-`GroupedAdapters` does; four adapters by vLLM's own kernels for CPUs, the rival. They are compared round by round, since
+Three forms take turns in one engine: nobody has an adapter; four adapters, computed together as
+`JoinedAdapters` does; four adapters by vLLM's own kernels for CPUs, the rival. They are compared round by round, since
 the machine's speed drifts.
 
 Correct first: in float32 both kernels give the same tokens for the same counted draws, and without an adapter the rival
@@ -29,10 +29,10 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from coterie.agents.engines.config import VllmConfig
 from coterie.agents.engines.vllm import VllmEngine
-from coterie.agents.engines.vllm_adapters import GroupedAdapters
+from coterie.agents.engines.vllm_adapters import JoinedAdapters
 from coterie.types import Message, Place, Sample, Sampling, Weights
 
-FORMS = ("nobody", "grouped", "vLLM's own")
+FORMS = ("nobody", "joined", "vLLM's own")
 NAMES = ("ann", "bob", "cleo", "dan")
 
 
@@ -50,7 +50,7 @@ def use(kernels: type) -> Any:
 
 async def work(engine: VllmEngine, form: str, count: int, sampling: Sampling) -> tuple[float, list[Sample]]:
     assert engine._loop is not None
-    await engine._loop.run(use(PunicaWrapperCPU if form == FORMS[2] else GroupedAdapters), 60.0)
+    await engine._loop.run(use(PunicaWrapperCPU if form == FORMS[2] else JoinedAdapters), 60.0)
     system = Message("system", "You solve small sums. Reason in one or two short sentences, then give the answer.")
     asked = engine.encode(
         [(system, Message("user", f"What is {n} + {7 * n % 90 + 3}?")) for n in range(count)], sampling
@@ -81,7 +81,7 @@ async def measure(folders: list[Path], count: int, tokens: int, rounds: int, dty
     await engine.close()
     return {
         "tokens/s": {form: spread(rate) for form, rate in rates.items()},
-        "grouped / nobody": spread([a / b for a, b in zip(rates[FORMS[1]], rates[FORMS[0]], strict=True)]),
+        "joined / nobody": spread([a / b for a, b in zip(rates[FORMS[1]], rates[FORMS[0]], strict=True)]),
         "ratio": spread([a / b for a, b in zip(rates[FORMS[1]], rates[FORMS[2]], strict=True)]),
     }
 

@@ -112,9 +112,9 @@ class VllmEngine:
         try:
             engine = LLMEngine.from_engine_args(EngineArgs(**self._arguments()))
             if self.config.adapters:
-                from coterie.agents.engines.vllm_adapters import group_adapters
+                from coterie.agents.engines.vllm_adapters import join_adapters
 
-                engine.collective_rpc(group_adapters)
+                engine.collective_rpc(join_adapters)
             return engine
         finally:
             # vLLM's CPU worker replaces this function for the whole process.

@@ -1,33 +1,51 @@
-"""LoRA on a CPU inside vLLM: one product per adapter and layer, and none for requests without an adapter."""
+"""LoRA on a CPU inside vLLM: the factors of all adapters as one product, of which each row keeps its own adapter's part."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-_Group = tuple[int, Tensor | slice]
-"""A slot for an adapter, and the rows of a batch that speak by it."""
 
+class _Factors(NamedTuple):
+    """What S slots add to a layer of K parts, float32.
 
-class GroupedAdapters(PunicaWrapperCPU):  # type: ignore[misc]  # untyped under the pydantic plugin
-    """The rows of each adapter are multiplied together.
-
-    vLLM 0.32 copies an adapter's factors for every token, and takes those of the last slot for requests that have no
-    adapter (it indexes with -1).
+    Attributes:
+        first: [in, K * S * rank].
+        second: Of each part [S * rank, out].
     """
 
-    _spoken: Sequence[_Group] = ()
-    _sampled: Sequence[_Group] = ()
+    first: Tensor
+    second: Sequence[Tensor]
 
-    def update_metadata(self, *args: Any, **kwargs: Any) -> None:
+
+class JoinedAdapters(PunicaWrapperCPU):  # type: ignore[misc]  # untyped under the pydantic plugin
+    """Two products per layer for all adapters of a batch.
+
+    Ranks are small beside layers, so what is computed and thrown away costs less than a product per adapter. Factors
+    are kept in float32 as long as their slots hold the same adapters: CPUs without bfloat16 take ten times as long for
+    such products. vLLM 0.32 copies an adapter's factors for every token, and takes those of the last slot for requests
+    that have no adapter (it indexes with -1).
+    """
+
+    _spoken: Tensor | None = None
+    """Float32 [tokens, 1, S, 1], 1 where the token is spoken by the slot's adapter; None: nobody has one."""
+    _sampled: Tensor | None = None
+    """The same of the tokens that logits are made for."""
+    _held: tuple[int | None, ...] = ()
+    _factors: dict[int, _Factors] | None = None
+
+    def update_metadata(self, mapping: Any, lora_index_to_id: list[int | None], *args: Any, **kwargs: Any) -> None:
         """Note which rows of the next batch belong to which slot."""
-        super().update_metadata(*args, **kwargs)
-        self._spoken = _groups(self.token_lora_indices)
-        self._sampled = _groups(self.sampler_indices)
+        super().update_metadata(mapping, lora_index_to_id, *args, **kwargs)
+        self._spoken = _read(self.token_lora_indices, len(lora_index_to_id))
+        self._sampled = _read(self.sampler_indices, len(lora_index_to_id))
+        # Whoever is published again gets a new number, so the same numbers are the same weights.
+        if self._factors is None or tuple(lora_index_to_id) != self._held:
+            self._held, self._factors = tuple(lora_index_to_id), {}
 
     def add_lora_linear(
         self,
@@ -40,51 +58,57 @@ class GroupedAdapters(PunicaWrapperCPU):  # type: ignore[misc]  # untyped under 
         **_: Any,
     ) -> None:
         """Add to y [tokens, out] what the adapters make of x [tokens, in], one part of the layer after the other."""
-        for slot, rows in self._spoken:
-            spoken, start = x[rows], 0
-            for first, second, size in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
-                change = (spoken @ first[slot, 0].T) @ second[slot, 0].T
-                _add(y[:, start : start + size], rows, change * scale if scale != 1 else change)
-                start += size
+        if self._spoken is not None:
+            self._add(y, x, lora_a_stacked, lora_b_stacked, scale, output_slices, self._spoken)
 
     def add_lora_embedding(self, y: Tensor, x: Tensor, lora_b_stacked: Tensor, **_: Any) -> None:
         """Add to y [tokens, out] the second factor's product with x [tokens, rank]."""
-        for slot, rows in self._spoken:
-            if lora_b_stacked[slot].any():
-                _add(y, rows, x[rows] @ lora_b_stacked[slot, 0].T)
+        if self._spoken is not None and lora_b_stacked.any():
+            parts = (x.float()[:, None] * self._spoken[:, 0]).flatten(1)
+            y.add_(parts @ _widening(lora_b_stacked)[:, : y.shape[1]])
 
     def add_lora_logits(
         self, y: Tensor, x: Tensor, lora_a_stacked: Tensor, lora_b_stacked: Tensor, scale: float, **_: Any
     ) -> None:
         """Add to the logits y [requests, vocabulary] what adapters of the head make of x [requests, in]."""
-        for slot, rows in self._sampled:
-            if lora_b_stacked[slot].any():
-                change = (x[rows] @ lora_a_stacked[slot, 0].T) @ lora_b_stacked[slot, 0].T
-                _add(y[:, : change.shape[1]], rows, change[:, : y.shape[1]] * scale)
+        if self._sampled is not None and lora_b_stacked.any():
+            size = min(y.shape[1], lora_b_stacked.shape[2])
+            self._add(y, x, (lora_a_stacked,), (lora_b_stacked,), scale, (size,), self._sampled)
+
+    def _add(
+        self, y: Tensor, x: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], scale: float,
+        sizes: Sequence[int], is_by: Tensor,
+    ) -> None:  # fmt: skip
+        assert self._factors is not None
+        factors = self._factors.get(id(second[0]))
+        if factors is None:
+            narrow = torch.cat([part[:, 0].flatten(0, 1) for part in first]).float().T.contiguous()
+            factors = self._factors[id(second[0])] = _Factors(narrow, [_widening(part) for part in second])
+        parts = (x.float() @ factors.first).unflatten(1, (len(first), len(first[0]), -1)) * is_by
+        if scale != 1:
+            parts *= scale
+        start = 0
+        for part, widen, size in zip(parts.flatten(2).unbind(1), factors.second, sizes, strict=True):
+            y[:, start : start + size].add_(part @ widen[:, :size])
+            start += size
 
 
-def group_adapters(worker: Any) -> None:
-    """In a worker: let adapters be computed by `GroupedAdapters`, if it is a CPU's."""
+def join_adapters(worker: Any) -> None:
+    """In a worker: let adapters be computed by `JoinedAdapters`, if it is a CPU's."""
     manager = worker.model_runner.lora_manager._adapter_manager
     for wrapper in manager.punica_wrapper_mapping.values():
         if type(wrapper) is PunicaWrapperCPU:
-            wrapper.__class__ = GroupedAdapters
+            wrapper.__class__ = JoinedAdapters
             # What is noted of a batch is not noted again for another of the same adapters.
             manager._last_mapping = None
 
 
-def _groups(slots: Tensor) -> list[_Group]:
-    found: list[_Group] = []
-    for slot in torch.unique(slots).tolist():
-        if slot >= 0:
-            rows = (slots == slot).nonzero().squeeze(1)
-            first, last = int(rows[0]), int(rows[-1])
-            found.append((slot, slice(first, last + 1) if last - first + 1 == len(rows) else rows))
-    return found
+def _read(slots: Tensor, count: int) -> Tensor | None:
+    """From the slot of each row; -1: it has none."""
+    is_by = slots[:, None] == torch.arange(count)
+    return is_by.float()[:, None, :, None] if is_by.any() else None
 
 
-def _add(y: Tensor, rows: Tensor | slice, change: Tensor) -> None:
-    if isinstance(rows, slice):
-        y[rows] += change
-    else:
-        y.index_add_(0, rows, change)
+def _widening(second: Tensor) -> Tensor:
+    """Second factors [S, 1, out, rank] as [S * rank, out]."""
+    return second[:, 0].transpose(1, 2).flatten(0, 1).float().contiguous()

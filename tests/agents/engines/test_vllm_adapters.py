@@ -82,14 +82,14 @@ def test_adapters_of_vllm_speak_as_those_of_transformers(smollm: str, make_adapt
 
 def test_each_row_gets_what_its_own_adapter_makes_of_it() -> None:
     pytest.importorskip("vllm", reason="vLLM is not installed")
-    from coterie.agents.engines.vllm_adapters import GroupedAdapters, _groups
+    from coterie.agents.engines.vllm_adapters import JoinedAdapters, _read
 
     generator = torch.Generator().manual_seed(0)
     first = tuple(torch.randn(3, 1, 4, 8, generator=generator) for _ in range(2))
     second = tuple(torch.randn(3, 1, size, 4, generator=generator) for size in (6, 2))
     slots, x = torch.tensor([2, 2, -1, 0, 2, -1]), torch.randn(6, 8, generator=generator)
-    wrapper = GroupedAdapters(16, 4, "cpu")
-    wrapper._spoken = _groups(slots)
+    wrapper = JoinedAdapters(16, 4, "cpu")
+    wrapper._spoken, wrapper._factors = _read(slots, 3), {}
     y = torch.ones(6, 8)
     wrapper.add_lora_linear(y, x, first, second, 1.0, (6, 2))
     for row, slot in enumerate(slots.tolist()):
