@@ -123,7 +123,8 @@ def test_updates_since_the_last_checkpoint_are_done_again_and_turns_are_not(tmp_
     assert hashes == expected
 
 
-@pytest.mark.parametrize("sharing", [pytest.param("policy", marks=pytest.mark.slow), "agent"])
+@pytest.mark.slow
+@pytest.mark.parametrize("sharing", ["policy", "agent"])
 def test_adapters_are_trained_beside_one_engine(tmp_path, llama, sharing):
     done = start(tmp_path, experiment(llama, lora={"rank": 2}, sharing=sharing, iterations=1))
     assert done.returncode == 0, done.stderr

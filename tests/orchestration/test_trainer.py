@@ -163,6 +163,7 @@ def test_every_shard_is_told_of_the_steps_of_all():
     assert made.agent_steps == worlds[0].agent_steps == worlds[1].agent_steps == 10 * 2 * 16
 
 
+ITERATIONS = 10
 _CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -172,7 +173,7 @@ made, folder = trainer(Points(deaths=True)), Path(sys.argv[2])
 names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 if names:
     made.load(folder / names[-1])
-while made.iteration < 20:
+while made.iteration < int(sys.argv[3]):
     record = made.iterate()
     made.save(folder / f"{made.iteration:03d}")
     print(record.weights, flush=True)
@@ -181,16 +182,16 @@ while made.iteration < 20:
 
 def test_a_training_that_is_killed_and_resumed_ends_with_the_same_weights(tmp_path):
     def start():
-        command = [sys.executable, "-c", _CHILD, str(Path(__file__).parent), str(tmp_path)]
+        command = [sys.executable, "-c", _CHILD, str(Path(__file__).parent), str(tmp_path), str(ITERATIONS)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     undisturbed = trainer(Points(deaths=True))
-    expected = [undisturbed.iterate().weights for _ in range(20)]
+    expected = [undisturbed.iterate().weights for _ in range(ITERATIONS)]
     child = start()
     said = [child.stdout.readline().strip() for _ in range(3)]
     child.send_signal(signal.SIGKILL)
     said += child.communicate()[0].split()
-    assert len(said) < 20
+    assert len(said) < ITERATIONS
     said += start().communicate(timeout=120)[0].split()
     assert said[-1] == expected[-1] and set(said) == set(expected)
 

@@ -10,7 +10,9 @@ from coterie.agents.tiny.muon import orthogonalise
 from coterie.text import fence
 from coterie.types import Message
 
-SMALL = train.Settings(layers=2, width=64, heads=2, inner=64, steps=2, lessons=4, part_tokens=300, warmup=1)
+SMALL = train.Settings(
+    layers=4, first_layers=2, deepened=1, width=64, heads=2, inner=64, steps=2, lessons=4, part_tokens=300, warmup=1
+)
 
 
 def _ids(lengths: list[int]) -> list[train.Ids]:
@@ -18,10 +20,7 @@ def _ids(lengths: list[int]) -> list[train.Ids]:
 
 
 def _trained(settings: train.Settings) -> dict[str, torch.Tensor]:
-    text = tokenizer.build()
-    model = train.build_model(settings, len(text), text.eos_token_id, text.pad_token_id)
-    encode = train.encoder(ChatTokenizer(text, 2048), text)
-    train.learn(model, train.lessons(settings, encode), settings, text.pad_token_id, lambda line: None)
+    model = train.train(settings, tokenizer.build(), lambda line: None)
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
@@ -32,6 +31,17 @@ def test_the_same_seed_gives_the_same_weights_with_any_number_of_threads() -> No
     other = _trained(replace(SMALL, seed=8))
     assert not torch.equal(one["lm_head.weight"], other["lm_head.weight"])
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_a_deeper_model_says_what_the_shallower_one_said_and_learns_in_every_layer() -> None:
+    model = train.build_model(SMALL, 50, 1, 0)
+    deeper, ids = train.deepen(model, 4), torch.arange(2, 40)[None]
+    assert len(deeper.model.layers) == 4
+    torch.testing.assert_close(deeper(input_ids=ids).logits, model(input_ids=ids).logits)
+    deeper(input_ids=ids).logits.logsumexp(-1).sum().backward()
+    assert all(layer.mlp.down_proj.weight.grad.abs().max() > 0 for layer in deeper.model.layers)
+    with pytest.raises(ValueError, match="multiple"):
+        train.deepen(model, 3)
 
 
 def test_what_is_learnt_are_the_reply_and_quoted_replies() -> None:

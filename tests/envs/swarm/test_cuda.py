@@ -39,6 +39,7 @@ def test_the_simulated_gpu_flies_as_the_cpu_does(tmp_path):
     assert_same(np.load(result), here)
 
 
+@pytest.mark.slow
 def test_a_trainer_learns_the_same_in_the_simulated_gpu():
     script = Path(__file__).parent / "tiny_training.py"
     simulated = dict(os.environ, NUMBA_ENABLE_CUDASIM="1", NUMBA_DISABLE_JIT="1")
