@@ -20,7 +20,7 @@ from coterie.orchestration.executor import Staff
 from coterie.orchestration.jobs import TaskLimits
 from coterie.orchestration.judging import Judge
 from coterie.orchestration.local import LocalExecutor
-from coterie.orchestration.pool import plan
+from coterie.orchestration.pool import Learning, plan
 from coterie.orchestration.supervisor import Quiet, Supervisor
 
 RESULTS = Path(__file__).parent / "results"
@@ -81,11 +81,12 @@ class Stage:
 
     Args:
         config: An experiment whose policies all that are worked here share.
+        learning: Gives every policy an adapter, if it says so.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], learning: Learning | None = None) -> None:
         loaded = loads(config)
-        engines, self.policies = plan(loaded.config.policies, 0, exact=False)
+        engines, self.policies = plan(loaded.config.policies, 0, False, loaded.base, learning)
         self.executor = LocalExecutor(loaded.config.executor, Staff(engines, self.policies, TaskLimits()))  # type: ignore[arg-type]
 
     async def start(self) -> None:

@@ -6,7 +6,10 @@ turn and compared pair by pair, since the machine's speed drifts.
 
 Correct first: the society's journal verifies, every episode ended, and the flat batch answered every prompt.
 
-    python benchmarks/society_throughput.py [--tasks 48 8] [--pairs 3] [--tokens 32]
+With `--adapters` the society is that of CoMAS, where each of four agents has a LoRA adapter; so have the prompts of the
+flat batch.
+
+    python benchmarks/society_throughput.py [--adapters] [--tasks 48 8] [--pairs 3] [--tokens 32]
 """
 
 from __future__ import annotations
@@ -21,16 +24,32 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import Stage, save, spread
+from _weights import make_adapter
 
-TARGET = 0.9
+from coterie.orchestration.pool import Learning
+from coterie.types import Weights
+
+TARGETS = {False: 0.9, True: 0.85}
+"""Least ratio, without and with adapters."""
+RANK = 8
+AGENTS = ("ann", "bob", "cleo", "dan")
 
 
-def config(num_tasks: int, max_tokens: int) -> dict[str, Any]:
+def config(num_tasks: int, max_tokens: int, adapters: bool) -> dict[str, Any]:
+    policy = {"engine": "vllm", "sampling": {"temperature": 1.0, "max_tokens": max_tokens}}
+    society: dict[str, Any] = {
+        "policies": {"default": policy}, "seats": "S3",
+        "protocol": {"kind": "machinesom", "strategy": ["debate", "reflect", "debate"]},
+    }  # fmt: skip
+    if adapters:
+        society = {
+            "policies": {name: policy for name in AGENTS},
+            "seats": [{"name": name, "policy": name} for name in AGENTS],
+            "protocol": {"kind": "comas", "preset": "improved", "rounds": 1, "verdict": "free"},
+        }  # fmt: skip
     return {
         "name": "throughput",
-        "policy": {"engine": "vllm", "sampling": {"max_tokens": max_tokens}},
-        "seats": "S3",
-        "protocol": {"kind": "machinesom", "strategy": ["debate", "reflect", "debate"]},
+        **society,
         "baselines": [],
         "benchmark": {
             "kind": "reasoning_gym", "task": "chain_sum", "limit": num_tasks,
@@ -39,35 +58,58 @@ def config(num_tasks: int, max_tokens: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+Prompt = tuple[list[int], str]
+"""Token ids, and whose adapter speaks."""
+
+
 class Bench(Stage):
-    """A started society, and the same prompts as one flat batch."""
+    """A started society, and the same prompts as one flat batch.
+
+    Args:
+        adapters: Folders of the agents' adapters, if they have any.
+    """
+
+    def __init__(self, config: dict[str, Any], adapters: dict[str, Path]) -> None:
+        super().__init__(config, Learning(RANK) if adapters else None)
+        self.adapters = adapters
 
     async def start(self) -> None:
         from coterie.agents.engines.vllm import VllmEngine
 
         build, found = VllmEngine._build, []
-        VllmEngine._build = lambda engine: found.append(build(engine)) or found[0]  # type: ignore[method-assign]
-        await super().start()
-        self.engine = found[0]
 
-    async def society(self, num_tasks: int, max_tokens: int, folder: Path) -> tuple[float, float, list[list[int]]]:
+        def keep(engine: VllmEngine) -> Any:
+            found.append((engine, build(engine)))
+            return found[0][1]
+
+        VllmEngine._build = keep  # type: ignore[method-assign]
+        await super().start()
+        self.owner, self.engine = found[0]
+        if self.adapters:
+            weights = [(self.policies[n].engine, Weights(str(path), n)) for n, path in self.adapters.items()]
+            await self.executor.publish(self.policies, weights)
+
+    async def society(self, num_tasks: int, max_tokens: int, folder: Path) -> tuple[float, float, list[Prompt]]:
         """Seconds, generated tokens, and the prompts that were asked."""
         self.engine.reset_prefix_cache()
-        seconds, turns = await self.work(config(num_tasks, max_tokens), folder)
-        return seconds, sum(t["num_tokens"] for t in turns), [t["prompt_ids"] for t in turns]
+        seconds, turns = await self.work(config(num_tasks, max_tokens, bool(self.adapters)), folder)
+        asked = [(t["prompt_ids"], t["policy"] if self.adapters else "") for t in turns]
+        return seconds, sum(t["num_tokens"] for t in turns), asked
 
-    def flat(self, prompts: list[list[int]], max_tokens: int) -> tuple[float, float]:
+    def flat(self, prompts: list[Prompt], max_tokens: int) -> tuple[float, float]:
         """Seconds and generated tokens of one flat batch."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         params = SamplingParams(
-            temperature=0.7, max_tokens=max_tokens, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
+            temperature=1.0, max_tokens=max_tokens, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
         )
         self.engine.reset_prefix_cache()
         start = time.perf_counter()
-        for number, ids in enumerate(prompts):
-            self.engine.add_request(f"flat-{time.monotonic_ns()}-{number}", {"prompt_token_ids": ids}, params)
+        for number, (ids, adapter) in enumerate(prompts):
+            speaks = self.owner._publisher.request(adapter)
+            key = f"flat-{time.monotonic_ns()}-{number}"
+            self.engine.add_request(key, {"prompt_token_ids": ids}, params, lora_request=speaks)
         done, tokens = 0, 0
         while self.engine.has_unfinished_requests():
             for output in self.engine.step():
@@ -78,14 +120,16 @@ class Bench(Stage):
         return seconds, tokens
 
 
-async def measure(sizes: list[int], pairs: int, max_tokens: int) -> dict[str, Any]:
-    bench = Bench(config(max(sizes), max_tokens))
+async def measure(sizes: list[int], pairs: int, max_tokens: int, adapters: dict[str, Path]) -> dict[str, Any]:
+    bench = Bench(config(max(sizes), max_tokens, bool(adapters)), adapters)
     await bench.start()
-    result: dict[str, Any] = {"rival": "raw vLLM LLMEngine, one flat batch of the same prompts", "target": TARGET}
+    target = TARGETS[bool(adapters)]
+    result: dict[str, Any] = {"rival": "raw vLLM LLMEngine, one flat batch of the same prompts", "target": target}
+    names = [f"{size} tasks x {len(AGENTS) if adapters else 3} agents" for size in sizes]
     with tempfile.TemporaryDirectory() as scratch:
         (warm := Path(scratch) / "warm").mkdir()
         await bench.society(4, max_tokens, warm)
-        for size in sizes:
+        for name, size in zip(names, sizes, strict=True):
             ratios, society_rates, flat_rates = [], [], []
             for pair in range(pairs):
                 (folder := Path(scratch) / f"{size}-{pair}").mkdir()
@@ -95,19 +139,27 @@ async def measure(sizes: list[int], pairs: int, max_tokens: int) -> dict[str, An
                 flat_rates.append(flat_tokens / flat_seconds)
                 ratios.append(society_rates[-1] / flat_rates[-1])
                 print(f"{size} tasks, pair {pair + 1}: {ratios[-1]:.3f}", file=sys.stderr, flush=True)
-            result[f"{size} tasks x 3 agents"] = {
+            result[name] = {
                 "prompts": len(prompts), "society tokens/s": spread(society_rates), "flat tokens/s": spread(flat_rates),
                 "ratio": spread(ratios),
             }  # fmt: skip
     await bench.executor.close()
-    reached = result[f"{max(sizes)} tasks x 3 agents"]["ratio"]["median"] >= TARGET
-    return result | {"reached": reached}
+    return result | {"reached": result[names[sizes.index(max(sizes))]]["ratio"]["median"] >= target}
+
+
+def main(sizes: list[int], pairs: int, tokens: int, with_adapters: bool) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        names = AGENTS if with_adapters else ()
+        adapters = {name: make_adapter(Path(scratch) / name, seed, RANK) for seed, name in enumerate(names)}
+        result = asyncio.run(measure(sizes, pairs, tokens, adapters))
+    save("society_throughput_adapters" if with_adapters else "society_throughput", result)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapters", action="store_true")
     parser.add_argument("--tasks", type=int, nargs="+", default=[48, 8])
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=32)
     options = parser.parse_args()
-    save("society_throughput", asyncio.run(measure(options.tasks, options.pairs, options.tokens)))
+    main(options.tasks, options.pairs, options.tokens, options.adapters)
