@@ -6,12 +6,13 @@ is random.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,15 +36,21 @@ MEASURED = 256
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What decides the weights. Heads are 32 wide: vLLM's CPU attention knows no narrower ones."""
+    """What decides the weights. Heads are 32 wide: vLLM's CPU attention knows no narrower ones.
+
+    The first steps, `deepened` of them, train a model of `first_layers` layers, each of which then becomes two or more:
+    these steps take half the time.
+    """
 
     seed: int = 7
-    layers: int = 6
+    layers: int = 12
+    first_layers: int = 6
+    deepened: int = 440
     width: int = 128
     heads: int = 4
     inner: int = 320
     context: int = 2048
-    steps: int = 760
+    steps: int = 820
     lessons: int = 16
     part_tokens: int = 1000
     learning_rate: float = 3e-3
@@ -61,12 +68,12 @@ class Ids:
 
 
 def build_model(settings: Settings, size: int, end: int, pad: int) -> Any:
-    """A Llama with counted first weights: normal, narrower where a layer adds to the residual stream."""
+    """A Llama of `first_layers` with counted first weights: normal, narrower where a layer adds to the residual."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=size, hidden_size=settings.width, intermediate_size=settings.inner,
-        num_hidden_layers=settings.layers, num_attention_heads=settings.heads, num_key_value_heads=settings.heads,
+        num_hidden_layers=settings.first_layers, num_attention_heads=settings.heads, num_key_value_heads=settings.heads,
         max_position_embeddings=settings.context, tie_word_embeddings=True, bos_token_id=None, eos_token_id=end,
         pad_token_id=pad,
     )  # fmt: skip
@@ -81,11 +88,39 @@ def build_model(settings: Settings, size: int, end: int, pad: int) -> Any:
     return model
 
 
-def lessons(settings: Settings, encode: Callable[[Lesson], Ids]) -> Iterator[list[Ids]]:
-    """The lessons of each step."""
-    for step in range(settings.steps):
+def deepen(model: Any, layers: int) -> Any:
+    """The same function, computed by more layers: each is followed by copies of itself that add nothing yet.
+
+    A copy adds nothing while what it writes to the residual stream is multiplied by 0, and learns from there, as in
+    LLaMA Pro (arXiv 2401.02415, section 3.2).
+
+    Raises:
+        ValueError: `layers` is no multiple of the model's.
+    """
+    before = model.config.num_hidden_layers
+    if layers % before:
+        raise ValueError(f"{before} layers cannot become {layers}, expected a multiple")
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers = layers
+    config.layer_types = None
+    with torch.random.fork_rng():
+        deeper = type(model)(config)
+    kept = {name: values for name, values in model.state_dict().items() if ".layers." not in name}
+    deeper.load_state_dict(kept, strict=False)
+    every = layers // before
+    for number, layer in enumerate(deeper.model.layers):
+        layer.load_state_dict(model.model.layers[number // every].state_dict())
+        if number % every:
+            torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+            torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    return deeper
+
+
+def lessons(settings: Settings, encode: Callable[[Lesson], Ids], steps: range) -> Iterator[tuple[int, list[Ids]]]:
+    """Steps, and the lessons of each."""
+    for step in steps:
         first = step * settings.lessons
-        yield [encode(draw_lesson(settings.seed, first + i)) for i in range(settings.lessons)]
+        yield step, [encode(draw_lesson(settings.seed, first + i)) for i in range(settings.lessons)]
 
 
 def encoder(chat: ChatTokenizer, text: Any) -> Callable[[Lesson], Ids]:
@@ -139,7 +174,9 @@ def rate(step: int, settings: Settings) -> float:
     return settings.learning_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
 
 
-def learn(model: Any, batches: Iterator[list[Ids]], settings: Settings, pad: int, tell: Callable[[str], None]) -> None:
+def learn(
+    model: Any, batches: Iterable[tuple[int, list[Ids]]], settings: Settings, pad: int, tell: Callable[[str], None]
+) -> None:
     """Muon on the mean loss of each step's predicted tokens."""
     parameters = list(model.parameters())
     matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
@@ -149,7 +186,7 @@ def learn(model: Any, batches: Iterator[list[Ids]], settings: Settings, pad: int
     # A thread of its own for each part: they meet once a step, where the threads of an operator meet at its end, and
     # then wait for whoever else wants the cores. The order of the sum is fixed.
     with ThreadPoolExecutor(settings.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for step, batch in enumerate(batches):
+        for step, batch in batches:
             parts = list(split(batch, settings.part_tokens))
             found = list(pool.map(lambda part: differentiate(model, parameters, part, pad), parts))
             count = sum(sum(item.is_learnt) for item in batch)
@@ -175,15 +212,23 @@ def differentiate(model: Any, parameters: list[Any], part: Sequence[Ids], pad: i
     return loss.item(), torch.autograd.grad(loss, parameters)
 
 
+def train(settings: Settings, text: Any, tell: Callable[[str], None]) -> Any:
+    """A model that has learnt all lessons, its tokenizer given."""
+    model = build_model(settings, len(text), text.eos_token_id, text.pad_token_id)
+    encode = encoder(ChatTokenizer(text, settings.context), text)
+    learn(model, lessons(settings, encode, range(settings.deepened)), settings, text.pad_token_id, tell)
+    model = deepen(model, settings.layers)
+    learn(model, lessons(settings, encode, range(settings.deepened, settings.steps)), settings, text.pad_token_id, tell)
+    return model
+
+
 def make(target: Path, settings: Settings, tell: Callable[[str], None]) -> None:
     """Train, and write the model's folder: weights in bfloat16, tokenizer, and a record of how they were made."""
     torch.set_num_threads(1)
     models.quiet_transformers()
     text = tokenizer.build()
-    chat = ChatTokenizer(text, settings.context)
-    model = build_model(settings, len(text), text.eos_token_id, text.pad_token_id)
     started, computed = time.monotonic(), time.process_time()
-    learn(model, lessons(settings, encoder(chat, text)), settings, text.pad_token_id, tell)
+    model = train(settings, text, tell)
     seconds, computed = time.monotonic() - started, time.process_time() - computed
     model.to(torch.bfloat16).save_pretrained(target)
     text.save_pretrained(target)
