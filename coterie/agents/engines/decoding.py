@@ -9,10 +9,13 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from coterie.agents.engines import chat, models, sampling
+from coterie.agents.engines import chat, kv_cache, models, sampling
 from coterie.agents.engines.choosing import Choices
 from coterie.agents.engines.live import LiveWeights
 from coterie.types import EncodedPrompt, Place, Sample, Sampling, TokenIds
+
+_CROWD = 0.75
+"""Replies that are over leave the batch when no more than this share of it goes on."""
 
 
 @dataclass
@@ -74,20 +77,30 @@ class CausalModel:
         ids, mask = self._pad_left([row.prompt for row in rows], pad)
         settings = sampling.Rows.build([wanted] * len(rows), self.device)
         cache: Any = None
-        choices = Choices(spelt, self._stop_ids)
-        with self.weights.speaking([prompt.adapter for prompt in prompts]):
+        choices, going = Choices(spelt, self._stop_ids), rows
+        with self.weights.speaking([prompt.adapter for prompt in prompts]) as speakers:
             for position in range(wanted.max_tokens):
-                if beat() or all(row.finish for row in rows):
+                kept = [number for number, row in enumerate(going) if not row.finish]
+                if beat() or not kept:
                     break
+                if len(kept) <= _CROWD * len(going) and kv_cache.can_drop(cache):
+                    chosen = torch.tensor(kept, device=self.device)
+                    cache.batch_select_indices(chosen)
+                    ids, mask = ids[chosen], mask[chosen]
+                    going, speakers[:] = [going[n] for n in kept], [speakers[n] for n in kept]
+                    settings = sampling.Rows.build([wanted] * len(going), self.device)
                 places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
                 out = self._model(
                     input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True,
                     logits_to_keep=1,
                 )  # fmt: skip
-                cache, logits = out.past_key_values, choices.mask(out.logits[:, -1], [row.ids for row in rows])
-                drawn = torch.tensor([row.stream.at(position) for row in rows], dtype=torch.float64, device=self.device)
-                ids = sampling.sample(logits, settings, drawn).unsqueeze(1)
-                self._append(rows, ids, sampling.logprobs_of(logits, ids.squeeze(1)), wanted, decode, choices)
+                cache, logits = out.past_key_values, choices.mask(out.logits[:, -1], [row.ids for row in going])
+                kv_cache.make_roomy(cache)
+                drawn = [row.stream.at(position) for row in going]
+                ids = sampling.sample(
+                    logits, settings, torch.tensor(drawn, dtype=torch.float64, device=self.device)
+                ).unsqueeze(1)
+                self._append(going, ids, sampling.logprobs_of(logits, ids.squeeze(1)), wanted, decode, choices)
                 mask = torch.nn.functional.pad(mask, (0, 1), value=1)
         return [_sample(row, decode) for row in rows]
 

@@ -126,25 +126,28 @@ class LiveWeights:
             raise weights.unknown(adapter, self._layers)
 
     @contextlib.contextmanager
-    def speaking(self, adapters: Sequence[str]) -> Iterator[None]:
+    def speaking(self, adapters: Sequence[str]) -> Iterator[list[str]]:
         """While inside, each row of a batch is computed with its adapter, or by the model itself if that is empty.
+
+        Yields:
+            A word for each row, to be kept in step with the batch where rows leave it.
 
         Raises:
             EngineError: as `check`.
         """
         for adapter in {*adapters, ""}:
             self.check(adapter)
+        # peft's name for rows without an adapter.
+        rows = [self._layers.get(adapter, "__base__") for adapter in adapters]
         with contextlib.ExitStack() as stack:
             if any(adapters):
                 self._tuner.enable_adapter_layers()
-                # peft's name for rows without an adapter.
-                rows = [self._layers.get(adapter, "__base__") for adapter in adapters]
                 for layer in self._tuned():
                     hook = functools.partial(_name_rows, rows)
                     stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
             elif self._tuner is not None:
                 self._tuner.disable_adapter_layers()
-            yield
+            yield rows
 
     def _tuned(self) -> list[Any]:
         from peft.tuners.lora import LoraLayer

@@ -1,4 +1,4 @@
-"""LoRA on a CPU inside vLLM: the factors of all adapters as one product, of which each row keeps its own adapter's part."""
+"""LoRA on a CPU inside vLLM: all adapters in one product, of which each row keeps its own adapter's part."""
 
 from __future__ import annotations
 
