@@ -15,15 +15,18 @@ _ROOM = 64
 """Tokens that a layer has room for when it has just grown."""
 
 
-class RoomyLayer(DynamicLayer):
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # untyped
     """Holds the same numbers as a `DynamicLayer`, as the front of longer tensors."""
 
+    keys: Tensor
+    values: Tensor
     _room: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Add [B, heads, new, D] each; all that is held, [B, heads, held + new, D] each."""
         if not self.is_initialized:
-            return super().update(key_states, value_states, *args, **kwargs)
+            super().update(key_states, value_states, *args, **kwargs)
+            return self.keys, self.values
         held = self.keys.shape[-2]
         size = held + key_states.shape[-2]
         if self._room is None or self._room[0].shape[-2] < size:

@@ -84,7 +84,7 @@ class JoinedAdapters(PunicaWrapperCPU):  # type: ignore[misc]  # untyped under t
         if factors is None:
             narrow = torch.cat([part[:, 0].flatten(0, 1) for part in first]).float().T.contiguous()
             factors = self._factors[id(second[0])] = _Factors(narrow, [_widening(part) for part in second])
-        parts = (x.float() @ factors.first).unflatten(1, (len(first), len(first[0]), -1)) * is_by
+        parts = (x.float() @ factors.first).view(len(x), len(first), len(first[0]), -1) * is_by
         if scale != 1:
             parts *= scale
         start = 0
