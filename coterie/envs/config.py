@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, replace
 from dataclasses import Field as PartField
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ Part = TypeVar("Part")
 class EnvConfig(KindConfig):
     """What every world has."""
 
+    simulates: ClassVar[bool] = False
+    """Whether it can tell what would have happened otherwise; see `envs.swarm.counterfactuals`."""
     num_envs: int = Field(256, ge=1, le=1_048_576)
     """Environments that are stepped at once."""
 
@@ -35,6 +37,7 @@ class EnvConfig(KindConfig):
 class QuadSwarmConfig(EnvConfig):
     """Swarms of quadrotors; see `SwarmConfig` for its fields."""
 
+    simulates: ClassVar[bool] = True
     kind: Literal["quad_swarm_v0"] = "quad_swarm_v0"
 
     def build(self) -> SwarmConfig:

@@ -18,6 +18,7 @@ from coterie.config.schema import WorldConfig
 from coterie.errors import ConfigError, ResumeError
 from coterie.experiments import assembly, provenance
 from coterie.experiments.attempt import load_resolved
+from coterie.experiments.attention_tally import EVERY, AttentionTally
 from coterie.experiments.evaluation_worlds import Cell, Conditions, cells_of, trained_in
 from coterie.experiments.folder import RunFolder, write_json
 from coterie.experiments.learning_curves import SHARES
@@ -121,29 +122,38 @@ def find_checkpoint(folder: RunFolder, which: str) -> tuple[WorldConfig, Checkpo
 
 def _evaluate(cell: Cell, policy: Policy, conditions: Conditions) -> dict[str, Any]:
     start = time.monotonic()
-    episodes = fly(cell, policy, conditions)
+    episodes, attention = fly(cell, policy, conditions)
     seconds = time.monotonic() - start
-    return {**cell.place, "episodes": len(episodes), "metrics": measure(episodes, conditions.seed), "seconds": seconds}
+    row = {**cell.place, "episodes": len(episodes), "metrics": measure(episodes, conditions.seed), "seconds": seconds}
+    return row if attention is None else {**row, "attention": attention}
 
 
-def fly(cell: Cell, policy: Policy, conditions: Conditions) -> list[Episode]:
-    """The metrics of a cell's episodes: as many of each environment, or else short ones would crowd out long ones."""
+def fly(cell: Cell, policy: Policy, conditions: Conditions) -> tuple[list[Episode], dict[str, Any] | None]:
+    """The metrics of a cell's episodes, and what the policy attended to; see `AttentionTally.measure`.
+
+    As many episodes are of each environment, or else short ones would crowd out long ones.
+    """
     agents = cell.place["agents"] or 1
     num_envs = max(min(conditions.episodes, _MOST_AGENTS // agents), 1)
     world = cell.make(num_envs, rng.derive(conditions.seed, "evaluation"))
     rounds = -(-conditions.episodes // num_envs)
+    tally = AttentionTally(policy, world.spec)
     try:
-        found = _fly(world, policy, conditions, rounds)
+        found = _fly(world, policy, conditions, rounds, tally)
     finally:
         world.close()
-    return [one[number] for number in range(rounds) for one in found][: conditions.episodes]
+    return [one[number] for number in range(rounds) for one in found][: conditions.episodes], tally.measure()
 
 
-def _fly(world: World, policy: Policy, conditions: Conditions, rounds: int) -> list[list[Episode]]:
+def _fly(
+    world: World, policy: Policy, conditions: Conditions, rounds: int, tally: AttentionTally
+) -> list[list[Episode]]:
     found: list[list[Episode]] = [[] for _ in range(world.num_envs)]
     act = _actor(world, policy, conditions)
     observation, tick = world.reset(), 0
     while any(len(one) < rounds for one in found):
+        if tick % EVERY == 0:
+            tally.look(observation)
         observation, _, _, _ = world.step(act(observation, tick))
         tick += 1
         over = world.done.copy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from coterie.envs.joined import JoinedWorld
 from coterie.types import World, WorldStep
 
 Episode = dict[str, float | str]
+Watch = Callable[[World, int], None]
+"""Told of a world, or of a part of one, that it is about to make a step; where parts have threads, in that thread."""
 
 
 class Rollout:
@@ -74,8 +76,10 @@ class Walk:
         finals: See `Rollout`.
     """
 
-    def __init__(self, world: World, learner: PPOLearner, rollout: Rollout, noise: Tensor) -> None:
-        self.world, self.learner, self.rollout, self.noise = world, learner, rollout, noise
+    def __init__(
+        self, world: World, learner: PPOLearner, rollout: Rollout, noise: Tensor, watch: Watch | None = None
+    ) -> None:
+        self.world, self.learner, self.rollout, self.noise, self.watch = world, learner, rollout, noise, watch
         self.policy_seconds = self.simulator_seconds = 0.0
         self.ended: list[Episode] = []
         self.finals: list[tuple[int, Tensor, Tensor]] = []
@@ -90,6 +94,8 @@ class Walk:
             rollout.log_prob[t].copy_(log_prob.view_as(rollout.log_prob[t]))
             given = rollout.action[t] if self.world.device != "cpu" else rollout.action[t].cpu().numpy()
             acted = time.perf_counter()
+            if self.watch is not None:
+                self.watch(self.world, t)
             self._step(t, given)
             self.policy_seconds += acted - started
             self.simulator_seconds += time.perf_counter() - acted
@@ -115,7 +121,12 @@ class Walk:
             self.finals.append((t, cut.to(device), seen.to(device)))
 
 
-def walk(world: World, learner: PPOLearner, rollout: Rollout, noise: Tensor) -> list[Walk]:
+def find_parts(world: World) -> Sequence[World]:
+    """The parts of a world that share nothing; itself, if it has none."""
+    return world.parts if isinstance(world, JoinedWorld) else (world,)
+
+
+def walk(world: World, learner: PPOLearner, rollout: Rollout, noise: Tensor, watch: Watch | None = None) -> list[Walk]:
     """Fill a rollout of a world, each part of which has a thread on a CPU: they need not wait for each other.
 
     Args:
@@ -123,12 +134,12 @@ def walk(world: World, learner: PPOLearner, rollout: Rollout, noise: Tensor) -> 
         learner: Whose policy acts; it is asked once per step for all agents of a part.
         rollout: Its first observation is where the walk starts.
         noise: Of actions, [T, E, N, ...].
+        watch: Told before each step.
     """
-    is_apart = isinstance(world, JoinedWorld) and learner.device.type == "cpu"
-    parts: Sequence[World] = world.parts if is_apart and isinstance(world, JoinedWorld) else (world,)
+    parts = find_parts(world) if learner.device.type == "cpu" else (world,)
     edges = list(itertools.accumulate((part.num_envs for part in parts), initial=0))
     walks = [
-        Walk(part, learner, rollout.of(slice(*between)), noise[:, slice(*between)])
+        Walk(part, learner, rollout.of(slice(*between)), noise[:, slice(*between)], watch)
         for part, between in zip(parts, itertools.pairwise(edges), strict=True)
     ]
     learner.threads.map(Walk.run, walks)

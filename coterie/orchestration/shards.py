@@ -14,6 +14,8 @@ from torch import Tensor
 from coterie.agents.learning import draws
 from coterie.agents.learning.ppo import Batch, Gradient, LearningError, PPOLearner
 from coterie.orchestration.rollout import Episode, Rollout, Walk, walk
+from coterie.orchestration.world_credit import WorldCredit, give
+from coterie.rewards.credit.world import Shares, average
 from coterie.rewards.gae import gae
 from coterie.types import World
 
@@ -36,6 +38,8 @@ class Collected:
         agent_steps: That were made.
         simulator_seconds: Spent in the world.
         policy_seconds: Spent in the policy.
+        shared: What agents learn from in place of their reward, [T, E, N]; None: their reward.
+        foreseen: See `rewards.credit.world.Shares`.
     """
 
     reward: Tensor
@@ -48,6 +52,8 @@ class Collected:
     agent_steps: int
     simulator_seconds: float
     policy_seconds: float
+    shared: Tensor | None = None
+    foreseen: Tensor | None = None
 
 
 class Shard:
@@ -58,10 +64,14 @@ class Shard:
         learner: Whose policy acts and whose critic judges.
         seed: Of the noise in actions.
         first_env: Index of the first environment.
+        credit: What of their team's reward agents learn from; None: each from what the world gives it.
     """
 
-    def __init__(self, world: World, learner: PPOLearner, seed: int, first_env: int = 0) -> None:
+    def __init__(
+        self, world: World, learner: PPOLearner, seed: int, first_env: int = 0, credit: WorldCredit | None = None
+    ) -> None:
         self.world, self._learner, self._seed, self._first_env = world, learner, seed, first_env
+        self._credit = credit
         self._rollout = Rollout(world, learner.settings.rollout, learner.device)
         self._collected: Collected | None = None
         self._batch: Batch | None = None
@@ -84,11 +94,14 @@ class Shard:
         Raises:
             PhysicsError: The world broke.
             LearningError: A number is none; says where.
+            CreditError: A rule broke its promise.
         """
-        rollout, world = self._rollout, self.world
+        rollout, world, credit = self._rollout, self.world, self._credit
         rollout.observation[0].copy_(rollout.observation[-1])
         world.agent_steps = agent_steps
-        walks = walk(world, self._learner, rollout, self._noise(iteration))
+        if credit is not None:
+            credit.begin(iteration)
+        walks = walk(world, self._learner, rollout, self._noise(iteration), None if credit is None else credit.watch)
         if (broken := rollout.first_broken()) is not None:
             raise LearningError(
                 "an observation, a reward or a log-probability is no number",
@@ -106,8 +119,9 @@ class Shard:
     def _judge(self, walks: list[Walk], steps: int) -> Collected:
         rollout, learner, settings = self._rollout, self._learner, self._learner.settings
         value = learner.judge(rollout.observation.flatten(0, 2)).view(rollout.observation.shape[:3])
+        given = Shares(rollout.reward) if self._credit is None else give(self._credit, rollout)
         found = gae(
-            rollout.reward, value[:-1], self._next_value(value), terminated=rollout.terminated,
+            given.reward, value[:-1], self._next_value(value), terminated=rollout.terminated,
             truncated=rollout.truncated[..., None], alive=rollout.alive, discount=settings.discount,
             trace=settings.trace, timeouts_terminate=settings.timeouts_terminate,
         )  # fmt: skip
@@ -120,6 +134,7 @@ class Shard:
             [episode for one in walks for episode in one.ended], steps,
             sum(one.simulator_seconds for one in walks) / together,
             sum(one.policy_seconds for one in walks) / together,
+            None if self._credit is None else given.reward, given.foreseen,
         )  # fmt: skip
 
     def _next_value(self, value: Tensor) -> Tensor:
@@ -144,6 +159,9 @@ class Shard:
             action=rollout.action.flatten(0, 2), log_prob=rollout.log_prob.flatten(), value=told.value.flatten(),
             target=told.target.flatten(), advantage=normalised.flatten(), alive=rollout.alive.flatten(),
         )  # fmt: skip
+        if self._learner.team is not None:
+            earned = average(rollout.reward, rollout.alive).float().expand_as(rollout.reward)
+            batch = batch._replace(team_reward=earned.flatten())
         self._batch = self._learner.prepare(batch)
 
     def differentiate(self, rows: Tensor, total: Tensor) -> Gradient:

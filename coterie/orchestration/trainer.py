@@ -19,6 +19,7 @@ from coterie.orchestration import checkpoints
 from coterie.orchestration.crew import Crew, State, share
 from coterie.orchestration.rollout import Episode
 from coterie.orchestration.shards import NEXT, Collected
+from coterie.rewards.credit.world import agree, average
 from coterie.rewards.gae import normalise
 
 WEIGHTS = "weights"
@@ -35,7 +36,9 @@ class IterationRecord:
         episodes: That ended, and are in `metrics`.
         reward: Per agent-step, mean over those that count.
         metrics: Means over these episodes, of those that have the metric.
-        learning: See `Update`; and `explained_variance` of returns by the critic.
+        learning: See `Update`; and `explained_variance` of returns by the critic. With credit also `credit_agreement`,
+            the correlation within teams of what agents learnt from with what the world gave each by itself, and
+            `credit_explained`, the share of the variance of team rewards that the rule foresaw, if it foresees any.
         weights: SHA-256 of what was learnt.
     """
 
@@ -126,13 +129,26 @@ class Trainer:
         explained = _explained_variance(value[alive], target[alive])
         if learner.values is not None:
             learner.values.update(target[alive])
+        credit = self._tell_credit(found, alive)
         crew.prepare(torch.split(normalise(gained, alive), list(crew.sizes), 1))
         done = self.agent_steps + sum(one.agent_steps for one in found)
         remaining = 1 - done / self.settings.agent_steps
         update = learner.update(alive.flatten(), self._differentiate, self.seed, self.iteration, remaining)
         if learner.observations is not None:
             learner.observations.take(_add([one.seen for one in found if one.seen is not None]))
-        return {**asdict(update), "explained_variance": explained}
+        return {**asdict(update), "explained_variance": explained, **credit}
+
+    def _tell_credit(self, found: Sequence[Collected], alive: Tensor) -> dict[str, float]:
+        """What a rule of credit did, and what its critic is to learn from."""
+        if any(one.shared is None for one in found):
+            return {}
+        reward, shared = (_join([getattr(one, name) for one in found]) for name in ("reward", "shared"))
+        facts, earned = {"credit_agreement": agree(shared, reward, alive)}, average(reward, alive).expand_as(reward)
+        if self.learner.team_rewards is not None:
+            foreseen = _join([one.foreseen for one in found if one.foreseen is not None])
+            facts["credit_explained"] = _explained_variance(foreseen[alive], earned[alive])
+            self.learner.team_rewards.update(earned[alive])
+        return facts
 
     def _differentiate(self, rows: Tensor, total: Tensor) -> Gradient:
         return add(self.crew.differentiate(share(rows, self.crew.sizes, self.learner.num_agents), total))

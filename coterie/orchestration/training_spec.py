@@ -16,8 +16,9 @@ from coterie.types import World, WorldSpec
 
 if TYPE_CHECKING:
     from coterie.agents.learning.ppo import PPOLearner
+    from coterie.orchestration.shards import Shard
 
-_KINDS = {"env": "env", "policy": "policy", "learning": "learner"}
+_KINDS = {"env": "env", "policy": "policy", "learning": "learner", "credit": "world_credit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class TrainingSpec:
     Attributes:
         exact: Whether `determinism` is.
         num_shards: The environments are cut into so many.
+        credit: Of `WorldCreditConfig` the rule; None: each agent learns from what the world gives it.
     """
 
     env: KindConfig
@@ -36,16 +38,19 @@ class TrainingSpec:
     exact: bool
     device: str
     num_shards: int
+    credit: KindConfig | None = None
 
     @classmethod
     def of(cls, config: WorldConfig) -> TrainingSpec:
         """What an experiment file asks for."""
         exact, shards = config.determinism == "exact", getattr(config.learning, "shards", None) or 1
-        return cls(config.env, config.policy, config.learning, config.seed, exact, config.device, shards)
+        credit = None if config.credit is None else config.credit.agent
+        return cls(config.env, config.policy, config.learning, config.seed, exact, config.device, shards, credit)
 
     def pack(self) -> dict[str, Any]:
         """The spec as plain data, for a process that has not imported the configs' plugins yet; `unpack` reads it."""
-        parts = {name: getattr(self, name).model_dump(mode="json") for name in _KINDS}
+        given = {name: getattr(self, name) for name in _KINDS}
+        parts = {name: None if one is None else one.model_dump(mode="json") for name, one in given.items()}
         return {field.name: getattr(self, field.name) for field in fields(self)} | parts
 
     @classmethod
@@ -54,6 +59,7 @@ class TrainingSpec:
         parts = {
             name: registry.load(registry.get(kind, packed[name]["kind"]).config).model_validate(packed[name])
             for name, kind in _KINDS.items()
+            if packed[name] is not None
         }
         return cls(**{**packed, **parts})
 
@@ -85,13 +91,29 @@ class TrainingSpec:
             ConfigError: The policy does not fit the world.
         """
         from coterie.agents.swarm.networks import Critic
+        from coterie.agents.swarm.team import TeamCritic
 
         policy, learning = cast(Any, self.policy), cast(Any, self.learning)
         architecture, settings = policy.build(), learning.build()
         actor = registry.impl("policy", self.policy.kind)(architecture, spec, self.seed)
         critic = Critic(architecture, spec, central=settings.central, seed=self.seed)
-        learner: PPOLearner = registry.impl("learner", self.learning.kind)(actor, critic, settings, device)
+        made, rule = registry.impl("learner", self.learning.kind), cast(Any, self.credit)
+        team = [TeamCritic(architecture, spec, rule.heads, self.seed)] if getattr(rule, "has_critic", False) else []
+        learner: PPOLearner = made(actor, critic, settings, device, *team)
         return learner
+
+    def make_shard(self, world: World, learner: PPOLearner, first_env: int) -> Shard:
+        """The environments of one shard, with what they learn by.
+
+        Raises:
+            ConfigError: The rule of credit does not fit the world.
+        """
+        from coterie.orchestration.shards import Shard
+
+        if (credit := self.credit) is None:
+            return Shard(world, learner, self.seed, first_env)
+        rule = registry.impl("world_credit", credit.kind)(credit, world, learner, self.seed)
+        return Shard(world, learner, self.seed, first_env, rule)
 
 
 def find_device(wanted: str = "auto") -> str:

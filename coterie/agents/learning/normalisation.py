@@ -42,6 +42,11 @@ class ValueNormaliser(nn.Module):
         self.square.mul_(self.keep).add_(new.square().mean(), alpha=1 - self.keep)
         self.weight.mul_(self.keep).add_(1 - self.keep)
 
+    @property
+    def deviation(self) -> Tensor:
+        """Of what was taken in; 0 before anything was."""
+        return torch.where(self.weight > 0, self._moments()[1], 0)
+
     def _moments(self) -> tuple[Tensor, Tensor]:
         weight = torch.where(self.weight > 0, self.weight, 1)
         mean = self.mean / weight

@@ -16,6 +16,7 @@ from coterie.agents.learning.settings import PPOSettings
 from coterie.agents.learning.threads import Threads
 from coterie.agents.swarm import distributions
 from coterie.agents.swarm.networks import Actor, Critic
+from coterie.agents.swarm.team import TeamCritic
 from coterie.cuda_graphs import Recorded
 from coterie.errors import LearningError as LearningError
 from coterie.errors import ResumeError
@@ -35,6 +36,7 @@ class Batch(NamedTuple):
         value: What the critic said, in returns, [S].
         target: What it should have said, [S].
         alive: Whose steps count, bool [S].
+        team_reward: What the teams earned on average, [S]; for a learner with a critic of that alone.
     """
 
     observation: Tensor
@@ -44,13 +46,14 @@ class Batch(NamedTuple):
     value: Tensor
     target: Tensor
     alive: Tensor
+    team_reward: Tensor | None = None
 
 
 class Gradient(NamedTuple):
     """What some rows of a minibatch teach; those of all its rows are the sum.
 
     Attributes:
-        parameters: Of all parameters of actor and critic, in their order, [P].
+        parameters: Of all parameters of the learner, in their order, [P].
         facts: The rows' share of the first five facts of an `Update`, [5].
     """
 
@@ -92,7 +95,7 @@ class PPOLearner:
     Rows are differentiated where they are, which may be elsewhere; gradients come back and are taken here.
 
     Attributes:
-        parameters: Of actor and critic.
+        parameters: Of actor and critics.
         threads: That work parts of a batch at once.
 
     Args:
@@ -100,9 +103,13 @@ class PPOLearner:
         critic: Central if `settings.central`.
         settings: How to learn.
         device: Where networks and batches are.
+        team: What says who earned a team's reward, and learns it beside; None: nobody asks.
     """
 
-    def __init__(self, actor: Actor, critic: Critic, settings: PPOSettings, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, actor: Actor, critic: Critic, settings: PPOSettings, device: str | torch.device = "cpu",
+        team: TeamCritic | None = None,
+    ) -> None:  # fmt: skip
         self.device, self.settings = torch.device(device), settings
         self.actor, self.critic = actor.to(self.device), critic.to(self.device)
         spec = actor.spec
@@ -111,9 +118,12 @@ class PPOLearner:
         if settings.normalise_observations:
             self.observations = ObservationNormaliser(spec).to(self.device)
         self.values = ValueNormaliser().to(self.device) if settings.normalise_values else None
+        self.team = None if team is None else team.to(self.device)
+        self.team_rewards = None if team is None else ValueNormaliser().to(self.device)
         self.rate = settings.learning_rate
         self._least = math.log(settings.min_std) if settings.min_std else -math.inf
-        self.parameters = [*actor.parameters(), *critic.parameters()]
+        self._networks: list[nn.Module] = [actor, critic, *([] if team is None else [team])]
+        self.parameters = [parameter for network in self._networks for parameter in network.parameters()]
         self.optimiser = torch.optim.Adam(self.parameters, lr=self.rate, eps=1e-5, fused=True)
         self.threads = Threads()
         if self.device.type != "cpu":
@@ -157,10 +167,36 @@ class PPOLearner:
     def _judge(self, observation: Tensor) -> Tensor:
         return self._value(observation if self.observations is None else self.observations(observation))
 
+    def apportion(self, observation: Tensor, action: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
+        """What each agent earned, and its team on average, as the critic of team rewards sees it: [S] each.
+
+        Both are off by what the team earns on average over time, and 0 as long as nothing was learnt.
+
+        Args:
+            observation: [S, D], N after N.
+            action: [S, A], or int64 [S].
+            alive: Who was there, bool [S].
+        """
+        size = self._at_once(len(observation))
+        rows = zip(*(torch.split(part, size) for part in (observation, action, alive)), strict=True)
+        found = self.threads.map(lambda part: self._apportion(*part), list(rows))
+        parts, mean = (torch.cat(each) for each in zip(*found, strict=True))
+        return parts, mean
+
+    @torch.no_grad()
+    def _apportion(self, observation: Tensor, action: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.team is not None and self.team_rewards is not None, "there is no critic of team rewards"
+        seen = observation if self.observations is None else self.observations(observation)
+        there, scale = alive.view(-1, self.num_agents), self.team_rewards.deviation
+        added = scale * self.team(seen, action, there)
+        mean = added.sum(1, keepdim=True).expand_as(added)
+        return (added * there.sum(1, keepdim=True)).flatten(), mean.flatten()
+
     def weights(self) -> dict[str, Tensor]:
         """What was learnt, statistics of normalisers included; not copies."""
         parts: dict[str, nn.Module | None] = {
-            "actor": self.actor, "critic": self.critic, "observations": self.observations, "values": self.values
+            "actor": self.actor, "critic": self.critic, "observations": self.observations, "values": self.values,
+            "team": self.team, "team_rewards": self.team_rewards,
         }  # fmt: skip
         return {
             f"{part}.{name}": value
@@ -213,6 +249,8 @@ class PPOLearner:
             batch = batch._replace(value=self.values.normalise(batch.value), target=self.values.normalise(batch.target))
         if self.observations is not None:
             batch = batch._replace(observation=self.observations(batch.observation))
+        if self.team_rewards is not None and batch.team_reward is not None:
+            batch = batch._replace(team_reward=self.team_rewards.normalise(batch.team_reward))
         return batch
 
     def update(
@@ -223,7 +261,7 @@ class PPOLearner:
         iteration: int,
         remaining: float = 1.0,
     ) -> Update:
-        """Gradient steps over a batch, in minibatches of agents, or of whole teams for a central critic.
+        """Gradient steps over a batch, in minibatches of agents, or of whole teams for a critic that sees them.
 
         Args:
             alive: Whose steps count, bool [S].
@@ -250,7 +288,7 @@ class PPOLearner:
         )  # fmt: skip
 
     def _minibatches(self, alive: Tensor, seed: int, iteration: int, epoch: int) -> list[Tensor]:
-        size = self.num_agents if self.settings.central else 1
+        size = self.num_agents if self.settings.central or self.team is not None else 1
         if self.device.type == "cpu":
             chosen = alive.view(-1, size).any(1).nonzero()[:, 0]
         else:  # all of them, so that there is one size to be recorded: those that do not count weigh nothing
@@ -266,9 +304,8 @@ class PPOLearner:
         for parameter, found in zip(self.parameters, parts, strict=True):
             parameter.grad = found.view_as(parameter)
         norms = [
-            nn.utils.clip_grad_norm_(network.parameters(), self.settings.max_gradient)
-            for network in (self.actor, self.critic)
-        ]
+            nn.utils.clip_grad_norm_(network.parameters(), self.settings.max_gradient) for network in self._networks
+        ][:2]
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
@@ -286,7 +323,7 @@ class PPOLearner:
         return add(self.threads.map(lambda part: self._differentiate(batch, part, total), parts))
 
     def _differentiate(self, batch: Batch, rows: Tensor, total: Tensor) -> Gradient:
-        return Gradient(*self._teaching(*(numbers[rows] for numbers in batch), total))
+        return Gradient(*self._teaching(*(numbers[rows] for numbers in batch if numbers is not None), total))
 
     def _teach(self, *given: Tensor) -> tuple[Tensor, Tensor]:
         """`differentiate` of all rows of a batch, whose fields are given, and of the total after them."""
@@ -299,11 +336,23 @@ class PPOLearner:
         surrogate = losses.policy_loss(log_ratio, batch.advantage, weight, settings.clip)
         value = self._value(batch.observation)
         error = losses.value_loss(value, batch.value, batch.target, weight, settings.value_clip)
-        gradients = torch.autograd.grad(surrogate - settings.entropy * entropy + error, self.parameters)
+        loss = surrogate - settings.entropy * entropy + error + self._team_loss(batch, weight)
+        gradients = torch.autograd.grad(loss, self.parameters)
         with torch.no_grad():
             kl, clipped = losses.divergence(log_ratio, weight), losses.clipped(log_ratio, weight, settings.clip)
             facts = torch.stack([surrogate, error, entropy, kl, clipped])
             return torch.cat([gradient.flatten() for gradient in gradients]), facts
+
+    def _team_loss(self, batch: Batch, weight: Tensor) -> Tensor:
+        """Half the mean square of what the critic of team rewards is off by: AREL's first term (arXiv 2201.04612)."""
+        if self.team is None:
+            return weight.new_zeros(())
+        assert batch.team_reward is not None, "what teams earned was not told"
+        there = batch.alive.view(-1, self.num_agents)
+        foreseen = self.team(batch.observation, batch.action, there).sum(1)
+        error = (foreseen[:, None] - batch.team_reward.view_as(there)).square()
+        loss: Tensor = 0.5 * (error * weight.view_as(there)).sum()
+        return loss
 
     def _check(self, facts: Tensor) -> None:
         if bool(facts.isfinite().all()):

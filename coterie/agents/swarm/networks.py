@@ -41,7 +41,7 @@ class Actor(nn.Module):
         self.output = Linear(architecture.final_width, spec.action_size)
         log_std = torch.full((spec.action_size,), math.log(architecture.initial_std))
         self.log_std = nn.Parameter(log_std) if spec.action == "continuous" else None
-        _initialise(self, seed, "actor", _OUTPUT_GAIN)
+        initialise(self, seed, "actor", _OUTPUT_GAIN)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Observations [B, D] to means of actions, or logits [B, A]."""
@@ -73,7 +73,7 @@ class Critic(nn.Module):
         self.team = encoders.build(architecture, spec) if central else None
         self.joint = Perceptron(2 * width, [width], activation) if central else None
         self.output = Linear(width, 1)
-        _initialise(self, seed, "critic", 1.0)
+        initialise(self, seed, "critic", 1.0)
 
     def forward(self, observation: Tensor, team: Tensor | None = None) -> Tensor:
         """Values [B].
@@ -98,7 +98,7 @@ class Critic(nn.Module):
         return pooled
 
 
-def _initialise(module: nn.Module, seed: int, name: str, gain: float) -> None:
+def initialise(module: nn.Module, seed: int, name: str, gain: float) -> None:
     """Uniform weights after Glorot and Bengio 2010, those of the output times `gain`; biases of zero."""
     with torch.no_grad():
         for path, layer in module.named_modules():

@@ -251,6 +251,7 @@ class SwarmConfig:
         quadrotor: The drones.
         noise: None: off.
         rewards: The coefficients.
+        team_reward: Every drone earns the mean over those that were in the world: who earned it, nobody is told.
         replay: None: every reset starts a new episode.
         curriculum: None: everything as it is from the start.
         compat: `quad_swarm_rl`: with the quirks of that simulator that are told in docs/swarm.md.
@@ -272,6 +273,7 @@ class SwarmConfig:
     quadrotor: Quadrotor = field(default_factory=Quadrotor)
     noise: Noise | None = field(default_factory=Noise)
     rewards: Rewards = field(default_factory=Rewards)
+    team_reward: bool = False
     replay: Replay | None = None
     curriculum: Curriculum | None = None
     compat: Literal["none", "quad_swarm_rl"] = "none"

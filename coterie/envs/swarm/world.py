@@ -266,6 +266,7 @@ class VecSwarm:
             PhysicsError: A number is none; says where it was, and the seed.
         """
         given: Any = actions if self._device else np.ascontiguousarray(_here(actions), np.float32)
+        there = self.alive if self.config.team_reward else None
         if tuple(given.shape) != (self.num_envs, self.num_drones, 4):
             raise ValueError(f"actions are {tuple(given.shape)}: give ({self.num_envs}, {self.num_drones}, 4)")
         if self._device:
@@ -276,6 +277,8 @@ class VecSwarm:
         self.agent_steps += self.num_envs * self.num_drones
         if a.broken.any():
             self._fail(np.asarray(_here(given)))
+        if there is not None:
+            _share(a.reward, there)
         if self._replay:
             self._replay.watch()
         return Step(a.observation, a.reward, a.terminated, a.truncated)
@@ -417,6 +420,12 @@ class VecSwarm:
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+
+
+def _share(reward: Any, there: Any) -> None:
+    """Give each of those who were there the mean of what they earned, in place: [E, N], arrays or tensors."""
+    mean = (reward * there).sum(1) / there.sum(1).clip(1)
+    reward[...] = mean[:, None] * there
 
 
 def fits_gpu(config: SwarmConfig) -> bool:

@@ -20,7 +20,7 @@ from coterie.experiments.report.page import make_environment
 
 PAGE_HZ = 50
 """Moments per second on a page; between them it draws straight lines."""
-_SCRIPTS = ("flight", "camera", "scene", "page", "controls")
+_SCRIPTS = ("flight", "camera", "scene", "page", "map", "controls")
 
 
 def render_playback(recording: Recording, *, title: str, facts: Sequence[tuple[str, str]] = ()) -> str:

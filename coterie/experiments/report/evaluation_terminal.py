@@ -10,7 +10,7 @@ from rich.table import Table
 from coterie.experiments.evaluation_worlds import show_density
 from coterie.experiments.report.layout import break_label, make_table, plain
 from coterie.experiments.report.training_terminal import head, show_estimate
-from coterie.experiments.report.wording import count
+from coterie.experiments.report.wording import count, percent
 
 SHOWN = (
     "success", "reached", "collision", "drone_collision", "obstacle_collision", "wall_hits", "distance_1s",
@@ -29,6 +29,17 @@ def print_evaluation(found: dict[str, Any], console: Console) -> None:
     ))  # fmt: skip
     console.print(_table(found["cells"]))
     console.print(plain("Below each number its 95 % interval, by a bootstrap over episodes."))
+    for cell in found["cells"]:
+        if attention := cell.get("attention"):
+            console.print(plain(f"Attends, {' '.join(_label(cell).split())}: {tell_attention(attention)}"))
+
+
+def tell_attention(attention: dict[str, Any]) -> str:
+    """What a policy attends to, in words."""
+    places = [f"neighbour {k} {percent(weight)}" for k, weight in enumerate(attention["neighbours"], 1)]
+    places += [] if attention["obstacles"] is None else [f"obstacles {percent(attention['obstacles'])}"]
+    even = "" if attention["evenness"] is None else f"; {percent(attention['evenness'])} of the most even"
+    return ", ".join(places) + even
 
 
 def _table(cells: list[dict[str, Any]]) -> Table:

@@ -17,7 +17,7 @@ from coterie.experiments.folder import RunFolder, write_atomically
 from coterie.experiments.learning_curves import Group, learning_curves
 from coterie.experiments.marl_eval import as_marl_eval
 from coterie.experiments.report import learning
-from coterie.experiments.report.evaluation_terminal import SHOWN
+from coterie.experiments.report.evaluation_terminal import SHOWN, tell_attention
 from coterie.experiments.report.page import make_environment, own
 from coterie.experiments.report.training_terminal import head, show_estimate, show_metric, tell_no_episode
 from coterie.experiments.report.wording import count, duration, number, percent
@@ -172,9 +172,14 @@ def _evaluation(path: Path) -> dict[str, Any] | None:
             for cell in found["cells"]
         ]
         return {**found, "names": [head(name).strip().replace("\n", ", ") for name in names], "rows": rows,
-                "trained_in": _place(found["trained"])}  # fmt: skip
+                "trained_in": _place(found["trained"]), "attention": _attention(found["cells"])}  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _attention(cells: list[dict[str, Any]]) -> list[str]:
+    told = [(_place(cell), cell.get("attention")) for cell in cells]
+    return [f"Attention, {place}: {tell_attention(attention)}." for place, attention in told if attention]
 
 
 def _place(cell: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from coterie.agents.learning.threads import single_threaded
 from coterie.config.plugins import import_plugins
 from coterie.orchestration.crew import LocalCrew, State
 from coterie.orchestration.redaction import redacting
-from coterie.orchestration.shards import Collected, Shard
+from coterie.orchestration.shards import Collected
 from coterie.orchestration.training_spec import TrainingSpec, be_exact, find_device
 from coterie.types import WorldSpec
 
@@ -52,7 +52,7 @@ class ShardActor:
             learner = spec.make_learner(worlds[0][0].spec, device)
             if device == "cpu":
                 learner.threads.count = self._threads
-            self._made = LocalCrew([Shard(world, learner, spec.seed, first) for world, first in worlds], learner)
+            self._made = LocalCrew([spec.make_shard(world, learner, first) for world, first in worlds], learner)
         return self._made
 
     def perform(self, method: str, common: Sequence[Any] = (), items: Sequence[Any] | None = None) -> Any:

@@ -182,3 +182,25 @@ def test_obstacles_that_are_kept_look_as_if_drawn_anew(tab: Any, page: Path) -> 
         tab.press(key)
     kept = pixels(tab.picture())
     assert np.abs(kept - drawn).mean() < 0.5
+
+
+def test_the_map_shows_whom_each_drone_attends_to(tab: Any, page: Path, crowded: Recording) -> None:
+    tab.open(page, "#t=2")
+    cell = "Math.min(21, (map.clientWidth - 18) / 9)"
+    corner = "map.getContext('2d').getImageData((18 + cell * j + 3) * s, (18 + cell * i + 3) * s, 1, 1).data"
+    script = f"(map => {{ const s = map.width / map.clientWidth, cell = {cell}; return [...Array(8).keys()].map(i => [...Array(9).keys()].map(j => [...{corner}])) }})"  # noqa: E501
+    shown = np.asarray(tab.run(f"{script}(document.getElementById('map'))"))
+    assert crowded.attention is not None
+    wanted = np.zeros((8, 9))
+    for i in range(8):
+        wanted[i, crowded.neighbours[200, i]] = crowded.attention[200, i, :2]
+        wanted[i, 8] = crowded.attention[200, i, 2]
+    differs = (shown != shown[np.arange(8), np.arange(8)][:, None]).any(-1)
+    assert (differs[wanted > 0.05]).all() and not differs[wanted == 0].any()
+    tab.run("(e => { e.value = '1'; e.dispatchEvent(new Event('change')) })(document.getElementById('map-time'))")
+    tab.draw()
+    whole = np.asarray(tab.run(f"{script}(document.getElementById('map'))"))
+    assert (whole != shown).any()
+    box = tab.run("(box => [box.x, box.y])(document.getElementById('map').getBoundingClientRect())")
+    tab.drag((box[0] + 60, box[1] + 18 + 3.5 * 20), (box[0] + 60, box[1] + 18 + 3.5 * 20))
+    assert tab.run("document.querySelector('tr[aria-current=true]').dataset.drone") == "3"

@@ -116,6 +116,7 @@ function readAddress() {
 function begin() {
   find("seek").max = String(Math.round(1000 * flight.duration));
   fillTable();
+  map.begin();
   if (HEEDS.length === 1) find("heeds-label").hidden = true;
   state.heeds = find("heeds").options.length > 1 && flight.drones <= 16 ? 1 : 0;
   choose("speed", "speed");

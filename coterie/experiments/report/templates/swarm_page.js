@@ -238,6 +238,7 @@ function writeTable() {
   find("contacts").textContent = String(all);
   find("return").textContent = flight.returns[moment].toFixed(1);
   writeHeeds(moment);
+  map.draw(moment);
 }
 
 function writeHeeds(moment) {
