@@ -8,6 +8,27 @@ from coterie.agents.seats import Agent
 from coterie.orchestration.protocols.config import ProtocolConfig
 from coterie.types import Messages, Outcome, Place, Sample, Sampling, Task, Turn
 
+Spot = tuple[int, str, str]
+"""Round, seat and purpose of a turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """How a finished episode is worked once more: who says nothing, and whose tokens are drawn anew.
+
+    Turns that are not drawn anew are drawn as in the episode; those whose prompt has not changed either are its own.
+    """
+
+    task: str
+    """Id of the task that the episode worked; that of the replay's own task names the replay."""
+    hidden: frozenset[str] = frozenset()
+    """Agents that say nothing: empty replies without an answer, which no engine is asked for."""
+    redrawn: frozenset[str] = frozenset()
+    """Agents whose turns are drawn anew, but for those at `kept`."""
+    kept: frozenset[Spot] = frozenset()
+    draw: int = 0
+    """Which new draw it is; 0 is the episode's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -19,10 +40,17 @@ class Job:
     protocol: ProtocolConfig
     seed: int = 0
     """The experiment's, for counted draws of the protocol."""
+    replay: Replay | None = None
+    """An episode that is worked once more; see `orchestration.replay`."""
+
+    @property
+    def kind(self) -> str:
+        """Of the fact that it ends with: replays are in no metric of a run."""
+        return "replay" if self.replay else "episode"
 
     @property
     def key(self) -> str:
-        return f"episode/{self.society}/{self.task.id}"
+        return f"{self.kind}/{self.society}/{self.task.id}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,8 +59,7 @@ def sample_note(done: Performed, host: str, replica: int) -> Note:
 
 def verdict_fact(turn: Turn, verdict: Verdict) -> Fact:
     """The fact of a verdict on a turn."""
-    payload = {"answer": verdict.answer, "correct": verdict.correct, **_labels(verdict)}
-    payload |= {"timed_out": True} if verdict.timed_out else {}
+    payload = {"answer": verdict.answer, "correct": verdict.correct, **_labels(verdict), **_lateness(verdict)}
     return Fact(f"verdict/{turn.key}", "verdict", payload)
 
 
@@ -68,21 +67,26 @@ def _labels(verdict: Verdict) -> dict[str, Any]:
     return {} if verdict.labels is None else {"labels": dict(verdict.labels)}
 
 
+def _lateness(verdict: Verdict) -> dict[str, Any]:
+    return {"timed_out": True} if verdict.timed_out else {}
+
+
 def episode_fact(job: Job, outcome: Outcome, verdict: Verdict) -> Fact:
-    """The fact of a finished episode."""
+    """The fact of a finished episode, or replay."""
     payload = dataclasses.asdict(outcome) | {
         "society": job.society,
         "task": job.task.id,
         "correct": verdict.correct,
         **_labels(verdict),
+        **_lateness(verdict),
         **({"features": dict(job.task.features)} if job.task.features else {}),
     }
-    return Fact(job.key, "episode", payload)
+    return Fact(job.key, job.kind, payload)
 
 
 def read_episode_verdict(payload: dict[str, Any]) -> Verdict:
     """The verdict on a society's answer from the payload of its episode."""
-    return Verdict(payload["answer"], payload["correct"], payload.get("labels"))
+    return Verdict(payload["answer"], payload["correct"], payload.get("labels"), payload.get("timed_out", False))
 
 
 def read_outcome(payload: dict[str, Any]) -> Outcome:

@@ -6,7 +6,7 @@ meets a question again draws anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count, islice
 
@@ -69,21 +69,21 @@ def draw(tasks: Sequence[Task], iteration: int, size: int, copies: int, seed: in
 
 
 class SittingGrader:
-    """Judges sittings as the grader judges their tasks."""
+    """Judges sittings as the grader judges their tasks; `read` gives the task of a sitting, both by their ids."""
 
-    def __init__(self, grader: Grader) -> None:
-        self._grader = grader
+    def __init__(self, grader: Grader, read: Callable[[str], str] = task_of) -> None:
+        self._grader, self._task_of = grader, read
 
     def grade(self, task_id: str, answer: str | None) -> Verdict:
         """As `types.Grader.grade`."""
-        return self._grader.grade(task_of(task_id), answer)
+        return self._grader.grade(self._task_of(task_id), answer)
 
 
 class ModelSittingGrader(SittingGrader):
     """The same where a model judges."""
 
-    def __init__(self, grader: ModelGrader) -> None:
-        super().__init__(grader)
+    def __init__(self, grader: ModelGrader, read: Callable[[str], str] = task_of) -> None:
+        super().__init__(grader, read)
         self._model = grader
 
     @property
@@ -93,13 +93,13 @@ class ModelSittingGrader(SittingGrader):
 
     def judge_prompt(self, task_id: str, answer: str) -> Messages:
         """As `types.ModelGrader.judge_prompt`."""
-        return self._model.judge_prompt(task_of(task_id), answer)
+        return self._model.judge_prompt(self._task_of(task_id), answer)
 
     def read_judgement(self, answer: str, said: str) -> Verdict:
         """As `types.ModelGrader.read_judgement`."""
         return self._model.read_judgement(answer, said)
 
 
-def grader_of(grader: Grader) -> SittingGrader:
-    """A grader for sittings."""
-    return ModelSittingGrader(grader) if isinstance(grader, ModelGrader) else SittingGrader(grader)
+def grader_of(grader: Grader, read: Callable[[str], str] = task_of) -> SittingGrader:
+    """A grader for sittings, or for whatever else `read` gives the task of."""
+    return ModelSittingGrader(grader, read) if isinstance(grader, ModelGrader) else SittingGrader(grader, read)

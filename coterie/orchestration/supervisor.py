@@ -116,7 +116,7 @@ class Supervisor:
             CoterieError: an engine, worker or protocol failed for good. Everything committed is kept.
         """
         # Finished tasks count too: a batch is one worker's, so a resumed run must share the tasks out as before.
-        finished = {fact.payload["task"] for fact in self._journal.facts("episode")}
+        finished = {fact.payload["task"] for kind in ("episode", "replay") for fact in self._journal.facts(kind)}
         order = {task: i for i, task in enumerate(sorted(finished | {job.task.id for job in jobs}))}
         num_workers = len(self._desks) - self._judge.inquires
         self._queue.extend((order[job.task.id] % num_workers, job) for job in jobs)

@@ -23,6 +23,7 @@ from coterie.orchestration.jobs import Examination, Job, Performed, Report, Requ
 from coterie.orchestration.pool import EngineClient, PolicySpec
 from coterie.orchestration.protocols.base import SocietyProtocol
 from coterie.orchestration.protocols.minutes import Minutes
+from coterie.orchestration.replay import place_of, say_nothing, task_worked, without_hidden
 from coterie.orchestration.turns import Question, check_samples, go_on, make_turn, turn_key
 from coterie.types import EncodedPrompt, Messages, Outcome, Place, Sampling, Task, Turn
 
@@ -156,7 +157,7 @@ class Worker:
         protocol: SocietyProtocol = registry.impl("protocol", job.protocol.kind)(job.protocol)
         ledger = Ledger(self._limits)
         try:
-            outcome = await protocol.run(job.task, job.agents, _Asker(self, job, ledger))
+            outcome = await protocol.run(task_worked(job), job.agents, _Asker(self, job, ledger))
         except BudgetSpent as spent:
             # Calls let in beside the refused one are made all the same; ending before them would lose them on resume.
             turns = await asyncio.gather(*ledger.asked.values())
@@ -171,7 +172,7 @@ class Worker:
             ) from bug
         finally:
             self._activity += 1
-        return dataclasses.replace(outcome, turns=tuple(sorted(ledger.asked)))
+        return dataclasses.replace(without_hidden(outcome, job), turns=tuple(sorted(ledger.asked)))
 
     async def _examine(self, examination: Examination) -> tuple[Turn, ...]:
         """The episode is over: its limits do not bind what is asked about it."""
@@ -271,7 +272,9 @@ class _Asker:
         self, agent: Agent, prompt: Messages, *, round: int, repeat: int = 0, purpose: str = "answer",
         said: Sequence[Turn] = (), choices: Sequence[str] = (),
     ) -> Turn:  # fmt: skip
-        place = Place(self._job.task.id, round, agent.name, repeat, purpose)
+        place = place_of(self._job, Place(self._job.task.id, round, agent.name, repeat, purpose))
+        if self._job.replay and agent.name in self._job.replay.hidden:
+            return say_nothing(place, agent, prompt)
         return await self._worker.ask(self._job.task, agent.policy, prompt, place, self._ledger, said, choices=choices)
 
     async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
