@@ -1,0 +1,125 @@
+"""Where replies look: the attention that their tokens pay to labelled tokens, in an ordinary teacher-forced pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coterie.agents.learning import bases
+from coterie.agents.learning.examples import Example
+from coterie.agents.learning.forcing import TeacherForcing
+from coterie.agents.learning.packing import MicroBatch, pack
+from coterie.attention.introspection import collect, middle_layers
+from coterie.attention.stats import StatisticsRequest
+from coterie.errors import LearningError
+
+Labels = NDArray[np.int64]
+_MICRO_TOKENS = 4096
+
+
+class AttentionReader:
+    """A model that is read and not trained.
+
+    Args:
+        model: A folder as transformers writes it, or a hub id.
+        device: `cpu`, `cuda`, or `auto`.
+        micro_tokens: Tokens that go through the model at once.
+
+    Raises:
+        EnvironmentMissing: The model cannot be loaded.
+    """
+
+    def __init__(self, model: str, device: str, micro_tokens: int = _MICRO_TOKENS) -> None:
+        self._device, self._micro_tokens = bases.pick_device(device), micro_tokens
+        loaded = bases.load_model(model, self._device, torch.float32)
+        self._teacher = TeacherForcing(loaded.requires_grad_(False))
+
+    @torch.no_grad()
+    def influence(
+        self, policy: str, examples: Sequence[Example], labels: Sequence[Labels], layers: int = 5
+    ) -> list[NDArray[np.float32]]:
+        """As `LanguageLearner.influence`; whose policy it is does not matter."""
+        check_labels(examples, labels)
+        found = [np.zeros(count_labels(label), np.float32) for label in labels]
+        for batch in pack(examples, self._micro_tokens):
+            masses = attend(self._teacher, batch.to(self._device), examples, labels, layers)
+            for number, mass in zip(batch.turns, masses, strict=True):
+                found[number] = mass.cpu().numpy()
+        return found
+
+
+def attend(
+    teacher: TeacherForcing, batch: MicroBatch, examples: Sequence[Example], labels: Sequence[Labels], layers: int
+) -> list[Tensor]:
+    """Of each turn of a batch the attention on tokens of each label, float32 [its labels], summing to one.
+
+    It is the mean over the rows that the reply's tokens were drawn from (that of the prompt's last token, and those of
+    all tokens of the reply but the last), over all heads, and over layers evenly spaced in the middle third.
+
+    Args:
+        teacher: The model.
+        batch: Made of `examples` by `packing.pack`.
+        examples: All of them.
+        labels: Of each example, see `check_labels`.
+        layers: How many.
+    """
+    places, keys, queries = _lay_out(batch, examples, labels)
+    width = 1 + max((start + size for _, start, size in places.values()), default=0)
+    chosen = middle_layers(teacher.model, layers)
+    with collect(teacher.model, StatisticsRequest(mass=width), chosen, queries=queries, labels=keys) as found:
+        teacher(batch)
+    mean = torch.stack([each.mass.mean(1) for each in found.values() if each.mass is not None]).mean(0)
+    masses = []
+    for number in batch.turns:
+        if number not in places:
+            masses.append(mean.new_zeros(count_labels(labels[number])))
+            continue
+        row, start, size = places[number]
+        inside = slice(start, start + size)
+        masses.append(mean[row, inside, inside].sum(0) / len(examples[number].token_ids))
+    return masses
+
+
+def _lay_out(
+    batch: MicroBatch, examples: Sequence[Example], labels: Sequence[Labels]
+) -> tuple[dict[int, tuple[int, int, int]], Tensor, Tensor]:
+    """Each turn's row, the first of its labels in that row and their number; the labels [R, W], and who looks [R, W].
+
+    Turns that share a row have labels of their own.
+    """
+    rows, width = batch.ids.shape
+    before = batch.before.cpu()
+    keys = torch.full((rows, width), -1, dtype=torch.int32)
+    used, places, begin = [0] * rows, dict[int, tuple[int, int, int]](), 0
+    for number in batch.turns:
+        example, label = examples[number], labels[number]
+        if example.token_ids:
+            row, last = divmod(int(before[begin]), width)
+            start, size = last + 1 - len(example.prompt_ids), count_labels(label)
+            keys[row, start : start + len(label)] = torch.from_numpy(label).int() + used[row]
+            places[number], used[row] = (row, used[row], size), used[row] + size
+        begin += len(example.token_ids)
+    queries = torch.zeros(rows * width, dtype=torch.bool)
+    queries[before] = True
+    return places, keys.to(batch.ids.device), queries.view(rows, width).to(batch.ids.device)
+
+
+def count_labels(labels: Labels) -> int:
+    """One more than the greatest."""
+    return int(labels.max()) + 1
+
+
+def check_labels(examples: Sequence[Example], labels: Sequence[Labels]) -> None:
+    """Labels are numbers from 0, one for each token of prompt and reply.
+
+    Raises:
+        LearningError: They are not.
+    """
+    for example, label in zip(examples, labels, strict=True):
+        if len(label) != len(example) or label.min() < 0:
+            raise LearningError("a turn needs a label of at least 0 for each token of prompt and reply",
+                                where=example.key)  # fmt: skip
