@@ -118,6 +118,12 @@ class LearningError(CoterieError):
     code = "E_LEARNING"
 
 
+class CreditError(CoterieError):
+    """Credit cannot be given: it would mint reward, or the model or the replies do not tell what its rule reads."""
+
+    code = "E_CREDIT"
+
+
 class ProtocolError(CoterieError):
     """A protocol raised where it should not."""
 

@@ -14,8 +14,9 @@ from typing import Any
 from coterie.errors import ConfigError, PluginError
 
 KINDS = (
-    "engine", "model", "embedder", "persona", "protocol", "probe", "reward", "contribution", "credit", "advantage",
-    "loss", "benchmark", "env", "policy", "learner", "attention", "executor", "tracker",
+    "engine", "model", "embedder", "persona", "protocol", "probe", "reward", "contribution", "advantage",
+    "token_credit", "agent_credit", "world_credit", "loss", "benchmark", "env", "policy", "learner", "attention",
+    "executor", "tracker",
 )  # fmt: skip
 _BUILTIN = ("agents", "envs", "rewards", "attention", "orchestration", "experiments", "testing")
 

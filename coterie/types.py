@@ -145,6 +145,39 @@ class Turn:
     """Key of the turn whose reply this one goes on with, token for token."""
 
 
+Signal = Literal["entropy", "waad", "fai", "received", "influence"]
+Split = Literal["paragraph", "line", "sentence"]
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRequest:
+    """What a learner is to tell of the tokens of replies besides their log-probabilities, in one pass.
+
+    The attention signals are read from the policy itself, of replies alone: prompts and other turns count nowhere.
+    WAAD and FAI are arXiv 2510.13554, eq. 9 and 10, over heads whose mean span over replies is short or long.
+    """
+
+    names: frozenset[Signal] = frozenset()
+    layers: int = 5
+    """Layers that are read, evenly spaced over the middle third; of `received` it is the last one alone."""
+    local: float = 0.3
+    """Share of those layers' heads that count as local: the shortest spans. `waad` is their mean."""
+    distant: float = 0.3
+    """Share of the longest spans. `fai` is their mean."""
+    without_sink: bool = False
+    """Spans leave out what heads park on the first token."""
+    window: int = 10
+    """W of WAAD, tokens."""
+    horizon: tuple[int, int | None] = (10, 100)
+    """Of FAI: a token is read by those from so many to so many tokens later; None: to the reply's end."""
+    rows: Literal["last", "later"] = "last"
+    """Whose attention `received` is: the last token's, or the mean of all from the token itself on."""
+    split: Split = "paragraph"
+    """What the steps of `influence` end with: an empty line, a line, or a sentence."""
+    proximity: int = 4
+    """A step's `influence` is on steps at least so many later (arXiv 2509.26628)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A judge's typed answer on one reply. An unparsed reply is never correct and agrees with nothing."""

@@ -154,6 +154,7 @@ def _attend(
     ears = _ears.get(module) or []
     if ears:
         _check(module, attention_mask, options)
+        query, key, value = _as_computed(query, key, value)
     is_plain = attention_mask is None and query.shape[2] == key.shape[2] and not options.get("dropout")
     scale = options.get("scaling") or query.shape[-1] ** -0.5
     lse = None
@@ -168,6 +169,14 @@ def _attend(
         changed = ear.listener(heard)
         heard = heard if changed is None else replace(heard, output=changed)
     return heard.output, None
+
+
+def _as_computed(*tensors: Tensor) -> list[Tensor]:
+    """What SDPA makes of its inputs under autocast; rotated queries and keys come in float32."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return list(tensors)
+    return [x if x.dtype == torch.float64 else x.to(torch.get_autocast_dtype(kind)) for x in tensors]
 
 
 def _check(module: Any, mask: Any, options: dict[str, Any]) -> None:

@@ -61,7 +61,9 @@ def collect(
     def hear(heard: Attended) -> None:
         query, key, lse = _pick(heard, chosen[heard.layer])
         layout = reader.layout(heard)
-        found[heard.layer] = attention_statistics(query, key, lse, which, layout=layout, scale=heard.scale)
+        # Sums are taken in fp32, also where the model computes under autocast.
+        with torch.autocast(query.device.type, enabled=False):
+            found[heard.layer] = attention_statistics(query, key, lse, which, layout=layout, scale=heard.scale)
 
     with listen(model, hear, sorted(chosen), with_lse=True):
         yield found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,11 +28,32 @@ def find_foreign_learner(data: Mapping[str, Any], trains: str) -> Iterator[Misma
 
 def check_learning(config: ExperimentConfig) -> list[Mismatch]:
     """Rules that need the whole config."""
-    found = list(_able_to_adapt(config))
+    found = [*_able_to_adapt(config), *_credit_to_learn_by(config), *_credit_by_replays(config)]
     if config.learning is not None:
-        rules = _anybody_learns, _one_society, _rewarded, _plainly_sampled, _trainable_engines, _fresh_adapters
+        rules = (
+            _anybody_learns, _own_names, _one_society, _rewarded, _plainly_sampled, _trainable_engines, _fresh_adapters,
+            _known_ranks, _tasks_to_train_on,
+        )  # fmt: skip
         found += [mismatch for rule in rules for mismatch in rule(config)]
     return found
+
+
+def _credit_to_learn_by(config: ExperimentConfig) -> Iterator[Mismatch]:
+    if config.credit is not None and config.learning is None:
+        yield Mismatch(("credit",), "shapes what a training learns from, and there is no `learning`", is_key=True)
+
+
+def _credit_by_replays(config: ExperimentConfig) -> Iterator[Mismatch]:
+    rule = config.credit.agent if config.credit is not None else None
+    if rule is None:
+        return
+    where = ("credit", "agent")
+    if getattr(rule, "replays", False) and config.determinism != "exact":
+        message = f"{rule.kind} compares replays that draw the same tokens, which needs `determinism: exact`"
+        yield Mismatch(where, message, is_key=True)
+    most, seated = getattr(rule, "max_agents", None), sum(seat.count for seat in config.seats)
+    if most is not None and seated > most:
+        yield Mismatch(where, f"{rule.kind} works at most {most} agents, the seats hold {seated}", is_key=True)
 
 
 def _trained(config: ExperimentConfig) -> dict[str, PolicyConfig]:
@@ -43,6 +65,20 @@ def _anybody_learns(config: ExperimentConfig) -> Iterator[Mismatch]:
         yield Mismatch(("policies",), "all policies of the seats are frozen: there is nothing to train")
 
 
+def _own_names(config: ExperimentConfig) -> Iterator[Mismatch]:
+    """With `sharing: agent` policies are called after agents, unless a name is taken: then seats still share them."""
+    users = Counter[str]()
+    for seat in config.seats:
+        users[seat.policy] += seat.count
+    shared = {name for name in _trained(config) if users[name] > 1}
+    for index, seat in enumerate(config.seats):
+        agents = [f"{seat.name}-{number}" for number in range(1, seat.count + 1)] if seat.count > 1 else [seat.name]
+        taken = [name for name in agents if name in config.policies]
+        if getattr(config.learning, "sharing", "policy") == "agent" and seat.policy in shared and taken:
+            message = f"{taken[0]} is the name of a policy, and with `sharing: agent` that of another: rename one"
+            yield Mismatch(("seats", index, "name"), message)
+
+
 def _one_society(config: ExperimentConfig) -> Iterator[Mismatch]:
     if len(getattr(config.protocol, "expand", lambda: (config.protocol,))()) > 1:
         yield Mismatch(("protocol",), "stands for several societies; one at a time is trained")
@@ -52,6 +88,8 @@ def _one_society(config: ExperimentConfig) -> Iterator[Mismatch]:
 
 
 def _rewarded(config: ExperimentConfig) -> Iterator[Mismatch]:
+    if config.credit is not None and config.credit.agent is not None:
+        return  # what is learnt from are shares of the team reward
     if not any(getattr(reward, "weight", 1.0) for reward in config.rewards):
         example = "rewards: [{kind: interaction}]"
         message = f"no reward has a weight, so nothing could be learnt: write {example}, say"
@@ -80,6 +118,21 @@ def _fresh_adapters(config: ExperimentConfig) -> Iterator[Mismatch]:
         if policy.adapter:
             message = "a policy that is trained begins with a fresh adapter: leave this out, or set `frozen: true`"
             yield Mismatch(("policies", name, "adapter"), message)
+
+
+def _known_ranks(config: ExperimentConfig) -> Iterator[Mismatch]:
+    ranks, trained = getattr(config.learning, "ranks", 1), _trained(config)
+    for name in ranks if isinstance(ranks, Mapping) else ():
+        if name not in trained:
+            message = f"no policy {name} is trained; those that are: {', '.join(trained)}"
+            yield Mismatch(("learning", "ranks", name), message, is_key=True)
+
+
+def _tasks_to_train_on(config: ExperimentConfig) -> Iterator[Mismatch]:
+    limit, held_out = getattr(config.benchmark, "limit", None), getattr(config.learning, "held_out", 0)
+    if limit is not None and held_out >= limit:
+        message = f"{held_out} of at most {limit} tasks are held out: hold fewer out, or raise benchmark.limit"
+        yield Mismatch(("learning", "held_out"), message)
 
 
 def _able_to_adapt(config: ExperimentConfig) -> Iterator[Mismatch]:

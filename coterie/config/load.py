@@ -28,7 +28,15 @@ from coterie.config.plugins import import_installed, import_named
 from coterie.config.problems import InvalidConfig, Mismatch, Problem, unknown
 from coterie.config.references import replace_env
 from coterie.config.rules import check, find_mismatches
-from coterie.config.schema import ExperimentConfig, FileConfig, PolicyConfig, WorldConfig
+from coterie.config.schema import (
+    CreditConfig,
+    ExperimentConfig,
+    FileConfig,
+    PolicyConfig,
+    StudyConfig,
+    WorldConfig,
+    WorldCreditConfig,
+)
 from coterie.config.shape import OF_SOCIETIES, file_model
 from coterie.config.sources import Sources
 from coterie.config.tree import Mark, Node, from_python
@@ -115,7 +123,8 @@ def rebuild() -> None:
     if parts == _built_for:
         return
     configs = {registry.load(entry.config) for entry in parts if entry.config}
-    for model in (*(c for c in configs if holds_parts(c)), PolicyConfig, ExperimentConfig, WorldConfig):
+    sections = PolicyConfig, CreditConfig, WorldCreditConfig, StudyConfig
+    for model in (*(c for c in configs if holds_parts(c)), *sections, ExperimentConfig, WorldConfig):
         model.model_rebuild(force=True)
     _built_for = parts
 

@@ -46,7 +46,10 @@ def check_benchmark(root: Node, data: Mapping[str, Any], base: Path) -> list[Pro
 def draft_world(data: Mapping[str, Any]) -> dict[str, Draft]:
     """The parts of a world by section, as far as their values are right."""
     given = {"executor": "local", **data}
-    return {section: make_draft(kind, given.get(section)) for section, kind in _OF_WORLDS.items()}
+    drafts = {section: make_draft(kind, given.get(section)) for section, kind in _OF_WORLDS.items()}
+    if isinstance(credit := data.get("credit"), Mapping):
+        drafts["credit.agent"] = make_draft("world_credit", credit.get("agent"))
+    return drafts
 
 
 def check_world(root: Node, drafts: Mapping[str, Draft]) -> list[Problem]:
@@ -60,7 +63,7 @@ def check_world(root: Node, drafts: Mapping[str, Draft]) -> list[Problem]:
         for fault in tell(getattr(draft.config, "faults", tuple), [draft]):
             if any(fault.path[: len(wrong)] == wrong for wrong in draft.wrong):
                 continue
-            path = (section, *fault.path)
+            path = (*section.split("."), *fault.path)
             mark = root.nearest(path)[1].culprit
             known = unknown(mark, path, fault.message, fault.name, fault.known)
             problems.append(known if fault.known else Problem(mark, path, fault.message))

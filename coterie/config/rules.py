@@ -15,6 +15,7 @@ from coterie.config.base import KindConfig
 from coterie.config.learning_rules import check_learning, find_foreign_learner
 from coterie.config.problems import Mismatch, got
 from coterie.config.schema import SOCIETIES, ExperimentConfig, expand_shorthands
+from coterie.config.study_rules import check_study
 
 
 def find_mismatches(data: Mapping[str, Any], *, is_whole: bool = True, knows_parts: bool = True) -> list[Mismatch]:
@@ -37,7 +38,7 @@ def check(config: ExperimentConfig) -> list[Mismatch]:
         _able_engines, _able_protocols, _known_judge, _societies_once, _parts_once,
         _judged_episodes,
     )  # fmt: skip
-    return [*(mismatch for rule in rules for mismatch in rule(config)), *check_learning(config)]
+    return [*(mismatch for rule in rules for mismatch in rule(config)), *check_learning(config), *check_study(config)]
 
 
 def _policy_of_worlds(data: Mapping[str, Any]) -> Iterator[Mismatch]:
@@ -123,11 +124,17 @@ def _exact_with_seeded_engines(config: ExperimentConfig) -> Iterator[Mismatch]:
 
 def _enough_agents(config: ExperimentConfig) -> Iterator[Mismatch]:
     seated = sum(seat.count for seat in config.seats)
-    if wanted := _misses(config.protocol, seated):
-        yield Mismatch(("seats",), f"{config.protocol.kind} needs {wanted}, the seats hold {seated}")
+    for protocol in (config.protocol, *_studied(config)):
+        if wanted := _misses(protocol, seated):
+            yield Mismatch(("seats",), f"{protocol.kind} needs {wanted}, the seats hold {seated}")
     for index, baseline in enumerate(config.baselines):
         if wanted := _misses(baseline, 1):
             yield Mismatch(("baselines", index), f"{baseline.kind} needs {wanted}, a baseline has one")
+
+
+def _studied(config: ExperimentConfig) -> tuple[KindConfig, ...]:
+    """Protocols that the seats work beside the one that is named first."""
+    return config.study.protocols if config.study else ()
 
 
 def _misses(protocol: KindConfig, num_agents: int) -> str:
@@ -156,7 +163,7 @@ def _replies_that_fit(config: ExperimentConfig) -> Iterator[Mismatch]:
 
 
 def _able_engines(config: ExperimentConfig) -> Iterator[Mismatch]:
-    asked = [(config.protocol, {seat.policy for seat in config.seats})]
+    asked = [(protocol, {seat.policy for seat in config.seats}) for protocol in (config.protocol, *_studied(config))]
     asked += [(baseline, {config.seats[0].policy}) for baseline in config.baselines]
     for protocol, policies in asked:
         needs: frozenset[str] = getattr(protocol, "needs", frozenset())

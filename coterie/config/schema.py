@@ -94,6 +94,50 @@ class BudgetConfig(TimeBudget):
     task_calls: int | None = Field(None, ge=1)
 
 
+class CreditConfig(Config):
+    """Who and what earned the reward, among agents and then among tokens; see `docs/credit.md`."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    agent: Annotated[KindConfig, OneOf("agent_credit")] | None = None
+    """Shares an episode's team reward among its agents and turns, before advantages are estimated."""
+    token: Annotated[KindConfig, OneOf("token_credit")] | None = None
+    """Shapes advantages token by token; none: every token of a turn is worth the same."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthands(cls, data: Any) -> Any:
+        return expand_credit(data)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(handler(core))
+        rules = [rule for rule in schema["properties"]["token"]["anyOf"] if rule != {"type": "null"}]
+        return {"anyOf": [*rules, schema]}
+
+
+class StudyConfig(Config):
+    """How far what agents contribute agrees with what is lost without them; worked by `coterie study`.
+
+    Every episode is replayed with agents hidden, see `docs/credit.md`.
+    """
+
+    model_config = ConfigDict(defer_build=True)
+
+    protocols: tuple[Annotated[KindConfig, OneOf("protocol")], ...] = ()
+    """Protocols beside `protocol`, worked by the same seats on the same tasks."""
+    draws: int = Field(4, ge=4, le=1000)
+    """How often a coalition of agents works an episode again, each time with other tokens."""
+    shapley: int = Field(0, ge=0)
+    """Of how many tasks, the first ones, all coalitions are replayed for Shapley values: 2^N of N agents."""
+    counterfactual: int = Field(0, ge=0)
+    """Of how many tasks each agent's messages are drawn anew, as in COMA."""
+    measures: tuple[Literal["attention", "psi"], ...] = Field(("attention", "psi"), min_length=1)
+    """What is compared with replays: the attention of the policies' models, and SelfOrg's psi."""
+    embedder: str = "minilm"
+    """Turns messages into vectors for psi: a built-in name (`coterie ls embedders`), a hub id or a folder."""
+
+
 class FileConfig(Config):
     """What every experiment file has, of a society or of a world."""
 
@@ -118,6 +162,15 @@ class FileConfig(Config):
     """Fields by path, each with its values: `coterie sweep` runs every combination."""
 
 
+class WorldCreditConfig(Config):
+    """What of its team's reward each agent learns from; see `docs/credit.md`."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    agent: Annotated[KindConfig, OneOf("world_credit")]
+    """Shares the team's reward among its agents at every step; what each earned by itself is then not looked at."""
+
+
 class WorldConfig(FileConfig):
     """The experiment file of a world, whose agents act at once and learn: one with the section `env`."""
 
@@ -127,6 +180,8 @@ class WorldConfig(FileConfig):
     """What all of them act by."""
     learning: Annotated[KindConfig, OneOf("learner", trains="world")]
     """How the policy is trained."""
+    credit: WorldCreditConfig | None = None
+    """What of its team's reward each agent learns from; null: from what the world gives it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the policy acts and learns; `auto` takes a GPU where there is one."""
     checkpoint_every: int = Field(10, ge=1)
@@ -160,6 +215,10 @@ class ExperimentConfig(FileConfig):
     budget: BudgetConfig = BudgetConfig()
     learning: Annotated[KindConfig, OneOf("learner", trains="society")] | None = None
     """Trains the policies on what their turns are worth; without it the society is only run."""
+    credit: CreditConfig | None = None
+    """With `learning`: which agents and which tokens earned the reward; the name of a token rule is short for it."""
+    study: StudyConfig | None = None
+    """Replays every episode without its agents and compares credits: `coterie study`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """With `learning`: where policies learn; `auto` takes a GPU where there is one."""
     checkpoint_every: int = Field(1, ge=1)
@@ -185,6 +244,12 @@ class ExperimentConfig(FileConfig):
         return {**schema, "anyOf": [{"required": ["extends"]}, whole]}
 
 
+def expand_credit(data: Any) -> Any:
+    """A token rule's name, or its config, as `{token: ...}`."""
+    is_rule = isinstance(data, str) or (isinstance(data, dict) and "kind" in data)
+    return {"token": data} if is_rule else data
+
+
 def expand_shorthands(data: dict[str, Any]) -> dict[str, Any]:
     """`policy:` as `policies: {default: ...}`, and a society's name (`seats: S2`) as its seats."""
     data = dict(data)
@@ -197,7 +262,7 @@ def expand_shorthands(data: dict[str, Any]) -> dict[str, Any]:
         seats = [("bold", "overconfident", bold), ("calm", "easy_going", calm)]
         data["seats"] = [{"name": n, "policy": policy, "persona": p, "count": c} for n, p, c in seats if c]
     learning = data.get("learning")
-    if learning is not None:
+    if learning is not None or data.get("study") is not None:
         # Trained is the society under test; evaluation compares it with others.
         data.setdefault("baselines", ())
     if isinstance(learning, dict) and learning.get("sharing") == "agent":
@@ -208,7 +273,8 @@ def expand_shorthands(data: dict[str, Any]) -> dict[str, Any]:
 def _with_own_policies(data: dict[str, Any]) -> dict[str, Any]:
     """Seats and policies in which every agent has a policy of its own, called after it, where it shared one.
 
-    Frozen policies stay shared. What is no section of seats or policies is left for validation to find.
+    Frozen policies stay shared. What is no section of seats or policies, and a name that is taken, is left for
+    validation to find.
     """
     seats, policies = data.get("seats"), data.get("policies")
     if not isinstance(seats, list | tuple) or not isinstance(policies, dict):
@@ -232,4 +298,6 @@ def _with_own_policies(data: dict[str, Any]) -> dict[str, Any]:
     kept = {name: policy for name, policy in policies.items() if name not in shared}
     if judge in shared:
         kept[judge] = {**policies[judge], "frozen": True}
+    if own.keys() & kept.keys():
+        return {}
     return {"seats": found, "policies": {**kept, **own}}

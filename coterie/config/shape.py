@@ -108,9 +108,13 @@ def _at(model: type[FileConfig], path: Path) -> Any:
 
 
 def _as_written(path: Path, root: Node) -> Path:
-    """`policy:` is short for `policies: {default: ...}`."""
-    is_short = path[:2] == ("policies", "default") and "policies" not in dict(root.children())
-    return ("policy", *path[2:]) if is_short else path
+    """`policy:` is short for `policies: {default: ...}`, and a rule's name or config as `credit:` for its `token`."""
+    sections = dict(root.children())
+    if path[:2] == ("policies", "default") and "policies" not in sections:
+        return ("policy", *path[2:])
+    if path[:2] == ("credit", "token") and "token" not in dict(sections["credit"].children()):
+        return ("credit", *path[2:])
+    return path
 
 
 def _below(kind: Any, step: str | int) -> Any:

@@ -32,6 +32,7 @@ class _Sections:
     policy: Any = None
     learning: Any = None
     executor: Any = None
+    credit: Any = None
 
     @cached_property
     def spec(self) -> WorldSpec | None:
@@ -45,9 +46,10 @@ class _Sections:
 
 def check_sections(drafts: Mapping[str, Draft]) -> list[Mismatch]:
     """Rules between parts, given by section; one that would read a value which is wrong in itself is left out."""
-    sections = _Sections(**{name: draft.config for name, draft in drafts.items()})
+    sections = _Sections(**{name.partition(".")[0]: draft.config for name, draft in drafts.items()})
     rules: tuple[Callable[[_Sections], Iterator[Mismatch]], ...] = (
         _known_executor, _executor_of_worlds, _filled_shards, _enough_exploration, _fitting_policy, _whole_teams,
+        _simulated_worlds,
     )  # fmt: skip
     return [found for rule in rules for found in tell(partial(rule, sections), drafts.values())]
 
@@ -92,6 +94,15 @@ def _fitting_policy(world: _Sections) -> Iterator[Mismatch]:
 def _whole_teams(world: _Sections) -> Iterator[Mismatch]:
     size, spec = getattr(world.learning, "minibatch", None), world.spec
     is_central = getattr(world.learning, "central", False)
-    if spec is not None and is_central and isinstance(size, int) and size < spec.num_agents:
-        team = f"a team of {spec.num_agents}, which the critic of {world.learning.kind} sees whole"
+    sees_teams = is_central or getattr(world.credit, "has_critic", False)
+    if spec is not None and sees_teams and isinstance(size, int) and size < spec.num_agents:
+        kind = (world.learning if is_central else world.credit).kind
+        team = f"a team of {spec.num_agents}, which the critic of {kind} sees whole"
         yield Mismatch(("learning", "minibatch"), f"{size} is less than {team}; give at least {spec.num_agents}")
+
+
+def _simulated_worlds(world: _Sections) -> Iterator[Mismatch]:
+    asks = getattr(world.credit, "asks_simulator", False)
+    if asks and world.env is not None and not getattr(world.env, "simulates", False):
+        message = f"{world.credit.kind} asks what would have happened otherwise, which {world.env.kind} cannot tell"
+        yield Mismatch(("credit", "agent"), f"{message}; take equal or attention")

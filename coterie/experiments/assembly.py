@@ -80,14 +80,13 @@ def make_crew(loaded: Loaded, on_loss: Callable[[WorkerLost], None]) -> Crew:
 
 def _make_local(spec: TrainingSpec) -> Crew:
     from coterie.orchestration.crew import LocalCrew
-    from coterie.orchestration.shards import Shard
 
     be_exact(spec.exact)
     device = find_device(spec.device)
     worlds = [spec.make_world(index, device) for index in range(spec.num_shards)]
     try:
         learner = spec.make_learner(worlds[0][0].spec, device)
-        return LocalCrew([Shard(world, learner, spec.seed, first) for world, first in worlds], learner)
+        return LocalCrew([spec.make_shard(world, learner, first) for world, first in worlds], learner)
     except BaseException:
         for world, _ in worlds:
             world.close()

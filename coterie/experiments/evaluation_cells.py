@@ -17,8 +17,6 @@ from coterie import registry
 from coterie.config.schema import ExperimentConfig
 from coterie.errors import ConfigError
 
-SOLO = ("single", "self_consistency", "autogen")
-"""Protocols that are worked by one agent."""
 DEFAULT = ("single", "self_consistency", "debate", "autogen")
 _SOLO_SEAT = "solo"
 Config = dict[str, Any]
@@ -106,7 +104,8 @@ def rows_of(config: ExperimentConfig, weights: Mapping[str, str], questions: Que
     found = []
     for name in questions.protocols:
         protocol, label = _protocol(name, config, questions)
-        for speaker in weights if name in SOLO else [""]:
+        is_solo = getattr(registry.load(registry.get("protocol", name).config), "solo", False)
+        for speaker in weights if is_solo else [""]:
             both = [_cell(protocol, label, dumped, known, speaker) for known in (weights, {})]
             found.append(Row(name, speaker, *both))
     return found

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from coterie.experiments.training_summary import attempt_rows
-from coterie.experiments.updates import LEARNING, ROLES, Curve, Update, curves, read_updates, sum_seconds
+from coterie.experiments.updates import LEARNING, ROLES, Curve, Update, curves, place_of, read_updates, sum_seconds
 from coterie.journal import Journal
 from coterie.orchestration.sittings import task_of
 
@@ -92,12 +92,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _roles(updates: Sequence[Update]) -> list[Row]:
     """Of the last iteration."""
     found = updates[-1].facts["roles"] if updates else {}
-    return [{"role": role, "label": ROLES.get(role, role), **found[role]} for role in sorted(found, key=_role_place)]
-
-
-def _role_place(role: str) -> tuple[int, str]:
-    order = list(ROLES)
-    return (order.index(role) if role in order else len(order)), role
+    return [{"role": role, "label": ROLES.get(role, role), **found[role]} for role in sorted(found, key=place_of)]
 
 
 def _policies(updates: Sequence[Update]) -> list[Row]:

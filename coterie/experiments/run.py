@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -52,7 +52,8 @@ def societies(config: ExperimentConfig) -> list[Society]:
     """The societies of a run: those the protocol stands for, then the baselines."""
     seats = expand(config.seats)
     solo = (Agent("solo", config.seats[0].policy),)
-    found = {p.label: Society(p.label, p, seats, False) for p in _protocols(config.protocol)}
+    tested = config.protocol, *(config.study.protocols if config.study else ())
+    found = {p.label: Society(p.label, p, seats, False) for protocol in tested for p in _protocols(protocol)}
     for protocol in (p for b in config.baselines for p in _protocols(b)):
         # The protocol under test may be a default baseline too; then it is the seats' society that is measured.
         found.setdefault(protocol.label, Society(protocol.label, protocol, solo, True))
@@ -78,7 +79,12 @@ def facts_of(loaded: Loaded, benchmark: str, tasks: int) -> dict[str, Any]:
         {"label": s.label, "is_baseline": s.is_baseline, "agents": [dataclasses.asdict(a) for a in s.agents]}
         for s in societies(loaded.config)
     ]
-    embedders = {name: fingerprint(name) for s in societies(loaded.config) for name in s.protocol.embedders}
+    names = [name for s in societies(loaded.config) for name in s.protocol.embedders]
+    if (study := loaded.config.study) and "psi" in study.measures:
+        names.append(study.embedder)
+    if (credit := loaded.config.credit) and (embedder := getattr(credit.agent, "embedder", "")):
+        names.append(embedder)
+    embedders = {name: fingerprint(name) for name in names}
     vectors = {"embedders": embedders} if embedders else {}
     unsafe = {"unsafe_code": "allowed"} if is_unsafe_code_allowed() else {}
     return {
@@ -126,10 +132,8 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
         with Trackers(config.track, folder.path, facts["config"], display.say) as trackers:
             save_resolved(folder, loaded)
             observer = Audience(display, trackers)
-            if config.learning is None:
-                attempt = Attempt(loaded, folder, journal, benchmark.grader(), display, observer)
-            else:
-                attempt = _make_training(loaded, folder, journal, benchmark.grader(), display, observer)
+            make = _attempt_of(config)
+            attempt = make(loaded, folder, journal, benchmark.grader(), display, observer)
             trackers.begin(standing)
             try:
                 ending = asyncio.run(attempt.run(standing, jobs))
@@ -141,12 +145,16 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
         return ending
 
 
-def _make_training(
-    loaded: Loaded, folder: RunFolder, journal: Journal, grader: Grader, display: Display, observer: Watcher
-) -> Attempt:
-    from coterie.experiments.society_training import TrainingAttempt  # imports torch
+def _attempt_of(config: ExperimentConfig) -> Callable[[Loaded, RunFolder, Journal, Grader, Display, Watcher], Attempt]:
+    if config.study is not None:
+        from coterie.experiments.study import StudyAttempt
 
-    return TrainingAttempt(loaded, folder, journal, grader, display, observer)
+        return StudyAttempt
+    if config.learning is not None:
+        from coterie.experiments.society_training import TrainingAttempt  # imports torch
+
+        return TrainingAttempt
+    return Attempt
 
 
 def make_benchmark(loaded: Loaded) -> Benchmark:
@@ -183,4 +191,6 @@ def owed(config: ExperimentConfig, benchmark: Benchmark, journal: Journal) -> li
 def _is_over(config: ExperimentConfig, journal: Journal, jobs: Sequence[Job]) -> bool:
     if config.learning is not None:
         return journal.count("update") == int(cast(Any, config.learning).iterations)
+    if config.study is not None:
+        return journal.get("study") is not None
     return all(journal.get(job.key) is not None for job in jobs)

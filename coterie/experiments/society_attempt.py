@@ -8,6 +8,7 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from coterie import registry
@@ -82,7 +83,7 @@ class Attempt:
         engines, self.policies = plan(self.config.policies, self.config.seed, exact, loaded.base, learning)
         limits = TaskLimits(self.config.budget.task_tokens, self.config.budget.task_calls)
         imports = tuple(str(loaded.base / name) if name.endswith(".py") else name for name in self.config.imports)
-        self.judge = self._make_judge(grader)
+        self.grader, self.judge = grader, self._make_judge(grader)
         self.staff = Staff(engines, self.policies, limits, imports, self.judge.inquires, self._tell_failure)
         self.stopped = ""
         """Why nothing further is begun; empty while the attempt goes on, and when all is done."""
@@ -189,12 +190,17 @@ class Attempt:
                 )
             self.journal.commit([Fact(f"engine/{name}", "engine", now)])
 
-    def _make_supervisor(self, executor: Executor) -> Supervisor:
+    @cached_property
+    def _budget(self) -> RunBudget:
+        """Of the run, less what was spent before; supervisors of one attempt spend from it one after the other."""
         budget = RunBudget(self.config.budget.tokens, self.config.budget.calls)
         for fact in self.journal.facts("turn"):
             budget.spend(fact.payload["num_prompt_tokens"] + fact.payload["num_tokens"])
+        return budget
+
+    def _make_supervisor(self, executor: Executor) -> Supervisor:
         return Supervisor(
-            self.journal, executor, self.policies, self.judge, budget,
+            self.journal, executor, self.policies, self.judge, self._budget,
             exact=self.config.determinism == "exact", observer=self.observer,
         )  # fmt: skip
 

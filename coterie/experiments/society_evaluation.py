@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coterie.config.load import Loaded, loads
 from coterie.config.schema import ExperimentConfig
@@ -26,12 +27,9 @@ from coterie.experiments.folder import RunFolder, write_json
 from coterie.experiments.metrics import tidy
 from coterie.experiments.record import RunRecord, read_record
 from coterie.experiments.statistics import wilson
-from coterie.experiments.training_record import Checkpoint, check_checkpoint
+from coterie.experiments.training_record import Checkpoint, check_checkpoint, last_checkpoint, read_checkpoints
 from coterie.experiments.updates import Update, read_updates
 from coterie.journal import Journal
-
-if TYPE_CHECKING:
-    from coterie.orchestration.society_trainer import SocietyTrainer
 
 VERSION, FILE = 1, "evaluation.json"
 _FOLDER, _WEIGHTS, _CELLS = "evaluations", "weights", "cells.json"
@@ -46,6 +44,7 @@ class _Training:
     loaded: Loaded
     config: ExperimentConfig
     last: Update
+    checkpoint: Checkpoint
 
     @property
     def runs(self) -> Path:
@@ -90,7 +89,7 @@ def evaluate_society(
     records = {path: _read(RunFolder(path)) for path in {places[identity][0] for identity in cells}}
     found: dict[str, Any] = tidy({
         "version": VERSION, "run": folder.path.name, "command": command,
-        "checkpoint": {"iteration": training.last.iteration, "sha256": training.last.facts["checkpoint"]},
+        "checkpoint": {"iteration": training.checkpoint.iteration, "sha256": training.checkpoint.hash},
         "questions": asdict(questions), "tasks": frame["benchmark"]["limit"],
         "rows": _compare(rows, frame, places, records),
         "runs": {str(path.relative_to(folder.path)): record.digest for path, record in sorted(records.items())},
@@ -110,10 +109,10 @@ def _open(folder: RunFolder) -> _Training:
             remedy="name a training run",
         )  # fmt: skip
     with Journal.read(folder.journal) as journal:
-        kept = [update for update in read_updates(journal) if "checkpoint" in update.facts]
-    if not kept:
+        updates, checkpoint = read_updates(journal), last_checkpoint(read_checkpoints(journal))
+    if checkpoint is None:
         raise ConfigError("there is no checkpoint yet", where=str(folder.path), remedy="train on: coterie resume")
-    return _Training(folder, loaded, config, kept[-1])
+    return _Training(folder, loaded, config, updates[-1], checkpoint)
 
 
 def _frame(training: _Training, questions: Questions) -> dict[str, Any]:
@@ -193,13 +192,13 @@ def export_weights(training: _Training, say: Say = lambda line: None) -> dict[st
         return {name: folder.resolve() for name, folder in known.items()}
     from coterie.orchestration.society_trainer import SocietyTrainer
 
-    checkpoint = Checkpoint(training.last.iteration, training.last.facts["checkpoint"])
+    checkpoint = training.checkpoint
     check_checkpoint(training.folder, checkpoint)
     say(f"writing the weights of {len(known)} policies after iteration {checkpoint.iteration}")
-    trainer: SocietyTrainer = SocietyTrainer.make(training.config, "cpu")
-    trainer.load(training.folder.checkpoints / checkpoint.name)
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return {name: folder.resolve() for name, folder in trainer.export(target).items()}
+    with closing(SocietyTrainer.make(training.config, "cpu")) as trainer:
+        trainer.load(training.folder.checkpoints / checkpoint.name)
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return {name: folder.resolve() for name, folder in trainer.export(target).items()}
 
 
 def _read(run: RunFolder) -> RunRecord:

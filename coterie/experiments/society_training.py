@@ -19,19 +19,27 @@ from coterie.config.load import Loaded
 from coterie.experiments.display import Display
 from coterie.experiments.folder import RunFolder
 from coterie.experiments.society_attempt import Attempt
-from coterie.experiments.tally import Audience, Meter, Watcher
+from coterie.experiments.tally import Audience, Deaf, Meter, Watcher
 from coterie.experiments.training_memory import check_plan, plan_memory
-from coterie.experiments.training_record import Checkpoint, check_checkpoint, finite, write_checkpoint
+from coterie.experiments.training_record import (
+    check_checkpoint,
+    finite,
+    last_checkpoint,
+    read_checkpoints,
+    write_checkpoint,
+)
 from coterie.experiments.updates import make_update
 from coterie.journal import Fact, Journal, Note
-from coterie.orchestration import checkpoints
+from coterie.orchestration import checkpoints, replay
 from coterie.orchestration.executor import Executor
-from coterie.orchestration.harvest import EarnedTurn, PlayedEpisode, gather, read_episode
+from coterie.orchestration.harvest import EarnedTurn, PlayedEpisode, earn, gather, read_episode
 from coterie.orchestration.jobs import Job
+from coterie.orchestration.judging import Judge
 from coterie.orchestration.pool import Learning
 from coterie.orchestration.sittings import grader_of
 from coterie.orchestration.society_metrics import describe_iteration
 from coterie.orchestration.society_trainer import PolicyUpdate, SocietyTrainer
+from coterie.orchestration.team_credit import Shared, TeamCredit, describe_credit, is_shared
 from coterie.orchestration.training_spec import find_device
 from coterie.types import Grader, Weights
 
@@ -63,6 +71,7 @@ class TrainingAttempt(Attempt):
         self.weights = {config.kind: float(getattr(config, "weight", 1.0)) for config in self.config.rewards}
         self.published = folder.path / "published"
         self.pending: list[Fact] = []
+        self.team: TeamCredit | None = None
 
     def check_room(self) -> None:
         """Refuse what does not fit into this machine's memory; on a cluster every actor has its own."""
@@ -75,20 +84,20 @@ class TrainingAttempt(Attempt):
         self.display.say(f"{len(self.trained)} policies learn ({executor.config.kind}, device: {self.config.device})")
         trainer = await asyncio.to_thread(SocietyTrainer.make, self.config, self.config.device, executor)
         self._load(trainer)
+        self.team = await asyncio.to_thread(TeamCredit.make, self.config, self.weights, trainer.learners)
         await self._publish(executor, trainer)
         size = len(jobs) // trainer.iterations
         while not trainer.is_done and not self.stopped:
             begin = trainer.iteration * size
             await self._iterate(executor, trainer, jobs[begin : begin + size])
         if self.pending:
-            self._commit(trainer)
+            self._commit(trainer, is_due=False)
 
     def _load(self, trainer: SocietyTrainer) -> None:
         """Put the trainer where the journal ends."""
-        updates = [fact.payload for fact in self.journal.facts("update")]
-        if not updates:
+        checkpoint = last_checkpoint(read_checkpoints(self.journal))
+        if checkpoint is None:
             return
-        checkpoint = Checkpoint(updates[-1]["iteration"], updates[-1]["checkpoint"])
         check_checkpoint(self.folder, checkpoint)
         trainer.load(self.folder.checkpoints / checkpoint.name)
         self.display.say(f"going on after iteration {checkpoint.iteration}")
@@ -100,47 +109,80 @@ class TrainingAttempt(Attempt):
             return
         rolled = time.monotonic()
         episodes = [read_episode(self.journal, job, self.weights) for job in jobs]
-        earned = gather(self.journal, episodes, self.weights, self.trained)
+        shared = await self._share(executor, jobs, episodes)
+        if shared is None:
+            return
+        earned = self._gather(episodes, shared)
         updates = await asyncio.to_thread(trainer.learn, earned)
         learnt = time.monotonic()
-        row = self._keep(trainer, episodes, earned, updates)
+        row = self._keep(trainer, episodes, earned, updates, shared)
         self._warn(updates)
         kept = time.monotonic()
-        if not trainer.is_done:
+        if not (trainer.is_done or self.stopped):
             await self._publish(executor, trainer)
         ended = time.monotonic()
         note = {"rollout": rolled - started, "learning": learnt - rolled, "checkpoint": kept - learnt,
                 "publication": ended - kept, "tokens": self.meter.tokens - before}  # fmt: skip
-        self.journal.commit(notes=[Note("iteration", _key(trainer.iteration), note)])
+        self.journal.commit(notes=[Note("iteration", _key(trainer.iteration), note), *trainer.take_notes()])
         self.audience.on_update(make_update(row, note))
+
+    async def _share(
+        self, executor: Executor, jobs: Sequence[Job], episodes: Sequence[PlayedEpisode]
+    ) -> Sequence[Shared] | None:
+        """Shares of the team reward, where there is a rule; what it has to see replayed is replayed before.
+
+        None: the attempt was stopped meanwhile.
+        """
+        if self.team is None:
+            return []
+        wanted = list(replay.missing(self.journal, self.team.replays(jobs, episodes)))
+        if wanted:
+            self.display.say(f"replaying {len(jobs)} episodes: {len(wanted)} replays")
+            before = self.judge, self.observer
+            # Replays earn no rewards, nobody is asked about them, and they are no episodes of the training.
+            self.judge, self.observer = Judge(self.grader, {}, self.journal), Deaf(self.audience, self.meter)
+            try:
+                await super().work(executor, wanted)
+            finally:
+                self.judge, self.observer = before
+        return None if self.stopped else await asyncio.to_thread(self.team.share, self.journal, jobs, episodes)
+
+    def _gather(self, episodes: Sequence[PlayedEpisode], shared: Sequence[Shared]) -> list[EarnedTurn]:
+        """What is learnt from: shares of team rewards, or else what turns were given themselves."""
+        if self.team is None:
+            return gather(self.journal, episodes, self.weights, self.trained)
+        told = [episode for episode in episodes if is_shared(episode)]
+        return earn(self.journal, told, [one.rewards for one in shared], self.trained)
 
     def _warn(self, updates: Mapping[str, PolicyUpdate]) -> None:
         """Say it where engine and learner disagree on what the same tokens were worth."""
         for name, update in updates.items():
             if (apart := update.learning.get("mismatch_kl", 0.0)) > _ALARM:
                 what = f"policy {name}: engine and learner are {apart:.2g} nats per token apart (more than {_ALARM:g})"
-                self.note("alarm", {"policy": name, "mismatch_kl": apart})
                 self.display.say(f"{what}; take the same dtype for both, or see learning.correction")
 
     def _keep(
         self, trainer: SocietyTrainer, episodes: Sequence[PlayedEpisode], earned: Sequence[EarnedTurn],
-        updates: Mapping[str, PolicyUpdate],
+        updates: Mapping[str, PolicyUpdate], shared: Sequence[Shared],
     ) -> dict[str, Any]:  # fmt: skip
         row: dict[str, Any] = {
             "iteration": trainer.iteration, **describe_iteration(episodes, earned, trainer.iteration - 1),
             "policies": {name: dataclasses.asdict(update) for name, update in updates.items()},
-            "memory": dict(trainer.memory),
+            "memory": dict(trainer.memory), **({"credit": describe_credit(shared)} if shared else {}),
         }  # fmt: skip
+        self.pending += [one.fact for one in shared]
         self.pending.append(Fact(_key(trainer.iteration), "update", finite(row)))
         if trainer.is_done or trainer.iteration % self.config.checkpoint_every == 0:
-            self._commit(trainer)
+            self._commit(trainer, is_due=True)
         return row
 
-    def _commit(self, trainer: SocietyTrainer) -> None:
+    def _commit(self, trainer: SocietyTrainer, *, is_due: bool) -> None:
         """Keep what was learnt, and say it: first the checkpoint, whole on disk, then the facts that lead to it."""
         checkpoint = write_checkpoint(self.folder, trainer.iteration, trainer.save)
-        self.pending[-1].payload["checkpoint"] = checkpoint.hash
-        self.journal.commit(self.pending)
+        if is_due:
+            self.pending[-1].payload["checkpoint"] = checkpoint.hash
+        note = {"iteration": checkpoint.iteration, "sha256": checkpoint.hash, "due": is_due}
+        self.journal.commit(self.pending, [Note("checkpoint", checkpoint.name, note)])
         self.pending = []
         checkpoints.prune(self.folder.checkpoints, {checkpoint.name})
 

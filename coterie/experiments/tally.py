@@ -244,7 +244,7 @@ class Watcher(Observer, Protocol):
     """An observer of a run that may be a training."""
 
     def on_update(self, update: Update) -> None:
-        """An iteration of a training is done, and kept."""
+        """An iteration of a training is done; after a kill it may come again."""
         ...
 
 
@@ -273,6 +273,13 @@ class Audience:
         """Pass an iteration on."""
         for observer in self._observers:
             observer.on_update(update)
+
+
+class Deaf(Audience):
+    """Passes all on but episodes: replays are none."""
+
+    def on_episode(self, job: Job, outcome: Outcome, verdict: Verdict) -> None:
+        """Keep it to itself."""
 
 
 class Meter:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from coterie.agents.engines import models
+from coterie.agents.engines.config import AutoConfig, VllmConfig
 from coterie.agents.learning.llm_config import PolicyGradientConfig
+from coterie.agents.learning.llm_settings import LLMSettings
 from coterie.config.schema import ExperimentConfig
 from coterie.errors import EnvironmentMissing
 from coterie.experiments.checks import available_memory
@@ -20,19 +22,19 @@ def plan_memory(
 ) -> list[tuple[str, int, MemoryPlan]]:
     """What is held at a time: its name, how many of it there are, and the bytes of one.
 
+    On GPUs it is what the first one holds, on which everything has a part.
     Engines that ask a server hold nothing here; nor is anything said of models that cannot be sized, such as a hub id
     that was not loaded yet.
     """
     found = [_engine(spec, device) for spec in engines.values() if spec.model and hasattr(spec.config, "dtype")]
     learning = cast(PolicyGradientConfig, config.learning)
     settings = learning.build()
-    dtype = _precision(settings.precision, device)
-    trained = Counter(policy.model for policy in config.policies.values() if not policy.frozen)
-    for model, count in trained.items():
+    for (model, together, parts), count in _learners(config, settings).items():
         size = _size(model, settings.lora.targets if settings.lora is not None else ())
         if size is not None:
-            together = count if settings.lora is not None else 1
-            found.append((f"learner of {model}", count // together, plan_learner(size, settings, dtype, together)))
+            name = f"learner of {model}" + (f", a part of {parts}" if parts > 1 else "")
+            plan = plan_learner(size, settings, _precision(settings, device), together, parts)
+            found.append((name, count if device == "cuda" else count * parts, plan))
     return [one for one in found if one is not None]
 
 
@@ -50,21 +52,45 @@ def check_plan(planned: list[tuple[str, int, MemoryPlan]], device: str) -> str:
         raise EnvironmentMissing(
             "engines and learners do not fit into memory together:\n    " + "\n    ".join(lines),
             where=f"device {device}",
-            remedy="train adapters (learning.lora), set a smaller learning.micro_tokens or engine memory, or a smaller "
-            "model",
+            remedy="train adapters (learning.lora), set a smaller learning.micro_tokens or engine memory "
+            "(gpu_memory_utilization), or take a smaller model",
         )  # fmt: skip
     return "\n".join(lines)
 
 
+def _learners(config: ExperimentConfig, settings: LLMSettings) -> Counter[tuple[str, int, int]]:
+    """How many learners there are of a model, for so many policies, of so many processes."""
+    trained: dict[str, list[str]] = {}
+    for name, policy in config.policies.items():
+        if not policy.frozen:
+            trained.setdefault(policy.model, []).append(name)
+    shared = settings.lora is not None
+    groups = [
+        (model, group)
+        for model, names in trained.items()
+        for group in ([names] if shared else [[name] for name in names])
+    ]
+    return Counter((model, len(group), settings.num_ranks(group)) for model, group in groups)
+
+
 def _engine(spec: EngineSpec, device: str) -> tuple[str, int, MemoryPlan] | None:
-    config, size = cast(Any, spec.config), _size(spec.model)
+    from coterie.agents.engines.auto import resolve
+
+    size = _size(spec.model)
     if size is None:
         return None
-    dtype = _dtype(config.dtype, device)
-    cache = int(config.memory * GIB) if hasattr(config, "memory") else 0
-    if not cache:
+    config: Any = resolve(spec.config) if isinstance(spec.config, AutoConfig) else spec.config
+    dtype, adapters = _dtype(config.dtype, device), {"rank": config.lora_rank, "adapters": config.adapters}
+    if not isinstance(config, VllmConfig):
         cache = config.max_batch * config.context * size.cached * (4 if dtype == "float32" else 2)
-    plan = plan_engine(size, dtype, cache, rank=config.lora_rank, adapters=config.adapters)
+        plan = plan_engine(size, dtype, cache, **adapters)
+    elif device == "cuda":
+        # It takes its share of the card whole: what weights and adapters leave of that is for keys and values.
+        share, parts = int(config.gpu_memory_utilization * _gpu()[1]), config.tensor_parallel
+        least = plan_engine(size, dtype, 0, **adapters, parts=parts).total
+        plan = plan_engine(size, dtype, max(share - least, 0), **adapters, parts=parts)
+    else:
+        plan = plan_engine(size, dtype, int(config.memory * GIB), **adapters)
     return f"engine of {spec.model}", 1, plan
 
 
@@ -76,19 +102,27 @@ def _size(model: str, targets: Any = ()) -> ModelSize | None:
 
 
 def _dtype(wanted: str, device: str) -> str:
-    if wanted != "auto":
-        return wanted
-    return "bfloat16" if device == "cuda" or models.cpu_dtype("auto") == "auto" else "float32"
+    found = wanted if device == "cuda" else models.cpu_dtype(wanted)
+    return "bfloat16" if found == "auto" else found  # what models are published in
 
 
-def _precision(wanted: str, device: str) -> str:
-    return ("bfloat16" if device == "cuda" else "float32") if wanted == "auto" else wanted
+def _precision(settings: LLMSettings, device: str) -> str:
+    import torch
+
+    from coterie.agents.learning import bases
+
+    return str(bases.pick_precision(settings, torch.device(device))).removeprefix("torch.")
+
+
+def _gpu() -> tuple[int, int]:
+    """Bytes of the first GPU that are free, and all of its bytes."""
+    import torch
+
+    return torch.cuda.mem_get_info(0)
 
 
 def _free(device: str) -> int | None:
     if device == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0])
+        return _gpu()[0]
     free = available_memory()
     return None if free is None else int(free * GIB)

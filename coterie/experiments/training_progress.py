@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from coterie.experiments.folder import RunFolder
-from coterie.experiments.training_record import mean_metrics
-from coterie.experiments.updates import Update, curves, read_updates
+from coterie.experiments.training_record import last_checkpoint, mean_metrics, read_checkpoints
+from coterie.experiments.updates import curves, read_updates
 from coterie.journal import Journal
 
 _RECENT = 10
@@ -52,19 +52,14 @@ def learning_row(journal: Journal) -> dict[str, Any]:
 
 def read_learning_progress(journal: Journal) -> dict[str, Any]:
     """What `coterie status RUN` shows of a society's training besides what it shows of any society, JSON-able."""
-    updates = read_updates(journal)
+    updates, last = read_updates(journal), last_checkpoint(read_checkpoints(journal))
     found = [
         {"key": c.key, "label": c.label, "form": c.form, "first": _first(c.values), "last": c.values[-1],
          "values": list(c.values)}
         for c in curves(updates)
     ]  # fmt: skip
-    return {"learning": {**learning_row(journal), "checkpoint": _checkpoint(updates), "curves": found}}
+    return {"learning": {**learning_row(journal), "checkpoint": last.iteration if last else None, "curves": found}}
 
 
 def _first(values: Sequence[float | None]) -> float | None:
     return next((value for value in values if value is not None), None)
-
-
-def _checkpoint(updates: Sequence[Update]) -> int | None:
-    """After which iteration the last one was written."""
-    return max((update.iteration for update in updates if "checkpoint" in update.facts), default=None)

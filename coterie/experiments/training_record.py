@@ -72,7 +72,7 @@ class TrainingRecord:
     @property
     def last(self) -> Checkpoint | None:
         """From which a stopped run goes on."""
-        return max(self.checkpoints, key=lambda checkpoint: checkpoint.iteration, default=None)
+        return last_checkpoint(self.checkpoints)
 
     @cached_property
     def best(self) -> tuple[Checkpoint, float] | None:
@@ -103,9 +103,21 @@ class TrainingRecord:
 def read_training(journal: Journal) -> TrainingRecord:
     """Read all facts of an open journal."""
     iterations = [fact.payload for fact in journal.facts("iteration")]
+    return TrainingRecord(journal.get("run") or {}, journal.digest(), iterations, read_checkpoints(journal))
+
+
+def read_checkpoints(journal: Journal) -> list[Checkpoint]:
+    """All that were committed, also those that were deleted since.
+
+    They are notes: where a run was stopped is not a fact of it. Facts name those that were due.
+    """
     notes = {note.key: note.payload for note in journal.notes("checkpoint")}
-    checkpoints = [Checkpoint(payload["iteration"], payload["sha256"]) for payload in notes.values()]
-    return TrainingRecord(journal.get("run") or {}, journal.digest(), iterations, checkpoints)
+    return [Checkpoint(payload["iteration"], payload["sha256"]) for payload in notes.values()]
+
+
+def last_checkpoint(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
+    """From which a stopped run goes on."""
+    return max(checkpoints, key=lambda checkpoint: checkpoint.iteration, default=None)
 
 
 def write_checkpoint(folder: RunFolder, iteration: int, save: Callable[[Path], str]) -> Checkpoint:

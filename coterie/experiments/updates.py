@@ -74,7 +74,8 @@ _KNOWN: tuple[tuple[str, str, Form], ...] = (
     ("learning/loss", "loss", "number"), ("learning/entropy", "entropy, nats", "number"),
     ("learning/kl", "KL of the update", "number"), ("learning/reference_kl", "KL to the start", "number"),
     ("learning/mismatch_kl", "engine mismatch, KL", "number"), ("learning/clipped", "clipped tokens", "share"),
-    ("learning/dropped", "tokens dropped", "share"), ("learning/gradient_norm", "gradient norm", "number"),
+    ("learning/dropped", "tokens dropped", "share"), ("learning/factor", "token credit, mean factor", "number"),
+    ("learning/shaped", "tokens shaped by credit", "share"), ("learning/gradient_norm", "gradient norm", "number"),
     ("length/", "", "number"), ("cut/", "", "share"),
     ("speed/tokens_per_second", "tokens/s in rollouts", "number"), ("speed/lag", "lag, versions", "number"),
     ("time/", "", "share"),
@@ -165,9 +166,13 @@ def _curve(key: str, values: Sequence[float | None]) -> Curve:
 def _place(key: str) -> tuple[int, int, str]:
     """Declared ones as declared; roles and parts in their own order, others by name."""
     group, _, name = key.partition("/")
-    orders = [*ROLES, *PARTS]
-    own = orders.index(name) if name in orders else len(orders)
-    return (_DECLARED[key][0] if key in _DECLARED else _DECLARED[f"{group}/"][0]), own, name
+    return (_DECLARED[key][0] if key in _DECLARED else _DECLARED[f"{group}/"][0]), *place_of(name)
+
+
+def place_of(name: str) -> tuple[int, str]:
+    """Where a role, or a part of the time, is shown among the others."""
+    order = [*ROLES, *PARTS]
+    return (order.index(name) if name in order else len(order)), name
 
 
 def flatten(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

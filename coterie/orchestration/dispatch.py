@@ -94,9 +94,7 @@ class Supersteps:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._admitted: list[str] = []
-        for note in journal.notes("superstep"):
-            self._admitted = note.payload
+        self._admitted: list[str] = journal.last_note("superstep", "") or []
 
     def plan(self, ready: Sequence[Wanted], loads: Loads, budget: RunBudget, is_idle: bool) -> tuple[list[Call], str]:
         if not is_idle or not ready:

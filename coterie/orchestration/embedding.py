@@ -40,15 +40,21 @@ class EmbeddingDoor:
         for model in dict.fromkeys(model for model, _, _ in waiting):
             mine = [(texts, waiter) for name, texts, waiter in waiting if name == model]
             unique = list(dict.fromkeys(text for texts, _ in mine for text in texts))
-            vectors = await asyncio.to_thread(self._embed, model, unique)
+            vectors = await asyncio.to_thread(embed_now, model, unique)
             row = {text: i for i, text in enumerate(unique)}
             for texts, waiter in mine:
                 if not waiter.done():
                     waiter.set_result(vectors[[row[text] for text in texts]])
 
-    def _embed(self, model: str, texts: Sequence[str]) -> Vectors:
-        vectors: Vectors = _loaded(model).embed(texts)
-        return vectors
+
+def embed_now(model: str, texts: Sequence[str]) -> Vectors:
+    """The same vectors for one who need not wait for others.
+
+    Raises:
+        EnvironmentMissing: There is no such model.
+    """
+    vectors: Vectors = _loaded(model).embed(texts)
+    return vectors
 
 
 @functools.cache

@@ -77,7 +77,7 @@ class Executor(Protocol):
         ...
 
     def hire_learners(self, specs: Sequence[LearnerSpec]) -> Sequence[Learner]:
-        """Learners as specified, after `start`; blocks until their models are loaded.
+        """Learners as specified, after `start`; blocks until their models are loaded. `close` closes them.
 
         Raises:
             EnvironmentMissing: a model or a device is missing, or there is no room.

@@ -31,14 +31,14 @@ class PlayedEpisode:
 
     Attributes:
         outcome: How it came about.
-        is_correct: The verdict on the society's answer.
+        verdict: On the society's answer.
         turns: All of them by key.
         verdicts: On turns that answer.
         rewards: By the reward's kind, then by turn.
     """
 
     outcome: Outcome
-    is_correct: bool
+    verdict: Verdict
     turns: Mapping[str, Turn]
     verdicts: Mapping[str, Verdict]
     rewards: Mapping[str, Mapping[str, float]]
@@ -58,9 +58,8 @@ def read_episode(journal: Journal, job: Job, rewards: Collection[str]) -> Played
     judged = {key: journal.get(f"verdict/{key}") for key in turns}
     verdicts = {key: Verdict(**found) for key, found in judged.items() if found is not None}
     given = {name: journal.get(f"reward/{name}/{job.society}/{job.task.id}") or {"turns": {}} for name in rewards}
-    return PlayedEpisode(
-        outcome, payload["correct"], turns, verdicts, {name: found["turns"] for name, found in given.items()}
-    )
+    verdict = records.read_episode_verdict(payload)
+    return PlayedEpisode(outcome, verdict, turns, verdicts, {name: found["turns"] for name, found in given.items()})
 
 
 def gather(
@@ -74,9 +73,17 @@ def gather(
         weights: Of each reward in what is learnt from; a turn earns the weighted sum of what it was given.
         policies: Those that are trained.
     """
+    return earn(journal, episodes, [mix(episode.rewards, weights) for episode in episodes], policies)
+
+
+def earn(
+    journal: Journal, episodes: Sequence[PlayedEpisode], rewards: Sequence[Mapping[str, float]],
+    policies: Collection[str],
+) -> list[EarnedTurn]:  # fmt: skip
+    """The turns of these policies that earned something, in logical order; `rewards` of each episode by turn."""
     found = []
-    for episode in episodes:
-        for key, reward in mix(episode.rewards, weights).items():
+    for episode, given in zip(episodes, rewards, strict=True):
+        for key, reward in given.items():
             turn = episode.turns[key]
             if turn.policy in policies and turn.token_ids:
                 found.append(EarnedTurn(turn, reward, _logprobs(journal, turn)))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from coterie.agents.learning.examples import Example
+    from coterie.agents.learning.signals import Roles
+    from coterie.types import SignalRequest
 
 
 class Learner(Protocol):
@@ -28,6 +30,18 @@ class Learner(Protocol):
 
     def reference_logprobs(self, examples: Sequence[Example]) -> list[NDArray[np.float32]]: ...
 
+    def count_layers(self) -> int: ...
+
+    def score(
+        self, policy: str, examples: Sequence[Example], request: SignalRequest, roles: Roles | None = None
+    ) -> list[dict[str, NDArray[np.floating[Any]]]]: ...
+
+    def assign_roles(self, policy: str, examples: Sequence[Example], request: SignalRequest) -> Roles: ...
+
+    def influence(
+        self, policy: str, examples: Sequence[Example], labels: Sequence[NDArray[np.int64]], layers: int = 5
+    ) -> list[NDArray[np.float32]]: ...
+
     def weights(self, policy: str) -> dict[str, Tensor]: ...
 
     def optimiser_state(self, policy: str) -> dict[str, Tensor]: ...
@@ -35,6 +49,8 @@ class Learner(Protocol):
     def load(self, policy: str, weights: Mapping[str, Tensor], optimiser: Mapping[str, Tensor]) -> None: ...
 
     def export(self, policy: str, folder: Path) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ class LocalExecutor:
         self._workers: list[Worker] = []
         self.engines: dict[str, EngineInfo] = {}
         self._engines: dict[str, Engine] = {}
+        self._learners: list[Learner] = []
         self._facts: dict[str, Any] = {}
         self._policies = staff.policies
 
@@ -56,14 +57,19 @@ class LocalExecutor:
             worker.adopt(policies)
 
     def hire_learners(self, specs: Sequence[LearnerSpec]) -> list[Learner]:
-        return [spec.build() for spec in specs]
+        for spec in specs:
+            self._learners.append(spec.build())
+        return list(self._learners)
 
     async def close(self) -> None:
-        """Close every engine; raises the first error of those that fail to."""
+        """Close every engine and learner; raises the first error of engines that fail to."""
         engines, self._engines = self._engines, {}
+        learners, self._learners = self._learners, []
         workers, self._workers, self.workers = self._workers, [], ()
         for worker in workers:
             await worker.close()
+        for learner in learners:
+            await asyncio.to_thread(learner.close)
         closed = await asyncio.gather(*(engine.close() for engine in engines.values()), return_exceptions=True)
         for error in filter(None, closed):
             raise error

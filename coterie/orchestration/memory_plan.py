@@ -95,8 +95,10 @@ class MemoryPlan:
         return f"{tell(self.total)}: {parts}"
 
 
-def plan_engine(size: ModelSize, dtype: str, cache: int, *, rank: int = 0, adapters: int = 0) -> MemoryPlan:
-    """An engine that generates.
+def plan_engine(
+    size: ModelSize, dtype: str, cache: int, *, rank: int = 0, adapters: int = 0, parts: int = 1
+) -> MemoryPlan:
+    """An engine that generates, or the part of it on one device.
 
     Args:
         size: Of its model.
@@ -104,22 +106,26 @@ def plan_engine(size: ModelSize, dtype: str, cache: int, *, rank: int = 0, adapt
         cache: Bytes for keys and values.
         rank: Of its adapters.
         adapters: How many there is room for.
+        parts: Devices that share its weights.
     """
     width = _BYTES[dtype]
-    items = {"weights": width * size.parameters, "keys and values": cache}
+    items = {"weights": width * size.parameters // parts, "keys and values": cache}
     if adapters:
         items["adapters"] = width * adapters * size.adapter(rank)
     return MemoryPlan(items)
 
 
-def plan_learner(size: ModelSize, settings: LLMSettings, dtype: str, policies: int) -> MemoryPlan:
-    """A learner of one model: all of its weights for one policy, or adapters for several.
+def plan_learner(
+    size: ModelSize, settings: LLMSettings, dtype: str, policies: int, parts: int = 1
+) -> MemoryPlan:
+    """A learner of one model, all of its weights for one policy or adapters for several; or one of its processes.
 
     Args:
         size: Of the model.
         settings: Of the learner.
         dtype: What it computes in.
         policies: That it trains.
+        parts: Processes that share weights, gradients and moments; each has activations of its own.
     """
     width = _BYTES[dtype]
     if settings.lora is None:
@@ -127,15 +133,16 @@ def plan_learner(size: ModelSize, settings: LLMSettings, dtype: str, policies: i
         reference = weights if settings.kl is not None else 0
     else:
         trained, weights, reference = policies * size.adapter(settings.lora.rank), width * size.parameters, 0
+    gradients = 4 * (size.parameters if settings.lora is None else size.adapter(settings.lora.rank))
     items = {
-        "weights": weights,
-        "gradients": 4 * (size.parameters if settings.lora is None else size.adapter(settings.lora.rank)),
-        "optimiser": 8 * trained,
+        "weights": weights // parts,
+        "gradients": gradients // parts,
+        "optimiser": 8 * trained // parts,
         "activations (estimate)": _activations(size, settings, width),
         "logits": 3 * 4 * min(_LOGITS, settings.micro_tokens * size.vocabulary),
     }
-    items |= {"adapters": 4 * trained} if settings.lora is not None else {}
-    items |= {"reference": reference} if reference else {}
+    items |= {"adapters": 4 * trained // parts} if settings.lora is not None else {}
+    items |= {"reference": reference // parts} if reference else {}
     return MemoryPlan(items)
 
 

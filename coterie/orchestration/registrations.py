@@ -39,6 +39,14 @@ register("probe", "verbal_confidence", config="coterie.orchestration.config_prob
          impl="coterie.orchestration.probes:VerbalConfidence",
          summary="how sure are you of your answer, from 0 to 100?")  # fmt: skip
 
+_WORLDS, _RULES = "coterie.rewards.credit.config_world", "coterie.orchestration.world_credit"
+register("world_credit", "equal", config=f"{_WORLDS}:EqualConfig", impl=f"{_RULES}:EqualCredit",
+         summary="every agent of a team learns from the mean of what it earned")  # fmt: skip
+register("world_credit", "difference", config=f"{_WORLDS}:DifferenceConfig", impl=f"{_RULES}:DifferenceCredit",
+         summary="less what the team would have earned without the agent, simulated (difference rewards)")  # fmt: skip
+register("world_credit", "attention", config=f"{_WORLDS}:AttentionShareConfig", impl=f"{_RULES}:AttentionCredit",
+         summary="shares by a critic of the team's reward that attends to its members (MAAC)")  # fmt: skip
+
 register("executor", "local", config="coterie.orchestration.config:LocalConfig",
          impl="coterie.orchestration.local:LocalExecutor", summary="one process")  # fmt: skip
 register("executor", "ray", config="coterie.orchestration.config:RayConfig",

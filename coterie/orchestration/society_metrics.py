@@ -28,7 +28,7 @@ def describe_iteration(episodes: Sequence[PlayedEpisode], earned: Sequence[Earne
     turns = [turn for episode in episodes for turn in episode.turns.values()]
     return {
         "episodes": len(episodes),
-        "accuracy": mean(episode.is_correct for episode in episodes),
+        "accuracy": mean(episode.verdict.correct for episode in episodes if is_decided(episode.verdict)),
         "turns": len(turns),
         "tokens": sum(turn.num_tokens for turn in turns),
         "prompt_tokens": sum(turn.num_prompt_tokens for turn in turns),

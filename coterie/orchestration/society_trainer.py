@@ -16,11 +16,13 @@ from coterie.agents.learning.kl import penalties
 from coterie.agents.learning.llm_config import PolicyGradientConfig
 from coterie.config.schema import ExperimentConfig
 from coterie.errors import ResumeError
+from coterie.journal import Note
 from coterie.orchestration import checkpoints
 from coterie.orchestration.executor import Executor
 from coterie.orchestration.harvest import EarnedTurn
 from coterie.orchestration.learners import Learner, LearnerSpec
 from coterie.orchestration.sittings import group_of
+from coterie.orchestration.token_credit import TokenShaper
 from coterie.rewards.advantage import AdvantageEstimator, RewardedTurn
 
 Result = TypeVar("Result")
@@ -49,6 +51,7 @@ class SocietyTrainer:
         config: The section `learning`.
         seed: The experiment's.
         at_once: How many learners work at the same time.
+        shaper: Of token credit; None: all tokens of a turn are worth the same.
 
     Attributes:
         iteration: How many were done; the version of the weights.
@@ -58,10 +61,12 @@ class SocietyTrainer:
 
     def __init__(
         self, learners: Mapping[str, Learner], estimator: AdvantageEstimator, config: PolicyGradientConfig,
-        seed: int, at_once: int = 1,
+        seed: int, at_once: int = 1, shaper: TokenShaper | None = None,
     ) -> None:  # fmt: skip
         self.learners, self.estimator, self.config, self.seed = learners, estimator, config, seed
-        self.at_once = at_once
+        self.at_once, self.shaper = at_once, shaper
+        self._notes: dict[str, Sequence[Note]] = {}
+        self._digests: dict[str, str] = {}
         self.iteration, self.iterations = 0, config.iterations
         self.memory: Mapping[str, float] = {}
 
@@ -76,6 +81,7 @@ class SocietyTrainer:
 
         Raises:
             EnvironmentMissing: A model is missing.
+            CreditError: A model is too small for what the rule of token credit reads.
         """
         config = cast(PolicyGradientConfig, experiment.learning)
         trained = {name: policy.model for name, policy in experiment.policies.items() if not policy.frozen}
@@ -87,7 +93,11 @@ class SocietyTrainer:
         learners = {name: learner for names, learner in zip(groups, made, strict=True) for name in names}
         estimator = registry.impl("advantage", config.advantage.kind)(config.advantage)
         is_here = executor is None or executor.config.kind == "local"
-        return cls(learners, estimator, config, experiment.seed, 1 if is_here else len(made))
+        shaper = _make_shaper(experiment)
+        if shaper is not None:
+            for name, learner in learners.items():
+                shaper.check_model(name, learner)
+        return cls(learners, estimator, config, experiment.seed, 1 if is_here else len(made), shaper)
 
     @property
     def is_done(self) -> bool:
@@ -101,7 +111,9 @@ class SocietyTrainer:
 
         Raises:
             LearningError: A number is none; nothing of this iteration may be kept.
+            CreditError: Replies are too short for what the rule of token credit reads, or it breaks its word.
         """
+        self._check_lengths(earned)
         penalties = self._penalties(earned)
         estimate = self.estimator.estimate([_rewarded(one, penalties.get(one.turn.key, ())) for one in earned],
                                            self.memory)  # fmt: skip
@@ -115,10 +127,24 @@ class SocietyTrainer:
         self.memory = dict(estimate.memory)
         return updates
 
+    def take_notes(self) -> list[Note]:
+        """What the last iteration has to say for the journal, once."""
+        return [note for name in self.learners for note in self._notes.pop(name, ())]
+
     def _update(self, name: str, examples: Sequence[Example]) -> PolicyUpdate:
-        learner = self.learners[name]
-        learnt = learner.update(name, examples, iteration=self.iteration + 1) if examples else {}
-        return PolicyUpdate(checkpoints.digest(learner.weights(name)), learnt)
+        learner, iteration, metrics = self.learners[name], self.iteration + 1, dict[str, float]()
+        if self.shaper is not None:
+            shaped = self.shaper.shape(name, learner, examples, iteration)
+            examples, metrics, self._notes[name] = shaped.examples, dict(shaped.metrics), shaped.notes
+        learnt = learner.update(name, examples, iteration=iteration) if examples else {}
+        self._digests[name] = checkpoints.digest(learner.weights(name))
+        return PolicyUpdate(self._digests[name], {**learnt, **metrics})
+
+    def _check_lengths(self, earned: Sequence[EarnedTurn]) -> None:
+        if self.shaper is None or self.iteration:
+            return
+        for name in self.learners:
+            self.shaper.check_lengths(name, [one.turn.num_tokens for one in earned if one.turn.policy == name])
 
     def _each(self, work: Callable[[str], Result]) -> dict[str, Result]:
         """What is worked for each policy: in order for those with one learner, and learners beside each other."""
@@ -156,7 +182,9 @@ class SocietyTrainer:
         for name, learner in self.learners.items():
             files[name] = learner.weights(name)
             files[f"{name}.{_OPTIMISER}"] = learner.optimiser_state(name)
-        facts = {"iteration": self.iteration, "seed": self.seed, "memory": dict(self.memory)}
+        facts: dict[str, Any] = {"iteration": self.iteration, "seed": self.seed, "memory": dict(self.memory)}
+        if self.shaper is not None:
+            facts["roles"] = self.shaper.roles
         return checkpoints.write(folder, files, facts)
 
     def load(self, folder: Path) -> None:
@@ -170,7 +198,10 @@ class SocietyTrainer:
             raise ResumeError("the checkpoint is of another training", where=str(folder), remedy="start a new run")
         for name, learner in self.learners.items():
             learner.load(name, files[name], files[f"{name}.{_OPTIMISER}"])
+            self._digests[name] = checkpoints.digest(files[name])
         self.iteration, self.memory = int(facts["iteration"]), facts["memory"]
+        if self.shaper is not None:
+            self.shaper.roles = dict(facts.get("roles", {}))
 
     def export(self, folder: Path) -> dict[str, Path]:
         """Write each policy's weights as engines read them; the folder of each.
@@ -179,11 +210,22 @@ class SocietyTrainer:
         """
         found = {}
         for name, learner in self.learners.items():
-            digest = checkpoints.digest(learner.weights(name))
-            found[name] = folder / f"{name}-{digest[:16]}"
+            if name not in self._digests:
+                self._digests[name] = checkpoints.digest(learner.weights(name))
+            found[name] = folder / f"{name}-{self._digests[name][:16]}"
             if not found[name].exists():
                 learner.export(name, found[name])
         return found
+
+    def close(self) -> None:
+        """Close its learners, which an executor does with those it has."""
+        for learner in {id(learner): learner for learner in self.learners.values()}.values():
+            learner.close()
+
+
+def _make_shaper(experiment: ExperimentConfig) -> TokenShaper | None:
+    rule = experiment.credit.token if experiment.credit is not None else None
+    return TokenShaper(rule, experiment.seed) if rule is not None else None
 
 
 def _share(values: Mapping[str, Hashable]) -> list[list[str]]:

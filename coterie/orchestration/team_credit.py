@@ -28,6 +28,7 @@ from coterie.rewards.credit.agent import (
 )
 from coterie.rewards.credit.config_agent import AgentCreditConfig
 from coterie.rewards.credit.influence import by_agent
+from coterie.rewards.judge import is_decided
 from coterie.rewards.mixture import mix
 
 _DIGITS = 9
@@ -51,6 +52,11 @@ class Shared:
     fact: Fact
     missing: int = 0
     unread: int = 0
+
+
+def is_shared(episode: PlayedEpisode) -> bool:
+    """Whether there is a team reward to share: somebody spoke, and it is known whether the answer is right."""
+    return bool(episode.turns) and is_decided(episode.verdict)
 
 
 @dataclass(slots=True)
@@ -109,7 +115,7 @@ class TeamCredit:
         ]
 
     def share(self, journal: Journal, jobs: Sequence[Job], episodes: Sequence[PlayedEpisode]) -> list[Shared]:
-        """What the turns of each episode earn; one without turns earns nothing.
+        """What the turns of each episode earn that `is_shared`.
 
         Raises:
             CreditError: A rule would mint or lose reward, or could not be measured.
@@ -121,7 +127,7 @@ class TeamCredit:
             config = cast(Any, self.config)
             settings = Settings(config.layers, config.sinks, config.per_token)
             measured = measure_influence(episodes, self.readers, self.spellers, settings)
-        return [self._share(journal, *each) for each in zip(jobs, episodes, measured, strict=True) if each[1].turns]
+        return [self._share(journal, *each) for each in zip(jobs, episodes, measured, strict=True) if is_shared(each[1])]
 
     def _share(self, journal: Journal, job: Job, episode: PlayedEpisode, measured: Measured | None) -> Shared:
         vectors = self._embed(episode) if "vectors" in self.rule.needs else {}

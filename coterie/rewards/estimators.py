@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,40 +61,37 @@ class ReinforcePlusPlusBaseline:
         return Estimate(advantages, {})
 
 
-class Grpo:
+class _Grouped:
+    """Each key's rewards by a formula, one number to a reply."""
+
+    def __init__(self, config: Any, formula: Callable[[Sequence[float]], Floats]) -> None:
+        self.config, self._formula = config, formula
+
+    def estimate(self, turns: Sequence[RewardedTurn], memory: Mapping[str, float]) -> Estimate:
+        """As `AdvantageEstimator.estimate`."""
+        groups = gather(turns, self.config.by).values()
+        return _estimate([(group, self._formula(_nets(group))) for group in groups])
+
+
+class Grpo(_Grouped):
     """Each key's rewards against their mean, by their standard deviation."""
 
     def __init__(self, config: GrpoConfig | DrMasConfig | AtGrpoConfig) -> None:
-        self.config = config
-
-    def estimate(self, turns: Sequence[RewardedTurn], memory: Mapping[str, float]) -> Estimate:
-        """As `AdvantageEstimator.estimate`."""
-        groups = gather(turns, self.config.by).values()
-        return _estimate([(group, advantage.grpo(_nets(group), self.config.epsilon)) for group in groups])
+        super().__init__(config, partial(advantage.grpo, epsilon=config.epsilon))
 
 
-class DrGrpo:
+class DrGrpo(_Grouped):
     """Each key's rewards against their mean."""
 
     def __init__(self, config: DrGrpoConfig) -> None:
-        self.config = config
-
-    def estimate(self, turns: Sequence[RewardedTurn], memory: Mapping[str, float]) -> Estimate:
-        """As `AdvantageEstimator.estimate`."""
-        groups = gather(turns, self.config.by).values()
-        return _estimate([(group, advantage.dr_grpo(_nets(group))) for group in groups])
+        super().__init__(config, advantage.dr_grpo)
 
 
-class Rloo:
+class Rloo(_Grouped):
     """Each of a key's rewards against the mean of the others."""
 
     def __init__(self, config: RlooConfig) -> None:
-        self.config = config
-
-    def estimate(self, turns: Sequence[RewardedTurn], memory: Mapping[str, float]) -> Estimate:
-        """As `AdvantageEstimator.estimate`."""
-        groups = gather(turns, self.config.by).values()
-        return _estimate([(group, advantage.rloo(_nets(group))) for group in groups])
+        super().__init__(config, advantage.rloo)
 
 
 class Rae:

@@ -85,8 +85,8 @@ class Calibration:
         num_own_evaluations: Rulings whose solver evaluated its own solution.
         num_own_scores: Rulings whose solver scored its own solution.
         canaries: How many solutions without an answer got each of the scores.
-        pairs: How many pairs of solutions of one task have different answers, and scores that could be read.
-        pairs_passed: Those of them whose solutions were both called right; one of the two is wrong.
+        pairs: How many pairs of rulings on one task are on different answers, and have scores that could be read.
+        pairs_passed: Those of them that both call their solutions right; one of the two is wrong.
     """
 
     right: tuple[int, int, int]

@@ -52,3 +52,34 @@ register("advantage", "at_grpo", config=f"{_ADVANTAGES}:AtGrpoConfig", impl=f"{_
          summary="GRPO for each agent and turn by itself (AT-GRPO)")  # fmt: skip
 register("advantage", "rae", config=f"{_ADVANTAGES}:RaeConfig", impl=f"{_ESTIMATORS}:Rae",
          summary="less a running mean of the role's rewards (SPIRAL)")  # fmt: skip
+
+_TOKENS, _RULES = "coterie.rewards.credit.config_token", "coterie.rewards.credit.rules"
+register("token_credit", "local_chunk", config=f"{_TOKENS}:LocalChunkConfig", impl=f"{_RULES}:LocalChunk",
+         summary="tokens where phrases begin, by attention (preplan)")  # fmt: skip
+register("token_credit", "global_anchor", config=f"{_TOKENS}:GlobalAnchorConfig", impl=f"{_RULES}:GlobalAnchor",
+         summary="tokens that many later ones read, by attention (anchors)")  # fmt: skip
+register("token_credit", "coupled", config=f"{_TOKENS}:CoupledConfig", impl=f"{_RULES}:Coupled",
+         summary="anchors, and the tokens that introduce them")  # fmt: skip
+register("token_credit", "entropy", config=f"{_TOKENS}:EntropyConfig", impl=f"{_RULES}:Entropy",
+         summary="only the tokens of highest entropy (80/20)")  # fmt: skip
+register("token_credit", "random", config=f"{_TOKENS}:RandomConfig", impl=f"{_RULES}:Random",
+         summary="tokens drawn by lot: the control")  # fmt: skip
+register("token_credit", "abc", config=f"{_TOKENS}:AbcConfig", impl=f"{_RULES}:Abc",
+         summary="the reply's advantage, redistributed by attention (ABC)")  # fmt: skip
+register("token_credit", "step_influence", config=f"{_TOKENS}:StepInfluenceConfig", impl=f"{_RULES}:StepInfluence",
+         summary="steps that later steps look back to")  # fmt: skip
+
+_AGENT_CONFIGS, _AGENTS = "coterie.rewards.credit.config_agent", "coterie.rewards.credit.agent"
+register("agent_credit", "equal", config=f"{_AGENT_CONFIGS}:EqualCreditConfig", impl=f"{_AGENTS}:Equal",
+         summary="every agent gets as much")  # fmt: skip
+register("agent_credit", "attention", config=f"{_AGENT_CONFIGS}:AttentionFlowConfig", impl=f"{_AGENTS}:AttentionFlow",
+         summary="back from the answer, by the policies' attention to each other's words")  # fmt: skip
+register("agent_credit", "psi", config=f"{_AGENT_CONFIGS}:PsiCreditConfig", impl=f"{_AGENTS}:Psi",
+         summary="nearness of an agent's last word to all (SelfOrg); sees no verdict")  # fmt: skip
+register("agent_credit", "leave_one_out", config=f"{_AGENT_CONFIGS}:LeaveOneOutCreditConfig", impl=f"{_AGENTS}:Replays",
+         summary="what the result owes to each agent: replays without it")  # fmt: skip
+register("agent_credit", "shapley", config=f"{_AGENT_CONFIGS}:ShapleyCreditConfig", impl=f"{_AGENTS}:Replays",
+         summary="Shapley values of the result: replays of all coalitions; at most 14 agents")  # fmt: skip
+register("agent_credit", "counterfactual", config=f"{_AGENT_CONFIGS}:CounterfactualCreditConfig",
+         impl=f"{_AGENTS}:Replays",
+         summary="what the result owes to an agent's messages: replays with them drawn anew (COMA)")  # fmt: skip

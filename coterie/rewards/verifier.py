@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from coterie.rewards.base import WorkedEpisode
 from coterie.rewards.config import VerifierConfig
+from coterie.rewards.judge import is_decided
 from coterie.types import Verdict
 
 
@@ -16,7 +17,8 @@ class Verifier:
         self.config = config
 
     def score(self, episode: WorkedEpisode) -> Mapping[str, float]:
-        return {key: self._value(verdict) for key, verdict in episode.verdicts.items()}
+        """As `Reward.score`; an answer whose verdict nobody knows gets nothing."""
+        return {key: self._value(verdict) for key, verdict in episode.verdicts.items() if is_decided(verdict)}
 
     def _value(self, verdict: Verdict) -> float:
         if not verdict.is_parsed:

@@ -16,6 +16,7 @@ SECTIONS = (
     "PriceConfig",
     "SeatConfig",
     "BudgetConfig",
+    "StudyConfig",
 )
 PARTS = [
     entry for kind in registry.KINDS for entry in registry.entries(kind) if entry.config and entry.origin == "coterie"

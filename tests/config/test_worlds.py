@@ -379,3 +379,20 @@ def test_a_mirror_is_as_strict_as_any_config() -> None:
         with pytest.raises(ValueError):
             CartConfig(**wrong)
     assert issubclass(CartConfig, Config)
+
+
+def test_credit_of_a_world_is_read(tmp_path: Path) -> None:
+    config = load(write(tmp_path, [*GOOD, "credit: {agent: {kind: difference, horizon: 4, fraction: 0.5}}"])).config
+    assert isinstance(config, WorldConfig) and config.credit is not None
+    assert config.credit.agent.model_dump() == {
+        "kind": "difference", "instead": "removed", "horizon": 4, "fraction": 0.5
+    }  # fmt: skip
+
+
+def test_credit_that_does_not_fit_is_refused_at_its_place(tmp_path: Path) -> None:
+    lines = [*GOOD[:3], "learning: {kind: ippo, agent_steps: 1000, minibatch: 4}", "credit: {agent: attention}"]
+    assert "4 is less than a team of 8, which the critic of attention sees whole" in refuse(write(tmp_path, lines))
+    zoo = [GOOD[0], "env: {kind: pettingzoo, id: mpe2.simple_spread_v3}", "policy: {kind: mlp}", GOOD[3]]
+    assert "what would have happened otherwise" in refuse(write(tmp_path, [*zoo, "credit: {agent: difference}"]))
+    assert "equals" in refuse(write(tmp_path, [*GOOD, "credit: {agent: equals}"]))
+    assert "fraction" in refuse(write(tmp_path, [*GOOD, "credit: {agent: {kind: difference, fraction: 0}}"]))

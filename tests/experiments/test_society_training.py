@@ -111,12 +111,26 @@ def test_a_training_that_is_killed_anywhere_and_resumed_ends_with_the_same_facts
 
 
 @pytest.mark.slow
+def test_where_a_training_was_stopped_is_no_fact_of_it(tmp_path, llama):
+    config, digests = experiment(llama) | {"checkpoint_every": 2}, list[str]()
+    for name, limit in (("undisturbed", {}), ("stopped", {"calls": 12})):
+        (tmp_path / name).mkdir()
+        first = start(tmp_path / name, config | {"budget": limit})
+        if limit:
+            assert len(outcome(tmp_path / name)[1]) == 1, first.stderr
+            resumed = coterie("resume", "latest", "-o", "budget.calls=null", cwd=tmp_path / name)
+            assert resumed.returncode == 0, resumed.stderr
+        digests.append(outcome(tmp_path / name)[0])
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.slow
 def test_updates_since_the_last_checkpoint_are_done_again_and_turns_are_not(tmp_path, llama, undisturbed):
     config = experiment(llama) | {"checkpoint_every": 5}
     killed = start(tmp_path, config, MORTAL="25")
     assert killed.returncode == -signal.SIGKILL
     (run,) = (tmp_path / "runs").iterdir()
-    assert not list((run / "checkpoints").glob("*")) if (run / "checkpoints").exists() else True
+    assert not list(run.glob("checkpoints/*"))
     assert coterie("resume", "latest", cwd=tmp_path).returncode == 0
     hashes = [{name: p["weights"] for name, p in update["policies"].items()} for update in outcome(tmp_path)[1]]
     expected = [{name: p["weights"] for name, p in update["policies"].items()} for update in outcome(undisturbed)[1]]
@@ -153,6 +167,8 @@ def test_a_checkpoint_that_is_gone_is_named(tmp_path, llama, undisturbed):
         ({"determinism": "statistical", "policies": {"base": {"engine": "openai", "sampling": PLAIN}}}, "not give"),
         ({"policies": {"base": {"sampling": {"temperature": 0.7}}}}, "must be 1 for a policy that is trained"),
         ({"policies": {"base": {"frozen": True, "sampling": {"temperature": 1.0}}}}, "nothing to train"),
+        ({"learning": {**LEARNING, "ranks": {"nobody": 2}}}, "no policy nobody is trained; those that are: ann, bob"),
+        ({"benchmark": {"kind": "sums", "limit": 2}}, "2 of at most 2 tasks are held out"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(llama, change, says):

@@ -445,9 +445,10 @@ def test_what_becomes_of_an_actor_changes_nothing_that_is_learnt(
     before(monkeypatch, *place, lambda: nodes.signal(f"ray::{victim}", number))
     run = coterie.run(society(llama, on_ray(address, heartbeat=3.0)), runs=tmp_path)
     assert taught(run) == alone
-    if number == signal.SIGKILL:
-        assert victim == "EngineActor" or "process" in failures_of(run)[0]["what"]
-    else:
+    # An engine's actor is brought back by Ray itself: one that is killed between two calls is nobody's failure.
+    if number == signal.SIGKILL and victim != "EngineActor":
+        assert "process" in failures_of(run)[0]["what"]
+    elif number == signal.SIGSTOP:
         named = [told for told in failures_of(run) if "did not answer for 3 s" in told["what"]]
         assert len(named) == 1 and " on " in named[0]["where"] and "process" in named[0]["where"]
 

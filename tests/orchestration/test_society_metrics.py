@@ -32,7 +32,8 @@ def episode(*scores: int | None) -> PlayedEpisode:
                       turns=tuple(t.key for t in TURNS))  # fmt: skip
     verdicts = {ANN.key: Verdict("4", correct=True), BOB.key: Verdict("5", correct=False)}
     given = {ANN.key: 1.0, BOB.key: 0.5, JUDGING[0].key: 0.0}
-    return PlayedEpisode(outcome, True, {t.key: t for t in TURNS}, verdicts, {"interaction": given})
+    turns, verdict = {t.key: t for t in TURNS}, Verdict("4", correct=True)
+    return PlayedEpisode(outcome, verdict, turns, verdicts, {"interaction": given})
 
 
 def earned(played: PlayedEpisode) -> list[EarnedTurn]:
@@ -47,6 +48,13 @@ def test_rewards_are_told_by_role_and_by_truth() -> None:
     assert row["solver"]["reward_if_right"] == 1.0 and row["solver"]["reward_if_wrong"] == 0.5
     assert row["solver"]["accuracy"] == 0.5 and row["solver"]["correlation"] == pytest.approx(1.0)
     assert (row["accuracy"], row["turns"], row["tokens"]) == (1.0, 6, 24)
+
+
+def test_what_nobody_could_judge_is_neither_right_nor_wrong() -> None:
+    unknown = [Verdict("4", correct=False, timed_out=True), Verdict("4", correct=False, labels={})]
+    episodes = [episode(3, 2), *(replace(episode(3, 2), verdict=verdict) for verdict in unknown)]
+    assert describe_iteration(episodes, [], 2)["accuracy"] == 1.0
+    assert describe_iteration(episodes[1:], [], 2)["accuracy"] is None
 
 
 def test_judges_are_measured_against_the_verdicts() -> None:

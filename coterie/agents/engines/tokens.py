@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, cast
 
 from coterie.agents.engines import chat, models
 from coterie.errors import EngineError
-from coterie.types import EncodedPrompt, Messages, Prompt, Sampling, TokenIds
+from coterie.types import EncodedPrompt, Message, Messages, Prompt, Sampling, TokenIds
+
+_BROKEN = "\ufffd"
+"""How a decoder writes the bytes of half a character."""
 
 
 class ChatTokenizer:
@@ -21,6 +25,7 @@ class ChatTokenizer:
         self._tokenizer, self.context = tokenizer, context
         added = [str(t) for t in getattr(tokenizer, "added_tokens_decoder", {}).values() if t.special]
         self._control = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+        self._pieces: dict[int, str] = {}
         self._codec = chat.Codec(
             measure=lambda messages: len(self.render(messages)),
             split=lambda text: tokenizer.encode(text, add_special_tokens=False),
@@ -93,6 +98,59 @@ class ChatTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Ids as text, without control tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def spell_out(self, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+        """Ids as text with control tokens in it, and which characters of it each token is.
+
+        Tokens that are parts of one character all are that character.
+        """
+        text = self._say(ids)
+        for token in set(ids) - self._pieces.keys():
+            self._pieces[token] = self._say([token])
+        pieces = [self._pieces[token] for token in ids]
+        if "".join(pieces) != text:
+            return text, self._locate(ids)
+        ends = list(itertools.accumulate(map(len, pieces), initial=0))
+        return text, list(itertools.pairwise(ends))
+
+    def _locate(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Token after token, each decoded behind a few before it, until what it adds is whole characters."""
+        found, end, context, begin = list[tuple[int, int]](), 0, 0, 0
+        for stop in range(1, len(ids) + 1):
+            before, after = self._say(ids[context:begin]), self._say(ids[context:stop])
+            if after.endswith(_BROKEN) and stop < len(ids):
+                continue
+            start, end = end, end + len(after) - len(before)
+            found += [(start, end)] * (stop - begin)
+            context, begin = begin, stop
+        return found
+
+    def _say(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def read_back(self, text: str) -> str:
+        """A message's text as it reads in `spell_out` of a prompt that was rendered with it."""
+        return self._say(self._tokenizer.encode(self._disarm(text), add_special_tokens=False))
+
+    def frame(self, messages: Messages) -> list[str]:
+        """What `render` writes before, between and behind the contents of messages; empty if they do not stand apart.
+
+        As it reads in `spell_out`; a template may take white space off the ends of contents.
+        """
+        marks = [f"\ue000{number}\ue001" for number in range(len(messages))]
+        marked = tuple(Message(message.role, mark) for message, mark in zip(messages, marks, strict=True))
+        if self._tokenizer.chat_template:
+            turns = [{"role": m.role, "content": m.content} for m in marked]
+            text = str(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+        else:
+            text = chat.as_text(marked)
+        parts = list[str]()
+        for mark in marks:
+            before, found, text = text.partition(mark)
+            if not found or mark in text:
+                return []
+            parts.append(before)
+        return [self._say(self._tokenizer.encode(part, add_special_tokens=False)) for part in (*parts, text)]
 
     @property
     def pad_id(self) -> int:

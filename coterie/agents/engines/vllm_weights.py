@@ -117,7 +117,11 @@ def find_wrong(worker: Any, folder: str, names: Sequence[str], version: int) -> 
     model, found, number = worker.model_runner.get_model(), Checkpoint(folder), 0
     modules = dict(model.named_modules(remove_duplicate=False))
     for name in names:
-        for module, row in _holders(model, modules, name):
+        holders = _holders(model, modules, name)
+        number += bool(holders)
+        for module, row in holders:
+            if _is_split(module):
+                continue
             attribute, expected = name.rpartition(".")[2], found.read(name)
             columns = torch.arange(1)
             if expected.ndim == 2:
@@ -128,7 +132,6 @@ def find_wrong(worker: Any, folder: str, names: Sequence[str], version: int) -> 
             wanted = expected[:, columns] if some else expected
             if part.shape != wanted.shape or not torch.equal(part, wanted.to(part.device, part.dtype)):
                 return number, name
-            number += 1
     return number, ""
 
 
@@ -141,7 +144,7 @@ def _holders(model: Any, modules: dict[str, Any], name: str) -> list[tuple[Any, 
     return [
         (_base(module), sum(getattr(_base(module), "output_sizes", [])[:index]))
         for module, index in found
-        if module is not None and getattr(_base(module), "tp_size", 1) == 1
+        if module is not None
     ]
 
 
@@ -156,6 +159,11 @@ def _locate(modules: dict[str, Any], path: str, packed: dict[str, list[str]]) ->
 
 def _base(module: Any) -> Any:
     return getattr(module, "base_layer", module)
+
+
+def _is_split(module: Any) -> bool:
+    """Whether tensor-parallel ranks hold a part of it each."""
+    return bool(getattr(_base(module), "tp_size", 1) > 1)
 
 
 def _held(module: Any, attribute: str, columns: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, bool]:
@@ -175,11 +183,14 @@ def _held(module: Any, attribute: str, columns: torch.Tensor, dtype: torch.dtype
 def find_wrong_in_adapter(worker: Any, folder: str, rank: int, names: Sequence[str], number: int) -> tuple[int, str]:
     """As `find_wrong`, of an adapter's tensors in the slot where requests of this number find them."""
     manager, found = worker.model_runner.lora_manager._adapter_manager, Adapter(folder, rank)
-    slot, compared = manager.lora_index_to_id.index(number), 0
+    slot, located = manager.lora_index_to_id.index(number), 0
     for name in names:
         path, factor = found.layer_of(name)
         module, part = _locate(manager.modules, path, manager.packed_modules_mapping)
-        if module is None or getattr(_base(module), "tp_size", 1) > 1:
+        if module is None:
+            continue
+        located += 1
+        if _is_split(module):
             continue
         held = (module.lora_a_stacked if factor == "lora_A" else module.lora_b_stacked)[part][slot, 0]
         wanted = found.read(name).to(held.dtype)
@@ -187,9 +198,8 @@ def find_wrong_in_adapter(worker: Any, folder: str, rank: int, names: Sequence[s
             # vLLM keeps the second factor scaled.
             wanted = wanted * found.scaling
         if not torch.equal(held[: wanted.shape[0], : wanted.shape[1]], wanted.to(held.device)):
-            return compared, name
-        compared += 1
-    return compared, ""
+            return located, name
+    return located, ""
 
 
 def engine_rank(rank: int) -> int:

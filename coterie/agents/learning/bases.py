@@ -53,7 +53,11 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_precision(settings: LLMSettings, device: torch.device) -> torch.dtype:
-    """What the model computes in."""
+    """What the model computes in.
+
+    `auto` is float32 on any CPU, also where `models.cpu_dtype` has engines take bfloat16: gradients are kept
+    exact there, and `mismatch_kl` tells how far the two are apart.
+    """
     if settings.precision != "auto":
         return getattr(torch, settings.precision)  # type: ignore[no-any-return]
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32

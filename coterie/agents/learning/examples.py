@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ class Example:
         token_ids: What it said, T tokens.
         logprobs: Of `token_ids` in the engine that sampled them, at temperature 1, float32 [T].
         advantage: What each token is worth, float32 [T].
+        old: Log-probabilities in the learner before the update, [T], where a pass before this one has told them.
+        entropy: Likewise.
     """
 
     key: str
@@ -31,9 +34,12 @@ class Example:
     token_ids: TokenIds
     logprobs: NDArray[np.float32]
     advantage: NDArray[np.float32]
+    old: NDArray[np.floating[Any]] | None = None
+    entropy: NDArray[np.floating[Any]] | None = None
 
     def __post_init__(self) -> None:
-        sizes = {len(self.token_ids), len(self.logprobs), len(self.advantage)}
+        told = [numbers for numbers in (self.old, self.entropy) if numbers is not None]
+        sizes = {len(numbers) for numbers in (self.token_ids, self.logprobs, self.advantage, *told)}
         if len(sizes) > 1 or not self.prompt_ids:
             raise LearningError(
                 "a turn needs a prompt, and as many log-probabilities and advantages as it has tokens", where=self.key

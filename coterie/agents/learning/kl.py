@@ -15,25 +15,24 @@ from torch import Tensor
 from coterie.agents.learning.llm_settings import Estimator
 
 _LARGEST_LOG_RATIO = 20.0
-_LARGEST = 10.0
+_LARGEST_K3 = 10.0
 
 
 def estimate(log_prob: Tensor, reference: Tensor, estimator: Estimator) -> Tensor:
-    """The divergence at each token, within -10 and 10, [M].
+    """The divergence at each token, [M].
 
     Args:
         log_prob: Under the policy, [M].
         reference: Under the reference, [M].
-        estimator: k1 is x, k2 is x^2 / 2, k3 is exp(-x) - 1 + x. x is clamped to +-20.
+        estimator: k1 is x, k2 is x^2 / 2, k3 is exp(-x) - 1 + x, at most 10. x is clamped to
+            +-20, beyond which a loss has no gradient.
     """
     x = (log_prob - reference).clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO)
     if estimator == "k1":
-        found = x
-    elif estimator == "k2":
-        found = 0.5 * x.square()
-    else:
-        found = (-x).expm1() + x
-    return found.clamp(-_LARGEST, _LARGEST)
+        return x
+    if estimator == "k2":
+        return 0.5 * x.square()
+    return ((-x).expm1() + x).clamp(max=_LARGEST_K3)
 
 
 def penalties(

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coterie.agents.learning import aggregation, bases, forcing, kl
+from coterie.agents.learning import aggregation, attending, bases, forcing, kl
 from coterie.agents.learning.examples import Example, in_order
 from coterie.agents.learning.lessons import Lesson, Tally, minibatches
 from coterie.agents.learning.llm_settings import LLMSettings
 from coterie.agents.learning.optimisers import Optimiser
 from coterie.agents.learning.packing import Places, pack
 from coterie.agents.learning.ranks import Ranks, whole
+from coterie.agents.learning.signals import Roles, SignalReader, SpanReader
+from coterie.agents.learning.steps import number_steps
+from coterie.attention.interception import count_layers
 from coterie.errors import LearningError
+from coterie.types import SignalRequest
 
 
 class LanguageLearner:
@@ -50,6 +54,7 @@ class LanguageLearner:
         ranks: Ranks | None = None,
     ) -> None:
         self.settings, self.seed, self.device = settings, seed, bases.pick_device(device)
+        self._folder, self._tokenizer = model, cast(Any, None)
         self._dtype, self._ranks = bases.pick_precision(settings, self.device), ranks or Ranks()
         self._base = bases.make(model, policies, settings, self.device, self._dtype, seed, self._ranks)
         with self._computing():
@@ -70,6 +75,99 @@ class LanguageLearner:
         with self._base.acting(policy):
             return _cut(self._measure(self._base.teacher, examples)[0], examples)
 
+    def count_layers(self) -> int:
+        """Of the model, windows and all."""
+        return count_layers(self._base.teacher.model)
+
+    def score(
+        self, policy: str, examples: Sequence[Example], request: SignalRequest, roles: Roles | None = None
+    ) -> list[dict[str, NDArray[np.floating[Any]]]]:
+        """Log-probabilities `old` and `entropy` of each token of each reply, and what is requested, [T] each.
+
+        One pass, the one that `update` begins with: it is left out there if `old` and `entropy` stand in its examples.
+        Signals do not depend on which turns are scored together, but for rounding.
+
+        Args:
+            policy: As it is now.
+            examples: Each with a token at least; advantages do not matter.
+            request: Signals from attention (`waad`, `fai` with `fai_queries`, the number of tokens that it is a mean
+                over; `received`; `influence` with `step`) and how they are read.
+            roles: As `assign_roles` gave them; needed for `waad` and `fai`.
+
+        Raises:
+            LearningError: The attention of this model cannot be read.
+        """
+        self._know(policy)
+        model = self._base.teacher.model
+        steps = self._number_steps(examples, request) if "influence" in request.names else ()
+        reader = SignalReader(model, request, roles, steps) if request.names - {"entropy"} else None
+        with self._base.acting(policy), _reading():
+            found = self._measure(self._base.teacher, examples, reader)
+        names = ("old", "entropy", *(reader.rows if reader else ()))
+        lengths = [len(example.token_ids) for example in examples]
+        parts = zip(*(torch.split(row, lengths) for row in found), strict=True)
+        return [{name: part.numpy() for name, part in zip(names, each, strict=True)} for each in parts]
+
+    @torch.no_grad()
+    def assign_roles(self, policy: str, examples: Sequence[Example], request: SignalRequest) -> Roles:
+        """Which heads of the layers in the middle are local and which are global, by their spans over replies.
+
+        Raises:
+            LearningError: There is no reply, or the attention of this model cannot be read.
+        """
+        self._know(policy)
+        if not examples:
+            raise LearningError("heads get their roles by replies, and there is none", where=f"policy {policy}",
+                                remedy="train with more tasks or longer replies")  # fmt: skip
+        lengths = [len(example.token_ids) for example in examples]
+        with self._base.acting(policy), _reading():
+            reader = SpanReader(self._base.teacher.model, request)
+            spans = torch.zeros(len(examples), len(reader.layers) * reader.heads, device=self.device)
+            for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_tokens)):
+                placed = batch.to(self.device)
+                with reader.listen(placed) as found, self._computing():
+                    self._base.teacher(placed)
+                if is_ours:
+                    spans[list(batch.turns)] = reader.read(placed, found, lengths)
+            return reader.assign(self._ranks.sum(spans).cpu())
+
+    @torch.no_grad()
+    def influence(
+        self, policy: str, examples: Sequence[Example], labels: Sequence[NDArray[np.int64]], layers: int = 5
+    ) -> list[NDArray[np.float32]]:
+        """The share of its attention that each reply pays to tokens of each label; see `attending.attend`.
+
+        Args:
+            policy: As it is now.
+            examples: Turns; one without a token pays none.
+            labels: Of each, from 0, for each token of prompt and reply.
+            layers: How many, evenly spaced in the middle third.
+
+        Raises:
+            LearningError: Labels do not fit, or the attention of this model cannot be read.
+        """
+        self._know(policy)
+        attending.check_labels(examples, labels)
+        sizes = [attending.count_labels(label) for label in labels]
+        found = torch.zeros(len(examples), max(sizes, default=0), device=self.device)
+        with self._base.acting(policy), _reading():
+            for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_tokens)):
+                with self._computing():
+                    masses = attending.attend(self._base.teacher, batch.to(self.device), examples, labels, layers)
+                for number, mass in zip(batch.turns, masses, strict=True) if is_ours else ():
+                    found[number, : len(mass)] = mass
+        whole = self._ranks.sum(found).cpu().numpy()
+        return [row[:size] for row, size in zip(whole, sizes, strict=True)]
+
+    def _number_steps(self, examples: Sequence[Example], request: SignalRequest) -> list[Tensor]:
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            self._tokenizer = AutoTokenizer.from_pretrained(self._folder)
+        pieces = {token: str(self._tokenizer.decode([token])) for e in examples for token in e.token_ids}
+        texts = ([pieces[token] for token in example.token_ids] for example in examples)
+        return [torch.tensor(number_steps(text, request.split), dtype=torch.long) for text in texts]
+
     def reference_logprobs(self, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
         """The same of the model before training.
 
@@ -86,17 +184,24 @@ class LanguageLearner:
             return self._measure(teacher, examples)[0]
 
     @torch.no_grad()
-    def _measure(self, teacher: forcing.TeacherForcing, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies of all tokens of all replies, in order, [N] each."""
+    def _measure(
+        self, teacher: forcing.TeacherForcing, examples: Sequence[Example], reader: SignalReader | None = None
+    ) -> Tensor:
+        """Log-probabilities and entropies of all tokens of all replies, in order, and what is read, [2 + rows, N]."""
         places = Places([len(example.token_ids) for example in examples])
-        found = torch.zeros(2, places.count, dtype=_kept_as(self._dtype), device=self.device)
+        rows = 2 + (len(reader.rows) if reader else 0)
+        found = torch.zeros(rows, places.count, dtype=_kept_as(self._dtype), device=self.device)
         for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_tokens)):
-            with self._computing():
-                both = teacher(batch.to(self.device), wants_entropy=True)
+            placed = batch.to(self.device)
+            listening: AbstractContextManager[Any] = reader.listen(placed) if reader else nullcontext()
+            with listening as heard, self._computing():
+                both = teacher(placed, wants_entropy=True)
             if is_ours:
-                found[:, places.of(batch.turns).to(self.device)] = torch.stack(both)
-        log_prob, entropy = self._ranks.sum(found).cpu()
-        return log_prob, entropy
+                at = places.of(batch.turns).to(self.device)
+                found[:2, at] = torch.stack(both)
+                if reader:
+                    found[2:, at] = reader.read(placed, heard).to(found)
+        return self._ranks.sum(found).cpu()
 
     def update(self, policy: str, examples: Sequence[Example], *, iteration: int) -> dict[str, float]:
         """Learn from turns, whose order does not matter.
@@ -140,7 +245,8 @@ class LanguageLearner:
             raise LearningError(f"no policy {policy!r} learns here", remedy=f"known: {', '.join(self._optimisers)}")
 
     def _prepare(self, examples: Sequence[Example]) -> Lesson:
-        old, entropy = self._measure(self._base.teacher, examples)
+        told = _told(examples, _kept_as(self._dtype))
+        old, entropy = self._measure(self._base.teacher, examples) if told is None else told
         wants_reference = self.settings.kl is not None and self.settings.kl.at == "loss"
         reference = self._refer(examples) if wants_reference else None
         return Lesson.of(examples, old, entropy, reference, self.settings.correction)
@@ -210,10 +316,33 @@ class LanguageLearner:
         self._know(policy)
         self._base.export(policy, folder)
 
+    def close(self) -> None:
+        """Nothing is to be ended: all of it is in this process."""
+
 
 def _cut(numbers: Tensor, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
     parts = torch.split(numbers.float(), [len(example.token_ids) for example in examples])
     return [part.numpy() for part in parts]
+
+
+def _told(examples: Sequence[Example], dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """Log-probabilities and entropies that all examples bring along, [N] each; None if one does not."""
+    known = [(example.old, example.entropy) for example in examples]
+    pairs = [(old, entropy) for old, entropy in known if old is not None and entropy is not None]
+    if len(pairs) < len(known) or not pairs:
+        return None
+    old, entropy = (torch.from_numpy(np.concatenate(numbers)).to(dtype) for numbers in zip(*pairs, strict=True))
+    return old, entropy
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What is wrong with a model's attention, as an error of ours."""
+    try:
+        yield
+    except ValueError as cause:
+        raise LearningError(f"the attention of this model cannot be read: {cause}", where="credit",
+                            remedy="take a rule of credit that reads none") from cause  # fmt: skip
 
 
 def _kept_as(dtype: torch.dtype) -> torch.dtype:

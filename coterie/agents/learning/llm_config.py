@@ -168,7 +168,8 @@ class PolicyGradientConfig(KindConfig):
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, a third more time."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What the learner computes in; trained weights are float32 all the same. `auto`: bfloat16 on a GPU that has it."""
+    """What the learner computes in; trained weights are float32 all the same. `auto`: bfloat16 on a GPU that has it,
+    else float32, whatever the engine takes on a CPU."""
     ranks: Ranks | dict[str, Ranks] = 1
     """Processes that hold each policy's model together (FSDP2), or `{policy: processes}`, where those not named have
     one; on GPUs each process has one. Changes results by rounding only."""

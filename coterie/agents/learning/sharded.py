@@ -24,7 +24,9 @@ from coterie.agents.learning.examples import Example
 from coterie.agents.learning.llm import LanguageLearner
 from coterie.agents.learning.llm_settings import LLMSettings
 from coterie.agents.learning.ranks import ProcessGroup
+from coterie.agents.learning.signals import Roles
 from coterie.errors import CoterieError, LearningError, WorkerLost
+from coterie.types import SignalRequest
 
 _PATIENCE = 86_400.0
 """Seconds that one call may take; what dies is seen at once."""
@@ -98,7 +100,7 @@ class ShardedLearner:
         return self._collect()
 
     def _collect(self) -> Any:
-        """What the first process gives, once all have answered. After an error of only some the others are ended."""
+        """What the first process gives, once all have answered. After an error all are ended."""
         waiting, first = list(self._pipes), None
         while waiting:
             ready = wait(waiting, _PATIENCE)
@@ -127,6 +129,22 @@ class ShardedLearner:
 
     def reference_logprobs(self, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
         return self._call("reference_logprobs", examples)  # type: ignore[no-any-return]
+
+    def count_layers(self) -> int:
+        return self._call("count_layers")  # type: ignore[no-any-return]
+
+    def score(
+        self, policy: str, examples: Sequence[Example], request: SignalRequest, roles: Roles | None = None
+    ) -> list[dict[str, NDArray[np.floating[Any]]]]:
+        return self._call("score", policy, examples, request, roles)  # type: ignore[no-any-return]
+
+    def assign_roles(self, policy: str, examples: Sequence[Example], request: SignalRequest) -> Roles:
+        return self._call("assign_roles", policy, examples, request)  # type: ignore[no-any-return]
+
+    def influence(
+        self, policy: str, examples: Sequence[Example], labels: Sequence[NDArray[np.int64]], layers: int = 5
+    ) -> list[NDArray[np.float32]]:
+        return self._call("influence", policy, examples, labels, layers)  # type: ignore[no-any-return]
 
     def update(self, policy: str, examples: Sequence[Example], *, iteration: int) -> dict[str, float]:
         return self._call("update", policy, examples, iteration=iteration)  # type: ignore[no-any-return]

@@ -20,7 +20,7 @@ class TokenLoss(Protocol):
         Args:
             log_ratio: Log-probability of each token now, less what it was before the update, [M].
             advantage: [M].
-            replies: The reply that a token is of, a number from 0, int64 [M]. All tokens of a reply are there.
+            replies: The reply that a token is of, a number from 0, int64 [M]; all its tokens that count are there.
         """
         ...
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ROWS = 64
 """Queries in a tile."""
+NARROW = 16
+"""The same where a band is no wider, such as WAAD's: most of a higher tile would be outside of it."""
 TILE = 1 << 21
 """Entries over all heads of a far tile, or of near tiles that are made together."""
 _NOTHING = -1e30
@@ -97,6 +99,7 @@ class _Run:
         self.is_endless = which.fai is not None and self.high >= self.size
         self.band = max(which.waad - 1, self.low - 1 if self.is_endless else self.high, 0)
         self.has_far = bool(which.span or which.entropy or which.received or which.mass or self.is_endless)
+        self.rows = NARROW if self.band <= NARROW else ROWS
         self.sums = {name: lse.new_zeros(lse.shape) for name in _tokenwise(which)}
         self.by_label = lse.new_zeros(self.heads, which.mass, self.size)
         self.masks: dict[tuple[int, int, int], _Near] = {}
@@ -118,39 +121,40 @@ class _Run:
 
     def _add_bands(self) -> int:
         """All whole row tiles, several near tiles at once, where there is nothing but near tiles. Returns their end."""
-        width, tiles = ROWS + self.band, self.size // ROWS
-        step = max(1, TILE // (self.heads * ROWS * width))
-        near = self._near(self.band, self.band + ROWS, 0, width)
+        rows = self.rows
+        width, tiles = rows + self.band, self.size // rows
+        step = max(1, TILE // (self.heads * rows * width))
+        near = self._near(self.band, self.band + rows, 0, width)
         keys = functional.pad(self.keys, (0, 0, self.band, 0))
-        fai = self.lse.new_zeros(self.heads, self.band + tiles * ROWS)
+        fai = self.lse.new_zeros(self.heads, self.band + tiles * rows)
         for tile in range(0, tiles, step):
-            start, stop = tile * ROWS, min(tile + step, tiles) * ROWS
+            start, stop = tile * rows, min(tile + step, tiles) * rows
             logits, a = self._band_logits(keys, start, stop)
             logits[..., self.band :].masked_fill_(near.is_future[:, self.band :], _NOTHING)
             torch.exp(logits, out=a)
-            for row in range(start, min(stop, self.band), ROWS):  # keys before the first
-                a[:, (row - start) // ROWS, ..., : self.band - row] = 0
+            for row in range(start, min(stop, self.band), rows):  # keys before the first
+                a[:, (row - start) // rows, ..., : self.band - row] = 0
             if self.which.waad:
                 missing = torch.mul(a, near.short_of_window, out=logits).sum(-1).transpose(1, 2)
                 self.sums["waad"][:, start:stop] = self.which.waad - missing.reshape(self.heads, -1)
             if self.which.fai:
-                a *= near.in_horizon * self.queries[start:stop].view(-1, 1, ROWS, 1)
+                a *= near.in_horizon * self.queries[start:stop].view(-1, 1, rows, 1)
                 columns = a.sum(-2).transpose(1, 2).flatten(0, 1)
-                for row in range(start, stop, ROWS):
-                    fai[:, row : row + width] += columns[:, (row - start) // ROWS]
+                for row in range(start, stop, rows):
+                    fai[:, row : row + width] += columns[:, (row - start) // rows]
         if self.which.fai:
-            self.sums["fai"][:, : tiles * ROWS] += fai[:, self.band :]
-        return tiles * ROWS
+            self.sums["fai"][:, : tiles * rows] += fai[:, self.band :]
+        return tiles * rows
 
     def _band_logits(self, keys: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """[Hk, row tile, query heads of a key head, R, C], and as much empty space."""
-        width, groups = ROWS + self.band, self.heads // len(keys)
-        q = self._scaled(start, stop).view(len(keys), groups, -1, ROWS, keys.shape[-1]).transpose(1, 2)
-        windows = keys[:, start : stop + self.band].unfold(1, width, ROWS)
-        shape = (len(keys), (stop - start) // ROWS, groups, ROWS, width)
+        rows, width, groups = self.rows, self.rows + self.band, self.heads // len(keys)
+        q = self._scaled(start, stop).view(len(keys), groups, -1, rows, keys.shape[-1]).transpose(1, 2)
+        windows = keys[:, start : stop + self.band].unfold(1, width, rows)
+        shape = (len(keys), (stop - start) // rows, groups, rows, width)
         logits, space = self._buffers(math.prod(shape))
         torch.bmm(
-            q.reshape(-1, groups * ROWS, q.shape[-1]), windows.flatten(0, 1), out=logits.view(-1, groups * ROWS, width)
+            q.reshape(-1, groups * rows, q.shape[-1]), windows.flatten(0, 1), out=logits.view(-1, groups * rows, width)
         )
         return logits.view(shape), space.view(shape)
 

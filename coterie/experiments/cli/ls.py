@@ -9,7 +9,7 @@ import typer
 from coterie import text
 from coterie.errors import ConfigError
 
-_ODD = {"attention": "attention", "policy": "policies"}
+_ODD = {"attention": "attention", "policy": "policies", "loss": "losses"}
 
 
 def ls(

@@ -16,8 +16,8 @@ from coterie import text
 from coterie.errors import CoterieError
 
 VERBS = (
-    "init", "validate", "run", "sweep", "resume", "status", "report", "compare", "eval", "log", "inspect-attention",
-    "bench", "schema", "ls", "doctor",
+    "init", "validate", "run", "sweep", "resume", "status", "report", "compare", "eval", "study", "log",
+    "inspect-attention", "bench", "schema", "ls", "doctor",
 )  # fmt: skip
 
 app = typer.Typer(

@@ -35,6 +35,8 @@ class ProtocolConfig(KindConfig):
     """Its agents judge each other, and its outcomes hold these judgements."""
     converses: ClassVar[bool] = False
     """It goes through a task's follow-ups, turn by turn in one conversation."""
+    solo: ClassVar[bool] = False
+    """It is for one agent: an evaluation has each trained policy work it alone."""
     templates: ClassVar[tuple[str, ...] | None] = None
     """The prompt templates it may fill in beside `question`, by name; None: any. A run goes on only if they are as
     they were."""
@@ -98,7 +100,7 @@ class SingleConfig(ProtocolConfig):
     """One agent answers once, or goes through a conversation with the user of a benchmark that has one."""
 
     converses = True
-
+    solo = True
     templates = ()
 
     kind: Literal["single"] = "single"
@@ -111,6 +113,7 @@ class SelfConsistencyConfig(ProtocolConfig):
     society's own cost.
     """
 
+    solo = True
     templates = ()
 
     kind: Literal["self_consistency"] = "self_consistency"

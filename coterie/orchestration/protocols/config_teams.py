@@ -39,6 +39,7 @@ class AutoGenConfig(ProtocolConfig):
     """
 
     agents = (1, 2)
+    solo = True
     templates = ("autogen_assistant", "autogen_go_on", "autogen_proxy", "autogen_reply")
 
     kind: Literal["autogen"] = "autogen"

@@ -198,7 +198,7 @@ class RayExecutor:
 
     async def close(self) -> None:
         engines = [replica.actor for replicas in self._replicas.values() for replica in replicas]
-        actors = [worker.actor for worker in self.workers] + [one.actor for one in self._learners] + engines
+        actors, learners = [worker.actor for worker in self.workers] + engines, self._learners
         groups = [group for group in (self._group, self._learner_group) if group is not None]
         self._group, self._learner_group, self.workers, self._learners, self._replicas = None, None, [], [], {}
         # Without it nobody is hired any more; a thread may still wait for a learner.
@@ -208,6 +208,8 @@ class RayExecutor:
                 await asyncio.to_thread(watchdog.close)
             for actor in actors:
                 ray.kill(actor)
+            for learner in learners:
+                learner.close()
             for group in groups:
                 remove_placement_group(group)
         finally:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from coterie.agents.learning.examples import Example
 from coterie.agents.learning.exports import replaced
+from coterie.agents.learning.signals import Roles
 from coterie.config.plugins import import_plugins
 from coterie.errors import WorkerLost
 from coterie.orchestration.learners import Learner, LearnerSpec
@@ -25,6 +26,7 @@ from coterie.orchestration.ray.actors import first_line, unwrapped
 from coterie.orchestration.ray.transfer import Packed, pack, unpack
 from coterie.orchestration.ray.watchdog import Watched
 from coterie.orchestration.redaction import redacting
+from coterie.types import SignalRequest
 
 T = TypeVar("T")
 Tensors = NDArray[np.uint8]
@@ -81,6 +83,22 @@ class LearnerActor(Watched):
 
     def reference_logprobs(self, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
         return self._learner.reference_logprobs(examples)
+
+    def count_layers(self) -> int:
+        return self._learner.count_layers()
+
+    def score(
+        self, policy: str, examples: Sequence[Example], request: SignalRequest, roles: Roles | None
+    ) -> list[dict[str, NDArray[np.floating[Any]]]]:
+        return self._learner.score(policy, examples, request, roles)
+
+    def assign_roles(self, policy: str, examples: Sequence[Example], request: SignalRequest) -> Roles:
+        return self._learner.assign_roles(policy, examples, request)
+
+    def influence(
+        self, policy: str, examples: Sequence[Example], labels: Sequence[NDArray[np.int64]], layers: int
+    ) -> list[NDArray[np.float32]]:
+        return self._learner.influence(policy, examples, labels, layers)
 
     def export(self, policy: str, folder: str) -> None:
         self._learner.export(policy, Path(folder))
@@ -151,6 +169,29 @@ class RayLearner:
         """See `LanguageLearner`."""
         return [np.array(one) for one in self._ask("reference_logprobs", list(examples), size=len(examples))]
 
+    def count_layers(self) -> int:
+        """See `LanguageLearner`."""
+        return int(self._ask("count_layers"))
+
+    def score(
+        self, policy: str, examples: Sequence[Example], request: SignalRequest, roles: Roles | None = None
+    ) -> list[dict[str, NDArray[np.floating[Any]]]]:
+        """See `LanguageLearner`."""
+        found = self._ask("score", policy, list(examples), request, roles, size=len(examples))
+        return [{name: np.array(values) for name, values in one.items()} for one in found]
+
+    def assign_roles(self, policy: str, examples: Sequence[Example], request: SignalRequest) -> Roles:
+        """See `LanguageLearner`."""
+        roles: Roles = self._ask("assign_roles", policy, list(examples), request, size=len(examples))
+        return roles
+
+    def influence(
+        self, policy: str, examples: Sequence[Example], labels: Sequence[NDArray[np.int64]], layers: int = 5
+    ) -> list[NDArray[np.float32]]:
+        """See `LanguageLearner`."""
+        found = self._ask("influence", policy, list(examples), list(labels), layers, size=len(examples))
+        return [np.array(one) for one in found]
+
     def export(self, policy: str, folder: Path) -> None:
         """See `LanguageLearner`; from another node come the files' bytes."""
         self._insist(lambda: self._export(policy, folder))
@@ -162,6 +203,10 @@ class RayLearner:
         packed = self._wait(self.actor.perform.remote("send", policy), self._deadline)
         with replaced(folder) as place:
             unpack(packed, place)
+
+    def close(self) -> None:
+        """End its actor, and with that the processes that the learner has there."""
+        ray.kill(self.actor)
 
     def _state(self, policy: str) -> tuple[Any, Any]:
         if policy not in self._states:

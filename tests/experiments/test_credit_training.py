@@ -1,0 +1,106 @@
+"""A society that is trained with token credit: what the run keeps of it, also when it is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coterie.journal import Journal
+from coterie.testing.models import write_llama
+
+PLUGIN = Path(__file__).parent.parent / "data" / "mortal_training.py"
+COUPLED = {"kind": "coupled", "least_tokens": 4, "horizon": [1, 6], "keep": 3}
+
+
+def experiment(model: Path, credit: object, **changes: object) -> dict[str, object]:
+    engine = {"kind": "transformers", "dtype": "float32", "context": 512}
+    policy = {"engine": engine, "model": str(model), "sampling": {"temperature": 1.0, "max_tokens": 16}}
+    learning = {
+        "kind": "policy_gradient", "iterations": 2, "tasks": 2, "copies": 2, "learning_rate": 0.01, "updates": 2,
+        "held_out": 2, "advantage": {"kind": "rae"}, "mask_cut": False,
+    }  # fmt: skip
+    return {
+        "name": "credited", "seed": 5, "determinism": "exact", "imports": [str(PLUGIN)], "policies": {"base": policy},
+        "seats": [{"name": "ann", "policy": "base"}, {"name": "bob", "policy": "base"}],
+        "protocol": {"kind": "comas", "rounds": 1}, "benchmark": {"kind": "sums", "limit": 6},
+        "rewards": [{"kind": "digits"}], "learning": learning, "credit": credit, "device": "cpu", **changes,
+    }  # fmt: skip
+
+
+def coterie(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "coterie", *arguments, "--no-report"], cwd=cwd, env=os.environ | environment,
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+
+
+def start(cwd: Path, config: dict[str, object], **environment: str) -> subprocess.CompletedProcess[str]:
+    (cwd / "society.yaml").write_text(json.dumps(config))
+    return coterie("run", "society.yaml", "--display", "plain", cwd=cwd, **environment)
+
+
+def journal_of(cwd: Path) -> Journal:
+    (run,) = (cwd / "runs").iterdir()
+    return Journal.read(run / "journal.sqlite")
+
+
+def outcome(cwd: Path) -> tuple[str, list[dict[str, object]]]:
+    with journal_of(cwd) as journal:
+        return journal.digest(), [fact.payload for fact in journal.facts("update")]
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("deep")
+    return write_llama(folder, alphabet="0123456789 +-=.\nScore:Answer", layers=12, width=32)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, deep) -> Path:
+    cwd = tmp_path_factory.mktemp("trained")
+    done = start(cwd, experiment(deep, COUPLED))
+    assert done.returncode == 0, done.stderr
+    return cwd
+
+
+def test_a_training_says_how_much_of_what_is_learnt_was_shaped(trained):
+    _, updates = outcome(trained)
+    metrics = [update["policies"]["base"]["learning"] for update in updates]
+    assert len(metrics) == 2
+    assert all(1.0 < each["factor"] < 1.5 and 0.2 < each["shaped"] < 0.8 for each in metrics)
+
+
+def test_head_roles_are_assigned_once_and_stand_in_the_journal(trained):
+    with journal_of(trained) as journal:
+        (note,) = journal.notes("head_roles")
+    roles = note.payload
+    assert note.key == "base/000001"
+    assert (len(roles["layers"]), len(roles["span"]), len(roles["span"][0])) == (5, 5, 4)
+    assert len(roles["local"]) == len(roles["distant"]) == 6
+
+
+def test_a_sample_of_turns_stands_in_the_journal_with_signals_factors_and_marks(trained):
+    with journal_of(trained) as journal:
+        notes = list(journal.notes("token_credit"))
+        lengths = {fact.key: len(fact.payload["token_ids"]) for fact in journal.facts("turn")}
+    assert [sum(note.payload["iteration"] == n for note in notes) for n in (1, 2)] == [3, 3]
+    for note in notes:
+        kept, length = note.payload, lengths[note.key]
+        assert {len(kept[name]) for name in ("factor", "advantage")} == {length}
+        assert {len(values) for values in kept["signals"].values()} == {length}
+        assert set(kept["marks"]) <= {"preplan", "anchor", "dominated"}
+        bonus = {t for t, factor in enumerate(kept["factor"]) if factor != 1}
+        assert bonus == set(kept["marks"].get("anchor", [])) | set(kept["marks"].get("preplan", []))
+
+
+@pytest.mark.slow
+def test_a_training_with_credit_that_is_killed_and_resumed_ends_with_the_same_weights(tmp_path, deep, trained):
+    killed = start(tmp_path, experiment(deep, COUPLED), MORTAL="18")
+    assert killed.returncode == -signal.SIGKILL
+    resumed = coterie("resume", "latest", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert outcome(tmp_path) == outcome(trained)
