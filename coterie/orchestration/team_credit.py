@@ -127,7 +127,8 @@ class TeamCredit:
             config = cast(Any, self.config)
             settings = Settings(config.layers, config.sinks, config.per_token)
             measured = measure_influence(episodes, self.readers, self.spellers, settings)
-        return [self._share(journal, *each) for each in zip(jobs, episodes, measured, strict=True) if is_shared(each[1])]
+        rows = zip(jobs, episodes, measured, strict=True)
+        return [self._share(journal, *row) for row in rows if is_shared(row[1])]
 
     def _share(self, journal: Journal, job: Job, episode: PlayedEpisode, measured: Measured | None) -> Shared:
         vectors = self._embed(episode) if "vectors" in self.rule.needs else {}
