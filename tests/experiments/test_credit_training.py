@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from coterie.experiments.cli.main import main
 from coterie.journal import Journal
 from coterie.testing.models import write_llama
 
@@ -95,6 +96,26 @@ def test_a_sample_of_turns_stands_in_the_journal_with_signals_factors_and_marks(
         assert set(kept["marks"]) <= {"preplan", "anchor", "dominated"}
         bonus = {t for t, factor in enumerate(kept["factor"]) if factor != 1}
         assert bonus == set(kept["marks"].get("anchor", [])) | set(kept["marks"].get("preplan", []))
+
+
+def test_a_page_shows_every_token_of_the_kept_turns_and_the_roles_of_heads(trained, capsys):
+    (run,) = (trained / "runs").iterdir()
+    assert main(["inspect-credit", str(run), "--iteration", "1", "--turns", "2"]) == 0
+    page = (run / "report" / "credit.html").read_text("utf-8")
+    with journal_of(trained) as journal:
+        kept = [n for n in journal.notes("token_credit") if n.payload["iteration"] == 1]
+        chosen = sorted(kept, key=lambda note: note.key)[:2]
+        tokens = sum(len(note.payload["factor"]) for note in chosen)
+    assert page.count('<section class="reply">') == 2
+    assert page.count('style="--h:') - page.count('style="--h:0"') == 4 * tokens  # waad, fai, entropy, factor
+    assert page.count('title="local"') == page.count('title="global"') == 6
+    assert "<script" not in page
+
+
+def test_an_iteration_of_which_nothing_was_kept_is_named(trained, capsys):
+    (run,) = (trained / "runs").iterdir()
+    assert main(["inspect-credit", str(run), "--iteration", "9"]) == 2
+    assert "nothing was kept of iteration 9" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from coterie.errors import CoterieError
 
 VERBS = (
     "init", "validate", "run", "sweep", "resume", "status", "report", "compare", "eval", "study", "log",
-    "inspect-attention", "bench", "schema", "ls", "doctor",
+    "inspect-attention", "inspect-credit", "bench", "schema", "ls", "doctor",
 )  # fmt: skip
 
 app = typer.Typer(
