@@ -117,10 +117,9 @@ def find_wrong(worker: Any, folder: str, names: Sequence[str], version: int) -> 
     model, found, number = worker.model_runner.get_model(), Checkpoint(folder), 0
     modules = dict(model.named_modules(remove_duplicate=False))
     for name in names:
-        holders = _holders(model, modules, name)
-        number += bool(holders)
-        for module, row in holders:
+        for module, row in _holders(model, modules, name):
             if _is_split(module):
+                number += 1
                 continue
             attribute, expected = name.rpartition(".")[2], found.read(name)
             columns = torch.arange(1)
@@ -132,6 +131,7 @@ def find_wrong(worker: Any, folder: str, names: Sequence[str], version: int) -> 
             wanted = expected[:, columns] if some else expected
             if part.shape != wanted.shape or not torch.equal(part, wanted.to(part.device, part.dtype)):
                 return number, name
+            number += 1
     return number, ""
 
 
@@ -189,8 +189,8 @@ def find_wrong_in_adapter(worker: Any, folder: str, rank: int, names: Sequence[s
         module, part = _locate(manager.modules, path, manager.packed_modules_mapping)
         if module is None:
             continue
-        located += 1
         if _is_split(module):
+            located += 1
             continue
         held = (module.lora_a_stacked if factor == "lora_A" else module.lora_b_stacked)[part][slot, 0]
         wanted = found.read(name).to(held.dtype)
@@ -199,6 +199,7 @@ def find_wrong_in_adapter(worker: Any, folder: str, rank: int, names: Sequence[s
             wanted = wanted * found.scaling
         if not torch.equal(held[: wanted.shape[0], : wanted.shape[1]], wanted.to(held.device)):
             return located, name
+        located += 1
     return located, ""
 
 

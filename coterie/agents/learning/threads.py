@@ -56,5 +56,8 @@ class Threads:
 
 
 def _take() -> None:
+    # torch tells a new thread how many it may use when it is first asked, which a matrix product alone does not do:
+    # MKL would work the first ones with all cores, and round them otherwise than those that follow.
+    torch.get_num_threads()
     # Who waited in a pool's thread for work of the same pool could wait for ever.
     _here.is_taken = True

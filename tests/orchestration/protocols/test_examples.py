@@ -24,7 +24,8 @@ def test_an_example_plays_through_to_its_report(path, tmp_path):
     data = load(path).config.model_dump(mode="json")
     for policy in data["policies"].values():
         policy |= {"engine": {"kind": "scripted"}, "model": "none"}
-    data |= {"benchmark": {"kind": "sums", "limit": 3}, "executor": {"kind": "local"}, "track": [], "learning": None}
+    data |= {"benchmark": {"kind": "sums", "limit": 3}, "executor": {"kind": "local"}, "track": []}
+    data |= {"learning": None, "credit": None, "study": None}
     run = coterie.run(data, runs=tmp_path)
     assert run.status == "finished"
     societies = {row["society"] for row in run.episodes()}
