@@ -30,7 +30,8 @@ from torch.utils._pytree import tree_leaves
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import save, save_gpu, spread, timed
 
-from coterie.attention.stats import AttentionStatistics, StatisticsRequest, attention_statistics, attention_with_lse
+from coterie.attention.statistics_request import StatisticsRequest
+from coterie.attention.stats import AttentionStatistics, attention_statistics, attention_with_lse
 
 WINDOW, LOW, HIGH = 10, 10, 100
 BANDED = StatisticsRequest(waad=WINDOW, fai=(LOW, HIGH))

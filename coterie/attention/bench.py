@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from coterie.attention.neighbor import neighbor_attention
-from coterie.attention.stats import StatisticsRequest, attention_statistics, attention_with_lse
+from coterie.attention.statistics_request import StatisticsRequest
+from coterie.attention.stats import attention_statistics, attention_with_lse
 from coterie.attention.topology import Topology
 
 LIMIT = 1e-4

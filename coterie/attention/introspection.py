@@ -20,7 +20,8 @@ from torch import Tensor
 from coterie.attention.ablation import by_layer
 from coterie.attention.interception import Attended, full_layers, listen
 from coterie.attention.layout import Layout, lay_out
-from coterie.attention.stats import AttentionStatistics, StatisticsRequest, attention_statistics
+from coterie.attention.statistics_request import StatisticsRequest
+from coterie.attention.stats import AttentionStatistics, attention_statistics
 
 
 @contextmanager

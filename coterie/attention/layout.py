@@ -13,7 +13,7 @@ from torch.nn import functional
 from coterie.attention import checks
 
 if TYPE_CHECKING:
-    from coterie.attention.stats import StatisticsRequest
+    from coterie.attention.statistics_request import StatisticsRequest
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8)
 

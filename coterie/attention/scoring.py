@@ -14,7 +14,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from coterie.attention.ablation import Head
 from coterie.attention.head_roles import HeadRoles, assign_roles, mean_profile, profile_heads
 from coterie.attention.introspection import collect
-from coterie.attention.stats import AttentionStatistics, StatisticsRequest
+from coterie.attention.statistics_request import StatisticsRequest
+from coterie.attention.stats import AttentionStatistics
 
 SIGNALS = ("logprobs", "entropy", "waad", "fai")
 ATTENTION = StatisticsRequest(span=True, waad=10, fai=(10, 100))

@@ -17,7 +17,8 @@ from coterie.attention.head_roles import HeadProfile, HeadRoles, assign_roles, p
 from coterie.attention.interception import full_layers
 from coterie.attention.introspection import collect, middle_layers
 from coterie.attention.scoring import mean_over_heads, score
-from coterie.attention.stats import AttentionStatistics, StatisticsRequest
+from coterie.attention.statistics_request import StatisticsRequest
+from coterie.attention.stats import AttentionStatistics
 from coterie.errors import ConfigError, EnvironmentMissing
 from coterie.experiments.provenance import versions
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from coterie.attention.head_roles import HeadProfile, assign_roles, excess_kurtosis, mean_profile, profile_heads
 from coterie.attention.introspection import collect
-from coterie.attention.stats import AttentionStatistics, StatisticsRequest, attention_statistics
+from coterie.attention.statistics_request import StatisticsRequest
+from coterie.attention.stats import AttentionStatistics, attention_statistics
 
 
 def look(map_: Tensor, **labels: Any) -> dict[int, AttentionStatistics]:

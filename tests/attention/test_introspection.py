@@ -8,7 +8,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from coterie.attention.interception import NAME, Attended, full_layers, listen
 from coterie.attention.introspection import collect, middle_layers
-from coterie.attention.stats import AttentionStatistics, StatisticsRequest
+from coterie.attention.statistics_request import StatisticsRequest
+from coterie.attention.stats import AttentionStatistics
 
 ALL = StatisticsRequest(span=True, entropy=True, sink=1, waad=4, received=True, fai=(2, 9))
 SIZES = {"vocab_size": 61, "hidden_size": 64, "intermediate_size": 48, "num_attention_heads": 8}

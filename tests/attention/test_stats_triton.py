@@ -20,7 +20,8 @@ pytest.importorskip("triton")
 
 INTERPRETED = """
 import torch
-from coterie.attention.stats import StatisticsRequest, attention_statistics, attention_with_lse
+from coterie.attention.statistics_request import StatisticsRequest
+from coterie.attention.stats import attention_statistics, attention_with_lse
 
 torch.use_deterministic_algorithms(True)  # fresh memory holds NaN
 EVERYTHING = StatisticsRequest(span=True, entropy=True, sink=2, waad=10, received=True, fai=(3, 20), mass=3)

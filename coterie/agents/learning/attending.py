@@ -14,7 +14,7 @@ from coterie.agents.learning.examples import Example
 from coterie.agents.learning.forcing import TeacherForcing
 from coterie.agents.learning.packing import MicroBatch, pack
 from coterie.attention.introspection import collect, middle_layers
-from coterie.attention.stats import StatisticsRequest
+from coterie.attention.statistics_request import StatisticsRequest
 from coterie.errors import LearningError
 
 Labels = NDArray[np.int64]

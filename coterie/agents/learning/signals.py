@@ -14,7 +14,8 @@ from coterie.attention.ablation import Head, by_layer
 from coterie.attention.head_roles import HeadProfile, assign_roles
 from coterie.attention.interception import full_layers
 from coterie.attention.introspection import collect, middle_layers
-from coterie.attention.stats import AttentionStatistics, StatisticsRequest
+from coterie.attention.statistics_request import StatisticsRequest
+from coterie.attention.stats import AttentionStatistics
 from coterie.types import Signal, SignalRequest
 
 Found = Mapping[int, AttentionStatistics]

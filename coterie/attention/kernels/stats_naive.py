@@ -11,7 +11,7 @@ from coterie.attention.naive import share_heads
 
 if TYPE_CHECKING:
     from coterie.attention.layout import Layout
-    from coterie.attention.stats import StatisticsRequest
+    from coterie.attention.statistics_request import StatisticsRequest
 
 
 def naive_statistics(

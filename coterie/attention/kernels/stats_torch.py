@@ -16,7 +16,7 @@ from torch.nn import functional
 
 if TYPE_CHECKING:
     from coterie.attention.layout import Layout
-    from coterie.attention.stats import StatisticsRequest
+    from coterie.attention.statistics_request import StatisticsRequest
 
 ROWS = 64
 """Queries in a tile."""

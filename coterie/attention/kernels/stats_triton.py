@@ -18,7 +18,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from coterie.attention.layout import Layout
-    from coterie.attention.stats import StatisticsRequest
+    from coterie.attention.statistics_request import StatisticsRequest
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
