@@ -204,4 +204,5 @@ def _write_iteration(journal: Journal, number: int, text: str | None) -> None:
         write_event(journal, event)
     key = f"update/{number:06d}"
     note = {"rollout": 6.0, "learning": 3.0, "checkpoint": 0.25, "publication": 0.75, "tokens": 96}
-    journal.commit([Fact(key, "update", make_update_row(number, 8))], [Note("iteration", key, note)])
+    kept = Note("checkpoint", f"{number:08d}", {"iteration": number, "sha256": f"{number:064x}", "due": True})
+    journal.commit([Fact(key, "update", make_update_row(number, 8))], [Note("iteration", key, note), kept])
