@@ -146,7 +146,17 @@ class Attempt:
 
     async def work(self, executor: Executor, jobs: Sequence[Job]) -> None:
         """Work jobs with engines that run; returns when all are done, or when `stopped` says why not."""
-        self._supervisor = supervisor = self._make_supervisor(executor)
+        await self._supervise(executor, jobs, self.judge, self.observer)
+
+    async def work_replays(self, executor: Executor, jobs: Sequence[Job], observer: Observer) -> None:
+        """Work replays of episodes: they earn no rewards, and nobody is asked about them."""
+        await self._supervise(executor, jobs, Judge(self.grader, {}, self.journal), observer)
+
+    async def _supervise(self, executor: Executor, jobs: Sequence[Job], judge: Judge, observer: Observer) -> None:
+        self._supervisor = supervisor = Supervisor(
+            self.journal, executor, self.policies, judge, self._budget,
+            exact=self.config.determinism == "exact", observer=observer,
+        )  # fmt: skip
         await supervisor.run(jobs)
         self.stopped = self.stopped or supervisor.stopped
 
@@ -197,12 +207,6 @@ class Attempt:
         for fact in self.journal.facts("turn"):
             budget.spend(fact.payload["num_prompt_tokens"] + fact.payload["num_tokens"])
         return budget
-
-    def _make_supervisor(self, executor: Executor) -> Supervisor:
-        return Supervisor(
-            self.journal, executor, self.policies, self.judge, self._budget,
-            exact=self.config.determinism == "exact", observer=self.observer,
-        )  # fmt: skip
 
     def _make_judge(self, grader: Grader) -> Judge:
         rewards = {c.kind: registry.impl("reward", c.kind)(c) for c in self.config.rewards}

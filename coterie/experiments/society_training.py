@@ -34,12 +34,11 @@ from coterie.orchestration import checkpoints, replay
 from coterie.orchestration.executor import Executor
 from coterie.orchestration.harvest import EarnedTurn, PlayedEpisode, earn, gather, read_episode
 from coterie.orchestration.jobs import Job
-from coterie.orchestration.judging import Judge
 from coterie.orchestration.pool import Learning
 from coterie.orchestration.sittings import grader_of
 from coterie.orchestration.society_metrics import describe_iteration
 from coterie.orchestration.society_trainer import PolicyUpdate, SocietyTrainer
-from coterie.orchestration.team_credit import Shared, TeamCredit, describe_credit, is_shared
+from coterie.orchestration.team_credit import Shared, TeamCredit, describe_credit
 from coterie.orchestration.training_spec import find_device
 from coterie.types import Grader, Weights
 
@@ -138,21 +137,14 @@ class TrainingAttempt(Attempt):
         wanted = list(replay.missing(self.journal, self.team.replays(jobs, episodes)))
         if wanted:
             self.display.say(f"replaying {len(jobs)} episodes: {len(wanted)} replays")
-            before = self.judge, self.observer
-            # Replays earn no rewards, nobody is asked about them, and they are no episodes of the training.
-            self.judge, self.observer = Judge(self.grader, {}, self.journal), Deaf(self.audience, self.meter)
-            try:
-                await super().work(executor, wanted)
-            finally:
-                self.judge, self.observer = before
+            await self.work_replays(executor, wanted, Deaf(self.audience, self.meter))
         return None if self.stopped else await asyncio.to_thread(self.team.share, self.journal, jobs, episodes)
 
     def _gather(self, episodes: Sequence[PlayedEpisode], shared: Sequence[Shared]) -> list[EarnedTurn]:
         """What is learnt from: shares of team rewards, or else what turns were given themselves."""
         if self.team is None:
             return gather(self.journal, episodes, self.weights, self.trained)
-        told = [episode for episode in episodes if is_shared(episode)]
-        return earn(self.journal, told, [one.rewards for one in shared], self.trained)
+        return earn(self.journal, [one.episode for one in shared], [one.rewards for one in shared], self.trained)
 
     def _warn(self, updates: Mapping[str, PolicyUpdate]) -> None:
         """Say it where engine and learner disagree on what the same tokens were worth."""

@@ -22,7 +22,6 @@ from coterie.orchestration import replay
 from coterie.orchestration.executor import Executor
 from coterie.orchestration.harvest import read_episode
 from coterie.orchestration.jobs import Job
-from coterie.orchestration.judging import Judge
 from coterie.orchestration.sittings import grader_of
 from coterie.orchestration.supervisor import Observer
 from coterie.types import Grader, Outcome, Turn, Verdict
@@ -66,14 +65,7 @@ class StudyAttempt(Attempt):
     async def _replay(self, executor: Executor, jobs: Sequence[Job]) -> None:
         wanted = list(replay.missing(self.journal, replays_of(self.journal, self.study, jobs)))
         self.display.say(f"replaying {len(jobs)} episodes: {len(wanted)} replays")
-        before = self.judge, self.observer
-        # Replays earn no rewards, and nobody is asked about them.
-        self.judge = Judge(self.grader, {}, self.journal)
-        self.observer = _Counter(self.observer, self.display, len(wanted))
-        try:
-            await super().work(executor, wanted)
-        finally:
-            self.judge, self.observer = before
+        await self.work_replays(executor, wanted, _Counter(self.observer, self.display, len(wanted)))
 
     def _measure(self, jobs: Sequence[Job]) -> None:
         """All measures, always of the same episodes at once: the last bits may depend on what goes through together."""
@@ -103,26 +95,17 @@ def measure_key(name: str) -> Callable[[Job], str]:
 
 
 def replays_of(journal: Journal, study: StudyConfig, jobs: Sequence[Job]) -> Iterator[Job]:
-    """All replays of finished episodes, in the order of these."""
+    """All replays of finished episodes, in the order of these; some more than once."""
     tasks = list(dict.fromkeys(job.task.id for job in jobs))
     place = {task: number for number, task in enumerate(tasks)}
     for job in jobs:
-        played, size, number = read_episode(journal, job, ()), len(job.agents), place[job.task.id]
-        yield from replay.plan(job, played, coalitions_of(study, size, number), range(study.draws))
-        if number < study.counterfactual:
-            yield from replay.plan(job, played, replay.one_redrawn(size), new_draws(study))
-
-
-def coalitions_of(study: StudyConfig, num_agents: int, number: int) -> list[str]:
-    """The masks under which the task of this number is replayed."""
-    if number < study.shapley:
-        return replay.coalitions(num_agents)
-    return [replay.everybody(num_agents), *replay.all_but_one(num_agents)]
-
-
-def new_draws(study: StudyConfig) -> range:
-    """Those in which an agent's messages are drawn anew; draw 0 would be the episode's own."""
-    return range(1, study.draws + 1)
+        played, number = read_episode(journal, job, ()), place[job.task.id]
+        # All coalitions have those of leave-one-out among them.
+        kinds = ["shapley" if number < study.shapley else "leave_one_out"]
+        kinds += ["counterfactual"] if number < study.counterfactual else []
+        for kind in kinds:
+            for masks, draws in replay.needed(kind, len(job.agents), study.draws):
+                yield from replay.plan(job, played, masks, draws)
 
 
 class _Counter:

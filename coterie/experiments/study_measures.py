@@ -10,7 +10,7 @@ import numpy as np
 
 from coterie.agents import embedders
 from coterie.agents.engines import models
-from coterie.agents.engines.tokens import ChatTokenizer
+from coterie.agents.engines.tokens import load_tokenizers
 from coterie.orchestration.harvest import PlayedEpisode
 from coterie.orchestration.jobs import Job
 from coterie.orchestration.pool import EngineSpec, PolicySpec
@@ -78,13 +78,9 @@ def _read_attention(cast: Cast) -> Measure:
     from coterie.agents.learning.attending import AttentionReader  # imports torch
     from coterie.orchestration.influence import measure_influence
 
-    loaded: dict[str, AttentionReader] = {}
-    readers, spellers = {}, {}
-    for name, policy in cast.policies.items():
-        engine = cast.engines[policy.engine]
-        folder = models.resolve(engine.model)
-        readers[name] = loaded.setdefault(folder, AttentionReader(folder, cast.device))
-        spellers[name] = ChatTokenizer.load(folder, getattr(engine.config, "context", 4096))
+    names = {name: cast.engines[policy.engine].model for name, policy in cast.policies.items()}
+    loaded = {model: AttentionReader(models.resolve(model), cast.device) for model in dict.fromkeys(names.values())}
+    readers, spellers = {name: loaded[model] for name, model in names.items()}, load_tokenizers(names)
 
     def measure(jobs: Sequence[Job], episodes: Sequence[PlayedEpisode]) -> list[Row]:
         found = measure_influence(episodes, readers, spellers)

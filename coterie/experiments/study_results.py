@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -95,17 +95,14 @@ class _Studied:
 
     def _credit(self, name: str) -> Floats:
         """[E, N, D]; of some credits only the first tasks have one."""
-        count, draws = len(self.agents), range(self._study["draws"])
-        ways: Mapping[str, Callable[[Replayed], Floats]] = {
-            "leave_one_out": lambda found: found.leave_one_out(count, draws),
-            "sway": lambda found: found.sway(self.agents, draws),
-            "shapley": lambda found: found.shapley_value(count, draws),
-            "counterfactual": lambda found: found.counterfactual(count, range(1, len(draws) + 1)),
-        }
+        count, draws = len(self.agents), self._study["draws"]
         tasks = self.tasks[: self._study.get(name, len(self.tasks))]
-        return np.array([ways[name](Replayed(self._journal, self.label, t)) for t in tasks]).reshape(
-            -1, count, len(draws)
-        )
+        replayed = [Replayed(self._journal, self.label, task) for task in tasks]
+        if name == "sway":
+            values = [one.sway(self.agents, range(draws)) for one in replayed]
+        else:
+            values = [one.credit(name, count, draws) for one in replayed]
+        return np.array(values).reshape(-1, count, draws)
 
     def _measure(self, name: str, tasks: Sequence[str]) -> Floats:
         """[E, N]."""

@@ -57,9 +57,10 @@ class LocalExecutor:
             worker.adopt(policies)
 
     def hire_learners(self, specs: Sequence[LearnerSpec]) -> list[Learner]:
+        first = len(self._learners)
         for spec in specs:
             self._learners.append(spec.build())
-        return list(self._learners)
+        return self._learners[first:]
 
     async def close(self) -> None:
         """Close every engine and learner; raises the first error of engines that fail to."""

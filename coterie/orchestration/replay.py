@@ -100,6 +100,22 @@ def coalitions(num_agents: int) -> list[str]:
     return ["".join(SPEAKS if is_in else HIDDEN for is_in in row) for row in shapley.coalitions(num_agents)]
 
 
+def needed(kind: str, num_agents: int, draws: int) -> list[tuple[Sequence[str], range]]:
+    """Masks, with the draws of each, of the replays that a credit is made from.
+
+    Args:
+        kind: `leave_one_out`, `shapley` or `counterfactual`; the draws of the last masks are those of the credit.
+        num_agents: N.
+        draws: How many. Where agents are drawn anew, draw 0 would be the episode's own.
+    """
+    whole = everybody(num_agents)
+    if kind == "shapley":
+        return [(coalitions(num_agents), range(draws))]
+    if kind == "counterfactual":
+        return [([whole], range(1)), (one_redrawn(num_agents), range(1, draws + 1))]
+    return [([whole, *all_but_one(num_agents)], range(draws))]
+
+
 def _with(num_agents: int, index: int, letter: str) -> str:
     return SPEAKS * index + letter + SPEAKS * (num_agents - index - 1)
 
@@ -175,6 +191,13 @@ class Replayed:
         return {name: (self._journal.get(key) or {})["answer"] for name, key in rounds[-1].items()} if rounds else {}
 
     # Credits of N agents, draw by draw [N, D]; see `rewards.credit.replay`.
+
+    def credit(self, kind: str, num_agents: int, draws: int) -> Floats:
+        """Of every agent, from the replays that are `needed`."""
+        ways = {
+            "leave_one_out": self.leave_one_out, "shapley": self.shapley_value, "counterfactual": self.counterfactual
+        }  # fmt: skip
+        return ways[kind](num_agents, needed(kind, num_agents, draws)[-1][1])
 
     def leave_one_out(self, num_agents: int, draws: Sequence[int]) -> Floats:
         """Of every agent; N + 1 coalitions."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from coterie import registry
-from coterie.agents.engines import models
-from coterie.agents.engines.tokens import ChatTokenizer
+from coterie.agents.engines.tokens import load_tokenizers
 from coterie.config.schema import ExperimentConfig
 from coterie.journal import Fact, Journal
 from coterie.orchestration import replay
@@ -40,6 +39,7 @@ class Shared:
     """What became of the team reward of one episode.
 
     Attributes:
+        episode: The episode.
         rewards: What each turn earned, by key.
         shares: Of the team reward, by agent.
         fact: The same for the journal, with who read whose words if that was measured.
@@ -47,6 +47,7 @@ class Shared:
         unread: Turns whose attention was not measured.
     """
 
+    episode: PlayedEpisode
     rewards: Mapping[str, float]
     shares: Mapping[str, float]
     fact: Fact
@@ -54,9 +55,10 @@ class Shared:
     unread: int = 0
 
 
-def is_shared(episode: PlayedEpisode) -> bool:
-    """Whether there is a team reward to share: somebody spoke, and it is known whether the answer is right."""
-    return bool(episode.turns) and is_decided(episode.verdict)
+def _rewarded(jobs: Sequence[Job], episodes: Sequence[PlayedEpisode]) -> list[tuple[Job, PlayedEpisode]]:
+    """Those with a team reward to share: somebody spoke, and it is known whether the answer is right."""
+    pairs = zip(jobs, episodes, strict=True)
+    return [(job, episode) for job, episode in pairs if episode.turns and is_decided(episode.verdict)]
 
 
 @dataclass(slots=True)
@@ -92,43 +94,38 @@ class TeamCredit:
         rule: AgentCredit = registry.impl("agent_credit", config.kind)(config)
         if "vectors" in rule.needs:
             embed_now(cast(Any, config).embedder, ["ready"])
-        spellers: dict[str, Speller] = {}
+        spellers: Mapping[str, Speller] = {}
         if "influence" in rule.needs:
-            known: dict[str, Speller] = {}
-            for name in learners:
-                model = experiment.policies[name].model
-                if model not in known:
-                    known[model] = ChatTokenizer.load(models.resolve(model), 1 << 20)
-                spellers[name] = known[model]
+            spellers = load_tokenizers({name: experiment.policies[name].model for name in learners})
         return cls(rule, cast(AgentCreditConfig, config), weights, learners, spellers)
 
     def replays(self, jobs: Sequence[Job], episodes: Sequence[PlayedEpisode]) -> list[Job]:
         """The replays that have to be in the journal before `share`; none for most rules."""
         if "worths" not in self.rule.needs:
             return []
-        wanted = wanted_replays(self.config.kind, cast(Any, self.config).draws)
+        count = cast(Any, self.config).draws
         return [
             one
-            for job, played in zip(jobs, episodes, strict=True)
-            for masks, draws in wanted(len(job.agents))
+            for job, played in _rewarded(jobs, episodes)
+            for masks, draws in replay.needed(self.config.kind, len(job.agents), count)
             for one in replay.plan(job, played, masks, draws)
         ]
 
     def share(self, journal: Journal, jobs: Sequence[Job], episodes: Sequence[PlayedEpisode]) -> list[Shared]:
-        """What the turns of each episode earn that `is_shared`.
+        """What the turns of each episode earn that has a team reward: turns, and a verdict that is known.
 
         Raises:
             CreditError: A rule would mint or lose reward, or could not be measured.
             LearningError: A model's attention cannot be read.
             JournalError: A replay is missing.
         """
-        measured: Sequence[Measured | None] = [None] * len(episodes)
+        pairs = _rewarded(jobs, episodes)
+        measured: Sequence[Measured | None] = [None] * len(pairs)
         if "influence" in self.rule.needs:
             config = cast(Any, self.config)
             settings = Settings(config.layers, config.sinks, config.per_token)
-            measured = measure_influence(episodes, self.readers, self.spellers, settings)
-        rows = zip(jobs, episodes, measured, strict=True)
-        return [self._share(journal, *row) for row in rows if is_shared(row[1])]
+            measured = measure_influence([episode for _, episode in pairs], self.readers, self.spellers, settings)
+        return [self._share(journal, *pair, found) for pair, found in zip(pairs, measured, strict=True)]
 
     def _share(self, journal: Journal, job: Job, episode: PlayedEpisode, measured: Measured | None) -> Shared:
         vectors = self._embed(episode) if "vectors" in self.rule.needs else {}
@@ -147,7 +144,7 @@ class TeamCredit:
         if worths:
             fact.payload["worths"] = _rounded(worths)
         missing, unread = (measured.missing, measured.unread) if measured else (0, 0)
-        return Shared(rewards, agents, fact, missing, unread)
+        return Shared(episode, rewards, agents, fact, missing, unread)
 
     def _embed(self, episode: PlayedEpisode) -> dict[str, Any]:
         """Each agent's last word."""
@@ -157,14 +154,8 @@ class TeamCredit:
 
     def _weigh(self, journal: Journal, job: Job) -> dict[str, float]:
         """What the result owes to each agent, the mean over draws."""
-        replayed, size = replay.Replayed(journal, job.society, job.task.id), len(job.agents)
-        draws = cast(Any, self.config).draws
-        if self.config.kind == "counterfactual":
-            values = replayed.counterfactual(size, range(1, draws + 1))
-        elif self.config.kind == "shapley":
-            values = replayed.shapley_value(size, range(draws))
-        else:
-            values = replayed.leave_one_out(size, range(draws))
+        replayed = replay.Replayed(journal, job.society, job.task.id)
+        values = replayed.credit(self.config.kind, len(job.agents), cast(Any, self.config).draws)
         return {agent.name: float(value) for agent, value in zip(job.agents, values.mean(axis=1), strict=True)}
 
     def _fact(
@@ -181,15 +172,6 @@ class TeamCredit:
             ]
             payload |= {"missing": measured.missing, "unread": measured.unread}
         return Fact(f"credit/{job.society}/{job.task.id}", "credit", payload)
-
-
-def wanted_replays(kind: str, draws: int) -> Callable[[int], list[tuple[Sequence[str], range]]]:
-    """For so many agents the masks of the replays that a rule reads, with the draws of each."""
-    if kind == "shapley":
-        return lambda size: [(replay.coalitions(size), range(draws))]
-    if kind == "counterfactual":
-        return lambda size: [([replay.everybody(size)], range(1)), (replay.one_redrawn(size), range(1, draws + 1))]
-    return lambda size: [([replay.everybody(size), *replay.all_but_one(size)], range(draws))]
 
 
 def describe_credit(shared: Sequence[Shared]) -> dict[str, Any]:

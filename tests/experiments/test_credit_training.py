@@ -1,69 +1,35 @@
 """A society that is trained with token credit: what the run keeps of it, also when it is killed."""
 
-import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from coterie.experiments.cli.main import main
-from coterie.journal import Journal
 from coterie.testing.models import write_llama
 
-PLUGIN = Path(__file__).parent.parent / "data" / "mortal_training.py"
+sys.path.insert(0, str(Path(__file__).parent))
+from society_runs import ALPHABET, coterie, journal_of, outcome, start
+from society_runs import experiment as plain
+
 COUPLED = {"kind": "coupled", "least_tokens": 4, "horizon": [1, 6], "keep": 3}
 
 
 def experiment(model: Path, credit: object, **changes: object) -> dict[str, object]:
-    engine = {"kind": "transformers", "dtype": "float32", "context": 512}
-    policy = {"engine": engine, "model": str(model), "sampling": {"temperature": 1.0, "max_tokens": 16}}
-    learning = {
-        "kind": "policy_gradient", "iterations": 2, "tasks": 2, "copies": 2, "learning_rate": 0.01, "updates": 2,
-        "held_out": 2, "advantage": {"kind": "rae"}, "mask_cut": False,
-    }  # fmt: skip
-    return {
-        "name": "credited", "seed": 5, "determinism": "exact", "imports": [str(PLUGIN)], "policies": {"base": policy},
-        "seats": [{"name": "ann", "policy": "base"}, {"name": "bob", "policy": "base"}],
-        "protocol": {"kind": "comas", "rounds": 1}, "benchmark": {"kind": "sums", "limit": 6},
-        "rewards": [{"kind": "digits"}], "learning": learning, "credit": credit, "device": "cpu", **changes,
-    }  # fmt: skip
-
-
-def coterie(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "coterie", *arguments, "--no-report"], cwd=cwd, env=os.environ | environment,
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-
-
-def start(cwd: Path, config: dict[str, object], **environment: str) -> subprocess.CompletedProcess[str]:
-    (cwd / "society.yaml").write_text(json.dumps(config))
-    return coterie("run", "society.yaml", "--display", "plain", cwd=cwd, **environment)
-
-
-def journal_of(cwd: Path) -> Journal:
-    (run,) = (cwd / "runs").iterdir()
-    return Journal.read(run / "journal.sqlite")
-
-
-def outcome(cwd: Path) -> tuple[str, list[dict[str, object]]]:
-    with journal_of(cwd) as journal:
-        return journal.digest(), [fact.payload for fact in journal.facts("update")]
+    return plain(model, "credited", 16, credit=credit, **changes)
 
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("deep")
-    return write_llama(folder, alphabet="0123456789 +-=.\nScore:Answer", layers=12, width=32)
+    return write_llama(folder, alphabet=ALPHABET, layers=12, width=32)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, deep) -> Path:
     cwd = tmp_path_factory.mktemp("trained")
-    done = start(cwd, experiment(deep, COUPLED))
+    done = start(cwd, experiment(deep, COUPLED), 240)
     assert done.returncode == 0, done.stderr
     return cwd
 
@@ -120,8 +86,8 @@ def test_an_iteration_of_which_nothing_was_kept_is_named(trained, capsys):
 
 @pytest.mark.slow
 def test_a_training_with_credit_that_is_killed_and_resumed_ends_with_the_same_weights(tmp_path, deep, trained):
-    killed = start(tmp_path, experiment(deep, COUPLED), MORTAL="18")
+    killed = start(tmp_path, experiment(deep, COUPLED), 240, MORTAL="18")
     assert killed.returncode == -signal.SIGKILL
-    resumed = coterie("resume", "latest", cwd=tmp_path)
+    resumed = coterie("resume", "latest", cwd=tmp_path, seconds=240)
     assert resumed.returncode == 0, resumed.stderr
     assert outcome(tmp_path) == outcome(trained)

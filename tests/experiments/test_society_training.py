@@ -1,9 +1,6 @@
 """A society that is trained: what becomes of its weights, its versions and its facts, also when it is killed."""
 
-import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,45 +11,17 @@ from coterie.config.problems import InvalidConfig
 from coterie.journal import Journal
 from coterie.testing.models import write_llama
 
-PLUGIN = Path(__file__).parent.parent / "data" / "mortal_training.py"
-ALPHABET = "0123456789 +-=.\nScore:Answer"
+sys.path.insert(0, str(Path(__file__).parent))
+from society_runs import ALPHABET, coterie, outcome, start
+from society_runs import LEARNING as SHARED
+from society_runs import experiment as plain
+
 PLAIN = {"temperature": 1.0}
-LEARNING = {
-    "kind": "policy_gradient", "iterations": 2, "tasks": 2, "copies": 2, "learning_rate": 0.01, "updates": 2,
-    "sharing": "agent", "held_out": 2, "advantage": {"kind": "rae"}, "mask_cut": False,
-}  # fmt: skip
+LEARNING = {**SHARED, "sharing": "agent"}
 
 
 def experiment(model: Path, **learning: object) -> dict[str, object]:
-    engine = {"kind": "transformers", "dtype": "float32", "context": 512}
-    policy = {"engine": engine, "model": str(model), "sampling": {"temperature": 1.0, "max_tokens": 8}}
-    return {
-        "name": "trained", "seed": 5, "determinism": "exact", "imports": [str(PLUGIN)],
-        "policies": {"base": policy},
-        "seats": [{"name": "ann", "policy": "base"}, {"name": "bob", "policy": "base"}],
-        "protocol": {"kind": "comas", "rounds": 1}, "benchmark": {"kind": "sums", "limit": 6},
-        "rewards": [{"kind": "digits"}], "learning": {**LEARNING, **learning}, "device": "cpu",
-    }  # fmt: skip
-
-
-def coterie(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "coterie", *arguments, "--no-report"], cwd=cwd, env=os.environ | environment,
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-
-
-def start(cwd: Path, config: dict[str, object], **environment: str) -> subprocess.CompletedProcess[str]:
-    (cwd / "society.yaml").write_text(json.dumps(config))
-    return coterie("run", "society.yaml", "--display", "plain", cwd=cwd, **environment)
-
-
-def outcome(cwd: Path) -> tuple[str, list[dict[str, object]]]:
-    """The digest of the only run in a folder, and its updates."""
-    (run,) = (cwd / "runs").iterdir()
-    with Journal.read(run / "journal.sqlite") as journal:
-        assert journal.verify() == []
-        return journal.digest(), [fact.payload for fact in journal.facts("update")]
+    return plain(model, "trained", 8, learning={**LEARNING, **learning})
 
 
 @pytest.fixture(scope="module")

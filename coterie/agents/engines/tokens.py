@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from coterie.agents.engines import chat, models
@@ -12,6 +12,8 @@ from coterie.types import EncodedPrompt, Message, Messages, Prompt, Sampling, To
 
 _BROKEN = "\ufffd"
 """How a decoder writes the bytes of half a character."""
+_ANY_LENGTH = 1 << 20
+"""A context for texts that no model is shown."""
 
 
 class ChatTokenizer:
@@ -157,3 +159,16 @@ class ChatTokenizer:
         """An id to fill batches with."""
         pad = self._tokenizer.pad_token_id
         return int(pad if pad is not None else self._tokenizer.eos_token_id or 0)
+
+
+def load_tokenizers(names: Mapping[str, str]) -> dict[str, ChatTokenizer]:
+    """For each policy that of its model, to tell which tokens say what; policies of one model share one.
+
+    Args:
+        names: Of models, by policy.
+
+    Raises:
+        EnvironmentMissing: A model is missing.
+    """
+    loaded = {name: ChatTokenizer.load(models.resolve(name), _ANY_LENGTH) for name in dict.fromkeys(names.values())}
+    return {policy: loaded[name] for policy, name in names.items()}

@@ -10,21 +10,30 @@ VOCABULARY = 24
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a random Llama: 2 layers x 32 wide, 24 tokens, two heads share keys."""
+def make_llama(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Makes the folder of a random Llama, 32 wide, of 24 tokens; two heads share keys."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=True, initializer_range=0.3,
-        bos_token_id=0, eos_token_id=1, pad_token_id=0,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
+    def make(layers: int, positions: int, spread: float) -> str:
+        folder = tmp_path_factory.mktemp("llama") / "model"
+        config = LlamaConfig(
+            vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=layers,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=positions, tie_word_embeddings=True,
+            initializer_range=spread, bos_token_id=0, eos_token_id=1, pad_token_id=0,
+        )  # fmt: skip
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            LlamaForCausalLM(config).save_pretrained(folder)
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(make_llama: Callable[..., str]) -> str:
+    """One of 2 layers."""
+    return make_llama(2, 256, 0.3)
 
 
 @pytest.fixture(scope="session")

@@ -20,20 +20,8 @@ RHYTHM = SignalRequest(frozenset({"waad", "fai"}))
 
 
 @pytest.fixture(scope="module")
-def deep(tmp_path_factory) -> str:
-    """A Llama of 12 layers in which two heads share keys."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("deep") / "model"
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.1,
-        bos_token_id=0, eos_token_id=1, pad_token_id=0,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
+def deep(make_llama) -> str:
+    return make_llama(LAYERS, 512, 0.1)
 
 
 @pytest.fixture(scope="module")
