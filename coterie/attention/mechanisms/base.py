@@ -1,16 +1,17 @@
-"""What a mechanism is: options with published defaults, a module that computes it, and the paper's formula beside it."""
+"""What a mechanism is: options with published defaults, a module that computes it, the paper's formula beside it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from coterie.attention.attend import attend
 from coterie.attention.data import Data
+from coterie.attention.masks import Causal, Mask, Segments
 from coterie.attention.spec import Spec
 
 
@@ -61,6 +62,11 @@ class Mechanism(ABC):
 
     about: ClassVar[About]
 
+    @classmethod
+    def small(cls) -> Self:
+        """Options that show on a few dozen tokens what the mechanism does, for tests and pictures."""
+        return cls()
+
     @abstractmethod
     def module(self, heads: Heads) -> nn.Module:
         """A module with the learned parameters, if any: called with (q, k, v, context), it gives o.
@@ -83,11 +89,14 @@ class Mechanism(ABC):
 
 
 class Declaration(Mechanism):
-    """A mechanism that is a spec and its data: no parameters, one call of `attend`."""
+    """A mechanism that is a spec and its data: no parameters, one call of `attend`.
+
+    What a context says of any attention is added to the mask by itself: causality, and segments where it has them.
+    """
 
     @abstractmethod
     def declare(self, q: Tensor, k: Tensor, context: Context) -> tuple[Spec, Data]:
-        """The spec and the tensors of this call.
+        """The spec, and `context.data` with the tensors of this call.
 
         Raises:
             ValueError: The context lacks what it needs, which is named.
@@ -108,4 +117,38 @@ class Declared(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
         spec, data = self.declaration.declare(q, k, context)
-        return attend(q, k, v, spec, data)
+        return attend(q, k, v, replace(spec, mask=narrowed(spec.mask, context)), data)
+
+
+def narrowed(mask: Mask | None, context: Context) -> Mask | None:
+    """A mask, and what the context says of any attention."""
+    for more, holds in ((Causal(), context.causal), (Segments(), context.data.queries.segment is not None)):
+        if holds:
+            mask = more if mask is None else mask & more
+    return mask
+
+
+def visible(q: Tensor, context: Context) -> Tensor:
+    """For naive forms: which keys each query may see by the context's causality alone, bool [N, N]."""
+    everything = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device)
+    return everything.tril() if context.causal else everything
+
+
+def check_unpadded(about: About, context: Context) -> None:
+    """For mechanisms that cannot leave tokens out.
+
+    Raises:
+        ValueError: The context has segments.
+    """
+    if context.data.queries.segment is not None:
+        raise ValueError(f"{about.name} mixes tokens of all segments: give it sequences without padding, one by one")
+
+
+def check_not_causal(about: About, context: Context) -> None:
+    """For mechanisms that have no causal form.
+
+    Raises:
+        ValueError: The context is causal.
+    """
+    if context.causal:
+        raise ValueError(f"{about.name} has no causal form: its queries see keys after them")

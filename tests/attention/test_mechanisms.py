@@ -1,0 +1,170 @@
+"""Every registered mechanism: what its module computes is its paper's formula, and what it claims holds."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from coterie import registry
+from coterie.attention import mechanisms
+from coterie.attention.mechanisms.base import About, Context, Declaration, Heads, Mechanism
+
+NAMES = registry.names("attention")
+GROUPED, EQUAL = Heads(4, 2, 8, 10), Heads(4, 4, 8, 10)
+BATCH = 2
+
+
+@dataclass
+class Case:
+    """One mechanism with random parameters and inputs in float64."""
+
+    mechanism: Any
+    module: nn.Module
+    inputs: list[Tensor]
+    """q, k, v; or x of a mechanism of features."""
+    context: Context
+
+    @property
+    def floats(self) -> list[Tensor]:
+        """Everything that has a gradient."""
+        context = [self.context.features] + [getattr(self.context.data, f.name) for f in fields(self.context.data)]
+        given = [x for x in context if isinstance(x, Tensor) and x.is_floating_point()]
+        return [*self.inputs, *given, *self.module.parameters()]
+
+    def compute(self, *, naive: bool = False) -> Tensor:
+        if naive:
+            return self.mechanism.naive(self.module, *self.inputs, self.context)
+        return self.module(*self.inputs, self.context)
+
+    def put(self, inputs: list[Tensor] | None = None, **context: Any) -> Case:
+        return replace(self, inputs=inputs or self.inputs, context=replace(self.context, **context))
+
+
+def make(name: str, tokens: int = 35, *, causal: bool = False, dtype: torch.dtype = torch.float64) -> Case:
+    mechanism, draw = registry.impl("attention", name).small(), torch.Generator().manual_seed(tokens)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype)
+
+    try:
+        heads, module = GROUPED, mechanism.module(GROUPED)
+    except ValueError as refusal:
+        assert "heads" in str(refusal)
+        heads, module = EQUAL, mechanism.module(EQUAL)
+    module = module.to(dtype).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.5 * normal(*parameter.shape))
+    context = mechanism.context(tokens, draw, heads, BATCH)
+    data = {f.name: getattr(context.data, f.name) for f in fields(context.data)}
+    floats = {n: x.to(dtype) for n, x in data.items() if isinstance(x, Tensor) and x.is_floating_point()}
+    features = context.features if context.features is None else context.features.to(dtype)
+    context = replace(context, causal=causal, features=features, data=replace(context.data, **floats))
+    if isinstance(mechanism, Mechanism):
+        inputs = [normal(BATCH, h, tokens, heads.width) for h in (heads.queries, heads.keys, heads.keys)]
+    else:
+        inputs = [normal(BATCH, tokens, heads.features)]
+    return Case(mechanism, module, inputs, context)
+
+
+@pytest.mark.parametrize("tokens", [1, 24, 35])
+@pytest.mark.parametrize("name", NAMES)
+def test_output_and_gradients_are_those_of_the_formula(name: str, tokens: int) -> None:
+    case = make(name, tokens)
+    check_gradients(case)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_causal_order_it_is_the_formula_and_sees_nothing_later(name: str) -> None:
+    case, cut = make(name, causal=True), 17
+    try:
+        before = case.compute().detach()
+    except ValueError as refusal:
+        assert name in str(refusal) and "causal" in str(refusal)
+        return
+    check_gradients(case)
+    later = torch.arange(35) >= cut
+    changed = case.put([x.masked_fill(later[:, None], 3.0) for x in case.inputs])
+    if case.context.features is not None:
+        changed = changed.put(features=case.context.features.masked_fill(later[:, None], -2.0))
+    assert torch.equal(changed.compute()[..., :cut, :], before[..., :cut, :])
+
+
+def check_gradients(case: Case) -> None:
+    floats = [x.requires_grad_() for x in case.floats]
+    ours, theirs = case.compute(), case.compute(naive=True)
+    close(ours, theirs)
+    upstream = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1), dtype=ours.dtype)
+    found, expected = (
+        torch.autograd.grad(o, floats, upstream, allow_unused=True, materialize_grads=True) for o in (ours, theirs)
+    )
+    for mine, other in zip(found, expected, strict=True):
+        close(mine, other)
+
+
+def close(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_may_hold_anything(name: str) -> None:
+    case, kept = make(name), 30
+    segment = (torch.arange(35) >= kept).long().neg()
+    tokens = replace(case.context.data.queries, segment=segment)
+    case = case.put(data=replace(case.context.data, queries=tokens))
+    try:
+        found, expected = (
+            case.put([x.masked_fill(segment[:, None] < 0, anything) for x in case.inputs]).compute()
+            for anything in (torch.nan, 0.0)
+        )
+    except ValueError as refusal:
+        assert name in str(refusal) and "padding" in str(refusal)
+        return
+    if found.shape[-2] == 35:
+        found, expected = found[..., :kept, :], expected[..., :kept, :]
+    assert found.isfinite().all()
+    close(found, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_float32_it_is_as_exact_as_float32(name: str) -> None:
+    single, double = make(name, dtype=torch.float32), make(name)
+    found, expected = single.compute(), double.compute(naive=True)
+    assert found.dtype == torch.float32
+    assert (found.double() - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pairs_are_no_fewer_than_are_computed_and_fewer_than_dense_where_the_cost_says_so(name: str) -> None:
+    case = make(name)
+    claims_fewer = "N^2" not in case.mechanism.about.cost
+    long = 16384
+    default = registry.impl("attention", name)()
+    assert 0 < default.pairs(long) <= long**2 / (2 if claims_fewer else 1)
+    if isinstance(case.mechanism, Declaration):
+        spec, data = case.mechanism.declare(*case.inputs[:2], case.context)
+        allowed = spec.allowed(spec.read(*case.inputs[:2], data))
+        if allowed is not None:
+            assert allowed.double().expand(-1, -1, 35, 35).sum((2, 3)).mean() <= case.mechanism.pairs(35)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_said_about_it(name: str) -> None:
+    entry, about = registry.get("attention", name), registry.impl("attention", name).about
+    assert (about.name, about.title) == (entry.name, entry.summary)
+    assert about.formula and about.source and about.cost.startswith("O(")
+    assert len(entry.summary) <= 90
+
+
+def test_every_mechanism_is_registered() -> None:
+    files = [
+        importlib.import_module(f"{mechanisms.__name__}.{m.name}") for m in pkgutil.iter_modules(mechanisms.__path__)
+    ]
+    classes = [cls for file in files for cls in vars(file).values() if getattr(cls, "__module__", "") == file.__name__]
+    assert {cls.about.name for cls in classes if isinstance(vars(cls).get("about"), About)} == set(NAMES)
