@@ -60,6 +60,9 @@ class Data:
     neighbors: Tensor | Topology | None = None
     """[B, N, K] integers: the keys of each query, none twice; -1: an empty slot. Or [N, K] as a topology, which keeps
     what calls on one graph can share."""
+    blocks: Tensor | None = None
+    """[B or 1, H, N / rows, n] integers: the key blocks that each of these queries may attend to; -1: an empty slot. H
+    divides Hq, and consecutive query heads share a list."""
     query_factors: Tensor | None = None
     """u of the low-rank bias, broadcastable to [B, Hq, N, R], float32 or float64."""
     key_factors: Tensor | None = None
@@ -143,6 +146,23 @@ class Fields:
         room = values.new_zeros(*values.shape[:-1], self.sizes.keys + 1)
         return room.scatter(-1, index.masked_fill(index < 0, self.sizes.keys), values)[..., : self.sizes.keys]
 
+    def in_blocks(self, block: int, rows: int) -> Tensor:
+        """Which blocks of keys each query's list names: bool [B or 1, H, N / rows, M / block]."""
+        return self._once(("blocks", block, rows), lambda: self._in_blocks(block, rows))
+
+    def _in_blocks(self, block: int, rows: int) -> Tensor:
+        given = self._given("blocks", self.data.blocks, _INTEGERS)
+        batch, heads, queries, keys = self.sizes
+        sizes = check_shape("blocks", given, "B H Q n", {"Q": -(-queries // rows)})
+        if sizes["B"] not in (1, batch) or not sizes["H"] or heads % sizes["H"]:
+            raise ValueError(f"blocks has shape {list(given.shape)}, expected [{batch} or 1, a divisor of {heads}, ..]")
+        count = -(-keys // block)
+        check_range("blocks", given, -1, count)
+        index = given.long()
+        # One column more takes empty slots.
+        table = torch.zeros(*given.shape[:3], count + 1, dtype=torch.bool, device=self.device)
+        return table.scatter(-1, index.masked_fill(index < 0, count), True)[..., :count]
+
     def distance(self, by_neighbor: bool) -> Tensor:
         """[N, M] or [B, N, M]; by neighbour [.., N, K], with zeros in empty slots."""
         pattern, more = ("N K", {"K": self.neighbors().shape[-1]}) if by_neighbor else ("N M", {})
@@ -221,6 +241,12 @@ class Pairs:
     def listed(self) -> Tensor:
         """Whether the key is in the query's list."""
         return self._at(self._fields.listed(), self._i, self._j)
+
+    def in_blocks(self, block: int, rows: int) -> Tensor:
+        """Whether the key lies in one of the blocks of the query's list."""
+        table = self._fields.in_blocks(block, rows)
+        sharing = self._fields.sizes.heads // table.shape[1]
+        return table[self._b % table.shape[0], self._h // sharing, self._i // rows, self._j // block]
 
     def by_head(self, name: str, values: tuple[int, ...]) -> Tensor:
         """The value of the query head."""

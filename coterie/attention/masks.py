@@ -9,6 +9,7 @@ import functools
 import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import prod
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -160,3 +161,143 @@ class Neighbors(Mask):
 
     def allows(self, pairs: Pairs) -> Tensor:
         return pairs.listed()
+
+
+@dataclass(frozen=True, slots=True)
+class Neighborhood(Mask):
+    """The key lies in the query's window on each of one to three axes: generalized neighborhood attention.
+
+    `position` counts the places of a grid of `shape` row by row. Of an axis with n places, the query at i sees the w
+    places around c, which is i or, for `stride` t, a place shared by t neighbours; at the ends the window moves
+    inwards and keeps its size:
+
+        c = clamp(min(t (i // t) + t // 2, n - 1), w // 2, n - 1 - (w - 1) // 2),    c - w // 2 <= j <= c + (w - 1) // 2
+
+    With `causal` it sees j <= i alone, of the w places that end with the last of its t neighbours. `dilation` d splits
+    an axis into d interleaved ones. Numbers stand for all axes, tuples have one for each. Reads `position`.
+
+    Source: GNA (arXiv 2504.16922). Stride 1 is neighborhood attention, stride = window is attention in blocks.
+
+    Raises:
+        ValueError: There are no axes, or a tuple does not have one value for each, or a window is wider than its axis.
+    """
+
+    shape: tuple[int, ...]
+    window: int | tuple[int, ...]
+    stride: int | tuple[int, ...] = 1
+    dilation: int | tuple[int, ...] = 1
+    causal: bool | tuple[bool, ...] = False
+
+    def __post_init__(self) -> None:
+        for name in ("window", "stride", "dilation", "causal"):
+            object.__setattr__(self, name, _by_axis(f"Neighborhood.{name}", getattr(self, name), self.shape))
+        _check_positive("Neighborhood", self, "shape", "window", "stride", "dilation")
+        for n, w, d in zip(self.shape, _tuple(self.window), _tuple(self.dilation), strict=True):
+            if w * d > n:
+                raise ValueError(f"Neighborhood.window is {w} with dilation {d}, wider than its axis of {n} places")
+
+    def allows(self, pairs: Pairs) -> Tensor:
+        axes = zip(*(_tuple(x) for x in (self.window, self.stride, self.dilation, self.causal)), strict=True)
+        places = zip(self.shape, _places(pairs.query("position"), self.shape),
+                     _places(pairs.key("position"), self.shape), strict=True)  # fmt: skip
+        return functools.reduce(
+            operator.and_, [_in_window(*place, *axis) for place, axis in zip(places, axes, strict=True)]
+        )
+
+
+def _in_window(
+    n: int, query: Tensor, key: Tensor, window: int, stride: int, dilation: int, causal: bool
+) -> Tensor:  # fmt: skip
+    group = query % dilation
+    own = (key % dilation) == group
+    query, key, last = query // dilation, key // dilation, (group * -1 + n - 1) // dilation
+    leader = query // stride * stride
+    if causal:
+        leader = (leader + stride - 1).clamp(max=last)
+        return own & (key <= query) & (key > leader - window)
+    before, after = window // 2, (window - 1) // 2
+    centre = (leader + stride // 2).clamp(max=last).clamp(min=before).clamp(max=last - after)
+    return own & (key >= centre - before) & (key <= centre + after)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks(Mask):
+    """The key lies in the query's block of `size` places, or in the `halo` places around it. Reads `position`.
+
+    By default tokens lie on one axis; with `shape` they fill a grid of one to three, row by row, and `size` and `halo`
+    may be tuples with a value for each. Blocks begin `shift` places earlier on every axis, and what is cut off at its
+    ends is a block for itself; a tuple of shifts has one for each query head.
+
+    Source: HaloNet (arXiv 2103.12731) for halos, Swin Transformer (arXiv 2103.14030) and LongLoRA (arXiv 2309.12307)
+    for shifts.
+
+    Raises:
+        ValueError: A tuple does not have one value for each axis, or a size is below 1.
+    """
+
+    size: int | tuple[int, ...]
+    halo: int | tuple[int, ...] = 0
+    shift: int | tuple[int, ...] = 0
+    shape: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("size", "halo"):
+            object.__setattr__(self, name, _by_axis(f"Blocks.{name}", getattr(self, name), self.shape or (1,)))
+        _check_positive("Blocks", self, "size")
+
+    def allows(self, pairs: Pairs) -> Tensor:
+        shift = pairs.by_head("Blocks.shift", self.shift) if isinstance(self.shift, tuple) else self.shift
+        places = (_places(pairs.query("position"), self.shape), _places(pairs.key("position"), self.shape))
+        allowed = []
+        for query, key, size, halo in zip(*places, _tuple(self.size), _tuple(self.halo), strict=True):
+            start = (query + shift) // size * size - shift
+            allowed += [key >= start - halo, key < start + (size + halo)]
+        return functools.reduce(operator.and_, allowed)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Mask):
+    """The key lies in a block that the query's list names: block n holds the keys n * `block` to (n + 1) * `block` - 1.
+
+    Each `rows` consecutive queries have one list, by default each query its own. Reads `blocks`. Blocks are counted in
+    the order of the tensors, whatever `position` says.
+
+    Raises:
+        ValueError: A size is below 1.
+    """
+
+    block: int
+    rows: int = 1
+
+    def __post_init__(self) -> None:
+        _check_positive("Listed", self, "block", "rows")
+
+    def allows(self, pairs: Pairs) -> Tensor:
+        return pairs.in_blocks(self.block, self.rows)
+
+
+def _tuple(value: object) -> tuple[int, ...]:
+    assert isinstance(value, tuple)
+    return value
+
+
+def _by_axis(name: str, value: int | tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    axes = len(shape)
+    values = value if isinstance(value, tuple) else (value,) * axes
+    if len(values) != axes or not 1 <= axes <= 3:
+        raise ValueError(f"{name} is {value} on {axes} axes, expected a number or a tuple of one for each of 1 to 3")
+    return values
+
+
+def _check_positive(kind: str, mask: Mask, *names: str) -> None:
+    for name in names:
+        value = getattr(mask, name)
+        if any(size < 1 for size in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"{kind}.{name} is {value}, expected 1 or more")
+
+
+def _places(position: Tensor, shape: tuple[int, ...] | None) -> list[Tensor]:
+    """The coordinate on each axis."""
+    if shape is None:
+        return [position]
+    return [position // prod(shape[axis + 1 :]) % n for axis, n in enumerate(shape)]

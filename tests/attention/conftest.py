@@ -11,7 +11,18 @@ import torch
 from torch import Tensor
 
 from coterie.attention.data import Data, Tokens
-from coterie.attention.masks import Causal, Emitted, Hops, Neighbors, Roles, Segments, Window
+from coterie.attention.masks import (
+    Blocks,
+    Causal,
+    Emitted,
+    Hops,
+    Listed,
+    Neighborhood,
+    Neighbors,
+    Roles,
+    Segments,
+    Window,
+)
 from coterie.attention.spec import EdgeBias, Spec
 
 TABLE = (("always", "never", "equal"), ("overlap", "disjoint", "never"), ("always", "equal", "overlap"))
@@ -26,6 +37,9 @@ SPECS = {
     "emitted": Spec(Emitted()),
     "hops": Spec(Hops(2)),
     "neighbors": Spec(Neighbors()),
+    "neighborhood": Spec(Neighborhood((25, 40), (3, 4), (1, 2))),
+    "blocks": Spec(Blocks(5, halo=1, shift=(0, 2, 0, 2))),
+    "listed": Spec(Listed(2, rows=3) & Causal()),
     "and, or": Spec((Causal() & Segments()) | (Hops(1) & Emitted())),
     "scale": Spec(scale=0.25),
     "head map": Spec(Causal(), head_map=(0, 0, 0, 1)),
@@ -89,6 +103,7 @@ def make_case(name: str, tokens: int = 5, dtype: torch.dtype = torch.float64, se
         tokens_of,
         hops=integers(-1, 4, 2, n, n),
         neighbors=lists,
+        blocks=integers(-1, -(-n // 2), 2, 2, -(-n // 3), 3),
         query_factors=normal(2, 4, n, spec.rank).to(wide) if spec.rank else None,
         key_factors=normal(n, spec.rank).to(wide) if spec.rank else None,
         key_bias=normal(2, 1, n).to(wide) if spec.key_bias else None,

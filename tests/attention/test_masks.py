@@ -8,7 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coterie.attention.data import Data, Fields, Pairs, Sizes, Tokens
-from coterie.attention.masks import Causal, Emitted, Hops, Mask, Neighbors, Roles, Segments, Window
+from coterie.attention.masks import (
+    Blocks,
+    Causal,
+    Emitted,
+    Hops,
+    Listed,
+    Mask,
+    Neighborhood,
+    Neighbors,
+    Roles,
+    Segments,
+    Window,
+)
 
 N = 7
 TABLE = (("always", "never", "equal"), ("overlap", "disjoint", "never"), ("always", "equal", "overlap"))
@@ -28,6 +40,7 @@ def make_data(seed: int) -> Data:
         ),
         hops=integers(-1, 5, N, N),
         neighbors=lists.masked_fill(integers(0, 4, 2, N, 3) == 0, -1),
+        blocks=integers(-1, 3, 1, 2, 4, 2),
     )  # fmt: skip
 
 
@@ -46,6 +59,25 @@ def tokens(data: Data, b: int, i: int) -> dict[str, int]:
     return {name: int(x[b, i] if x.dim() == 2 else x[i]) for name, x in fields.items()}
 
 
+def in_window(i: int, j: int, n: int, window: int, stride: int = 1, dilation: int = 1, causal: bool = False) -> bool:
+    """One axis of generalized neighborhood attention, by moving a window of keys over the query's own axis."""
+    axis = range(i % dilation, n, dilation)
+    if j not in axis:
+        return False
+    group = i // dilation // stride * stride
+    if causal:
+        last = min(group + stride, len(axis)) - 1
+        return j <= i and axis.index(j) > last - window
+    first = min(group + stride // 2, len(axis) - 1) - window // 2
+    first = min(max(first, 0), len(axis) - window)
+    return j in axis[first : first + window]
+
+
+def in_halo(i: int, j: int, size: int, halo: int, shift: int) -> bool:
+    block = [p for p in range(-20, 20) if (p + shift) // size == (i + shift) // size]
+    return min(block) - halo <= j <= max(block) + halo
+
+
 Definition = Callable[[dict[str, int], dict[str, int], int], bool]
 
 DEFINITIONS: dict[Mask, Definition] = {
@@ -55,6 +87,20 @@ DEFINITIONS: dict[Mask, Definition] = {
     Window((1, None), 3): lambda q, k, h: (-1 if h == 0 else -99) <= k["position"] - q["position"] <= 3,
     Segments(): lambda q, k, h: q["segment"] == k["segment"] >= 0,
     Roles(TABLE): lambda q, k, h: says(TABLE[q["role"]][k["role"]], q["group"], k["group"]),
+    Neighborhood((9,), 4, 3): lambda q, k, h: in_window(q["position"], k["position"], 9, 4, 3),
+    Neighborhood((3, 3), (3, 2), (1, 2), causal=(True, False)): lambda q, k, h: (
+        in_window(q["position"] // 3, k["position"] // 3, 3, 3, causal=True)
+        and in_window(q["position"] % 3, k["position"] % 3, 3, 2, 2)
+    ),
+    Neighborhood((1, 1, 9), (1, 1, 3), (1, 1, 2), (1, 1, 2), (False, False, True)): lambda q, k, h: in_window(
+        q["position"], k["position"], 9, 3, 2, 2, True
+    ),
+    Neighborhood((9,), 2, 2, 4): lambda q, k, h: in_window(q["position"], k["position"], 9, 2, 2, 4),
+    Blocks(3, 1, (0, 2)): lambda q, k, h: in_halo(q["position"], k["position"], 3, 1, 2 * h),
+    Blocks((2, 1), (0, 1), 1, (3, 3)): lambda q, k, h: (
+        in_halo(q["position"] // 3, k["position"] // 3, 2, 0, 1)
+        and in_halo(q["position"] % 3, k["position"] % 3, 1, 1, 1)
+    ),
     Emitted(): lambda q, k, h: k["time"] < q["time"] or (k["time"] == q["time"] and k["agent"] == q["agent"]),
 }
 
@@ -87,7 +133,28 @@ def test_neighbors_allow_what_is_listed() -> None:
     assert grid(Neighbors(), data)[1, 0].tolist() == listed
 
 
-leaves = st.sampled_from([*DEFINITIONS, Hops(1), Neighbors()])
+def test_listed_allows_the_blocks_of_the_list() -> None:
+    data = make_data(6)
+    found, lists = grid(Listed(3, rows=2), data), data.blocks[0].tolist()
+    for b, h, i, j in torch.cartesian_prod(*(torch.arange(size) for size in (2, 2, N, N))).tolist():
+        assert bool(found[b, h, i, j]) == (j // 3 in lists[h][i // 2])
+
+
+@pytest.mark.parametrize(("window", "stride", "dilation"), [(4, 1, 1), (5, 2, 1), (3, 3, 2), (2, 2, 3)])
+def test_every_query_of_a_neighborhood_sees_as_many_keys(window: int, stride: int, dilation: int) -> None:
+    """Windows shift inwards at the ends of an axis and never shrink."""
+    mask = Neighborhood((10, 11), (window, 3), (stride, 1), (dilation, 2))
+    fields = Fields(Data(), Sizes(1, 1, 110, 110), torch.device("cpu"))
+    assert (mask.allows(Pairs.all(fields)).sum(-1) == 3 * window).all()
+
+
+def test_a_neighborhood_that_strides_by_its_window_is_attention_in_blocks() -> None:
+    fields = Fields(Data(), Sizes(1, 1, 48, 48), torch.device("cpu"))
+    strided, blocks = Neighborhood((6, 8), (3, 2), (3, 2)), Blocks((3, 2), shape=(6, 8))
+    assert torch.equal(strided.allows(Pairs.all(fields)), blocks.allows(Pairs.all(fields)))
+
+
+leaves = st.sampled_from([*DEFINITIONS, Hops(1), Neighbors(), Listed(3, 2)])
 masks = st.recursive(
     leaves, lambda m: st.builds(lambda a, b, both: a & b if both else a | b, m, m, st.booleans()), max_leaves=4
 )
@@ -122,3 +189,27 @@ def test_combined_masks_follow_the_laws_of_sets(a: Mask, b: Mask, c: Mask, seed:
 def test_a_wrong_table_is_refused(table: tuple[tuple[str, ...], ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Roles(table)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: Neighborhood((9,), (2, 2)), r"Neighborhood.window is \(2, 2\) on 1 axes, expected a number or"),
+    (lambda: Neighborhood((2, 2, 2, 2), 1), "Neighborhood.window is 1 on 4 axes"),
+    (lambda: Neighborhood((9,), 5, dilation=2), "window is 5 with dilation 2, wider than its axis of 9 places"),
+    (lambda: Neighborhood((9,), 5, 0), r"Neighborhood.stride is \(0,\), expected 1 or more"),
+    (lambda: Blocks(0), r"Blocks.size is \(0,\), expected 1 or more"),
+    (lambda: Listed(4, 0), "Listed.rows is 0, expected 1 or more"),
+])  # fmt: skip
+def test_a_wrong_size_is_refused(make: Callable[[], Mask], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(("blocks", "message"), [
+    (None, "blocks is missing"),
+    (torch.zeros(1, 1, 3, 1, dtype=torch.long), "blocks has shape .* with Q=4"),
+    (torch.zeros(1, 3, 4, 1, dtype=torch.long), "expected .2 or 1, a divisor of 2"),
+    (torch.full((1, 1, 4, 1), 3), "blocks holds 3, expected -1 <= value < 3"),
+])  # fmt: skip
+def test_wrong_lists_of_blocks_are_refused(blocks: torch.Tensor | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        grid(Listed(3, rows=2), Data(blocks=blocks))
