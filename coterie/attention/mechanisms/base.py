@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, Self
@@ -132,6 +133,28 @@ def visible(q: Tensor, context: Context) -> Tensor:
     """For naive forms: which keys each query may see by the context's causality alone, bool [N, N]."""
     everything = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device)
     return everything.tril() if context.causal else everything
+
+
+def features_of(about: About, context: Context) -> Tensor:
+    """The hidden states [B, N, C] of a context.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if context.features is None:
+        raise ValueError(f"{about.name} reads the hidden states too: give it Context(features=[B, N, C])")
+    return context.features
+
+
+def drawn_features(tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
+    """A made-up context with hidden states."""
+    return Context(features=torch.randn(batch, tokens, heads.features, generator=draw))
+
+
+def drawn_grid(tokens: int) -> Context:
+    """A made-up context whose tokens lie on a plane, as square as their number allows."""
+    rows = max(r for r in range(1, math.isqrt(tokens) + 1) if tokens % r == 0)
+    return Context(grid=(rows, tokens // rows))
 
 
 def check_unpadded(about: About, context: Context) -> None:
