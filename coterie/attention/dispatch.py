@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Backend = Literal["naive", "cpu", "triton", "sdpa"]
+Backend = Literal["naive", "cpu", "triton", "sdpa", "fla"]
 
 VARIABLE = "COTERIE_ATTENTION"
 """Environment variable that forces a backend, for debugging and for comparisons."""
