@@ -61,15 +61,19 @@ def scan(
     """
     rate, start = _checked(q, k, v, log_decay, causal, segment, state)
     k, v = (share_heads(x, q.shape[1]) for x in (k, v))
-    run = None
+    run = padding = None
     if segment is not None:
         of = segment.expand(1, -1) if segment.dim() == 1 else segment
-        q, k, v = (x.masked_fill((of < 0)[:, None, :, None], 0) for x in (q, k, v))
+        padding = (of < 0)[:, None, :, None]
+        q, k, v = (x.masked_fill(padding, 0) for x in (q, k, v))
         run = functional.pad((of[:, 1:] != of[:, :-1]).cumsum(-1), (1, 0))
     if causal:
-        return _causal(q, k, v, rate, run, start)
-    o, last = _both_sides(*(x.to(start.dtype) for x in (q, k, v)), None if log_decay is None else rate, run, start)
-    return o.to(v.dtype), last
+        o, last = _causal(q, k, v, rate, run, start)
+    else:
+        wide = (x.to(start.dtype) for x in (q, k, v))
+        o, last = _both_sides(*wide, None if log_decay is None else rate, run, start)
+    # What is there already, but no gradient that comes from padding.
+    return (o if padding is None else o.masked_fill(padding, 0)).to(v.dtype), last
 
 
 def _both_sides(

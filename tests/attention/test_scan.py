@@ -127,7 +127,8 @@ def test_padding_is_not_read_and_gets_nothing(causal: bool) -> None:
     def computed(padding: float) -> list[Tensor]:
         q, k, v = (x.masked_fill((segment < 0)[:, None], padding).requires_grad_() for x in inputs(20))
         o, last = scan(q, k, v, log_decay=DECAY, causal=causal, segment=segment)
-        return [o, last, *torch.autograd.grad(o.sum() + last.sum(), (q, k, v))]
+        upstream = torch.ones_like(o).masked_fill((segment < 0)[:, None], padding)
+        return [o, last, *torch.autograd.grad((o, last), (q, k, v), (upstream, torch.ones_like(last)))]
 
     found = computed(torch.nan)
     torch.testing.assert_close(found, computed(0.0), rtol=1e-12, atol=1e-12)

@@ -58,7 +58,7 @@ class Context:
     """Segments, roles, groups, times and agents of the tokens, hops, neighbours and distances."""
 
 
-class Mechanism(ABC):
+class Options(ABC):
     """A frozen dataclass whose fields are the options of one mechanism of the literature."""
 
     about: ClassVar[About]
@@ -70,23 +70,40 @@ class Mechanism(ABC):
 
     @abstractmethod
     def module(self, heads: Heads) -> nn.Module:
-        """A module with the learned parameters, if any: called with (q, k, v, context), it gives o.
+        """A module with the learned parameters, if any.
 
-        q is [B, Hq, N, D], k and v are [B, Hk, M, D], o is [B, Hq, N, D]. It raises ValueError where the context lacks
-        what it needs.
+        Called with a context that lacks what it needs, it raises ValueError.
         """
-
-    @abstractmethod
-    def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        """What `module` computes, written from the paper's formula in plain torch: no spec, no kernel, any dtype."""
 
     @abstractmethod
     def pairs(self, tokens: int) -> int:
         """Products of a query with a key (or what stands for keys) in one head for so many tokens; dense has N^2."""
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        """Made-up inputs for tests, pictures and benchmarks; what a mechanism needs beyond q, k and v."""
+        """Made-up inputs for tests, pictures and benchmarks; what a mechanism needs beyond its tensors."""
         return Context()
+
+
+class Mechanism(Options):
+    """Attention: its module is called with (q, k, v, context) and gives o.
+
+    q is [B, Hq, N, D], k and v are [B, Hk, N, D], o is [B, Hq, N, D].
+    """
+
+    @abstractmethod
+    def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        """What `module` computes, written from the paper's formula in plain torch: no spec, no kernel, any dtype."""
+
+
+class Features(Options):
+    """What maps features to features, or pools them: its module is called with (x, context) and gives y.
+
+    x is [B, N, C]; y is [B, N, C], or what it is pooled to.
+    """
+
+    @abstractmethod
+    def naive(self, module: nn.Module, x: Tensor, context: Context) -> Tensor:
+        """As in `Mechanism`."""
 
 
 class Declaration(Mechanism):
@@ -155,6 +172,15 @@ def drawn_grid(tokens: int) -> Context:
     """A made-up context whose tokens lie on a plane, as square as their number allows."""
     rows = max(r for r in range(1, math.isqrt(tokens) + 1) if tokens % r == 0)
     return Context(grid=(rows, tokens // rows))
+
+
+def without_padding(context: Context, *tensors: Tensor) -> list[Tensor]:
+    """Tensors [B, H, N, .] or [B, N, .] with zeros where the context says that tokens are padding."""
+    segment = context.data.queries.segment
+    if segment is None:
+        return list(tensors)
+    padding = (segment < 0)[..., None]
+    return [x.masked_fill(padding[:, None] if padding.dim() == 3 and x.dim() == 4 else padding, 0) for x in tensors]
 
 
 def check_unpadded(about: About, context: Context) -> None:
