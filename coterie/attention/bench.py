@@ -65,12 +65,13 @@ def _measure(name: str, size: str, rival: str, ours: Work, theirs: Work, repeats
     pairs = list(zip(ours(), theirs(), strict=True))
     error = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
     device = pairs[0][0].device
-    seconds = [(_time(ours, device), _time(theirs, device)) for _ in range(repeats)]
+    seconds = [(time_once(ours, device), time_once(theirs, device)) for _ in range(repeats)]
     median, their_median = (1e3 * statistics.median(column) for column in zip(*seconds, strict=True))
     return Comparison(name, size, rival, median, their_median, error)
 
 
-def _time(work: Work, device: torch.device) -> float:
+def time_once(work: Work, device: torch.device) -> float:
+    """Seconds of one call, what it started on a GPU included."""
     _wait(device)
     start = time.perf_counter()
     work()

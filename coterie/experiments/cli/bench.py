@@ -21,6 +21,12 @@ def attention(
     repeats: int = typer.Option(5, "--repeats", min=1, help="Times that each is measured; medians are shown."),
     tokens: int = typer.Option(2048, "--tokens", min=128, help="Length of the sequence whose statistics are taken."),
     agents: int = typer.Option(16384, "--agents", min=16, help="Agents that attend to 16 neighbours each."),
+    mechanism: str = typer.Option(
+        "", "--mechanism", metavar="NAME", help="Time this one of `coterie ls attention` against dense SDPA instead."
+    ),
+    option: list[str] = typer.Option([], "-o", metavar="OPTION=VALUE", help="Of the mechanism, such as window=1024."),
+    lengths: str = typer.Option("512,1024,2048,4096,8192", "--lengths", help="Tokens at which it is timed."),
+    causal: bool = typer.Option(False, "--causal", help="Both see only what stands before."),
     as_json: bool = typer.Option(False, "--json", help="Print a list of objects."),
 ) -> None:
     """Compare the attention core with eager PyTorch. Exit code 1: a kernel computes something else."""
@@ -30,8 +36,11 @@ def attention(
     import torch
 
     from coterie.attention.bench import compare
+    from coterie.experiments.cli.bench_mechanism import race
 
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else _check(device)
+    if mechanism:
+        raise typer.Exit(race(mechanism, option, lengths, where, repeats, causal=causal, as_json=as_json))
     rows = []
     for row in compare(where, repeats, tokens, agents):
         rows.append(row)

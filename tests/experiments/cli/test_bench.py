@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from coterie.attention import bench
+from coterie.attention import bench, bench_mechanisms
 from coterie.experiments.cli.main import main
 
 SMALL = ["--device", "cpu", "--repeats", "1", "--tokens", "128", "--agents", "64"]
@@ -29,3 +29,52 @@ def test_a_device_that_is_not_there_is_one_message(device: str, code: int, capsy
     assert main(["bench", "attention", "--device", device]) == code
     err = capsys.readouterr().err
     assert f"--device {device}" in err and "Traceback" not in err
+
+
+def test_a_mechanism_is_timed_at_each_length_and_says_from_where_it_pays(capsys: pytest.CaptureFixture[str]) -> None:
+    race = ["bench", "attention", "--mechanism", "long_short", "-o", "window=8", "-o", "short=1.0", "--device", "cpu"]
+    assert main([*race, "--repeats", "1", "--lengths", "64,32", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["is_correct"] and found["options"] == {"window": 8, "short": 1.0}
+    assert [(row["tokens"], row["share"]) for row in found["lengths"]] == [(32, 8 / 32), (64, 8 / 64)]
+    for row in found["lengths"]:
+        assert row["gain"] == row["dense_forward"] / row["forward"] > 0 and row["training_gain"] > 0
+    assert main([*race, "--repeats", "1", "--lengths", "32"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("long_short: Long-short heads") and "equals its formula" in lines[1]
+    assert lines[3].split()[:2] == ["32", "25.0%"] and lines[-1].startswith("with_backward: faster than dense SDPA")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "gains", "since"),
+    [([1, 2, 3], [0.5, 2.0, 3.0], 2), ([1, 2, 3], [2.0, 0.5, 3.0], 3), ([1, 2], [2.0, 1.0], None), ([1], [2.0], 1)],
+)
+def test_a_mechanism_pays_from_where_it_is_faster_for_good(
+    lengths: list[int], gains: list[float], since: int | None
+) -> None:
+    assert bench_mechanisms.crossover(lengths, gains) == since
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--mechanism", "alibl"], "did you mean alibi?"),
+        (["--mechanism", "gna", "-o", "windows=3"], "did you mean window?"),
+        (["--mechanism", "gna", "-o", "window=[3, x]"], "window of gna is [3, 'x']"),
+        (["--mechanism", "gna", "-o", "window"], "expected option=value"),
+        (["--mechanism", "gna", "--lengths", "512,many"], "are no lengths"),
+        (["--mechanism", "hilo", "--causal"], "hilo has no causal form"),
+    ],
+)
+def test_what_cannot_be_raced_is_one_message(given: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "attention", "--device", "cpu", *given]) == 2
+    err = capsys.readouterr().err
+    assert says in err and "Traceback" not in err
+
+
+def test_a_mechanism_that_does_not_equal_its_formula_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_mechanisms, "LIMIT", -1.0)
+    assert main(["bench", "attention", "--mechanism", "gated", "--device", "cpu"]) == 1
+    assert "WRONG" in capsys.readouterr().out
