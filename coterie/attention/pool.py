@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 import torch
@@ -84,20 +83,26 @@ def pool_segments(x: Tensor, segment: Tensor, count: int, *, how: How = "mean", 
     return _ratio(sums, total)[..., :count, :].to(x.dtype)
 
 
-def generalised_mean(x: Tensor, power: Tensor, *, least: float = 1e-6) -> Tensor:
+def generalised_mean(x: Tensor, power: Tensor, *, kept: Tensor | None = None, least: float = 1e-6) -> Tensor:
     """(mean over N of x^p)^(1/p), by logarithms: no power overflows. 1 is the mean, infinity would be the maximum.
 
     Args:
         x: [..., N, D]; what is below `least` counts as `least`.
         power: p, broadcastable to [..., D]; not 0.
+        kept: Bool, broadcastable to [..., N]: the tokens that count; by default all. Where none does, the mean is 0.
         least: Above 0.
 
     Returns:
         [..., D] in the dtype of x.
     """
-    logs = widened(x).clamp(min=least).log()
-    scaled = (power[..., None, :] if power.dim() else power) * logs
-    return ((scaled.logsumexp(-2) - math.log(x.shape[-2])) / power).exp().to(x.dtype)
+    kept = torch.ones(x.shape[-2], dtype=torch.bool, device=x.device) if kept is None else kept
+    # Where none counts all do, and that is thrown away: no infinity is subtracted from another.
+    empty = ~kept.any(-1, keepdim=True)
+    left_out = ~(kept | empty)[..., None]
+    logs = widened(x).masked_fill(~kept[..., None], 1).clamp(min=least).log()
+    total = (power.unsqueeze(-2) * logs if power.dim() else power * logs).masked_fill(left_out, -torch.inf)
+    count = (~left_out).sum(-2).to(logs.dtype)
+    return ((total.logsumexp(-2) - count.log()) / power).exp().masked_fill(empty, 0).to(x.dtype)
 
 
 def _scores(x: Tensor, how: How, scores: Tensor | None) -> Tensor:

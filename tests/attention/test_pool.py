@@ -94,6 +94,17 @@ def test_generalised_means_are_the_mean_the_harmonic_mean_and_nearly_the_maximum
     assert generalised_mean(torch.full((4, 1), 1e30), torch.tensor([3.0])).isfinite().all()
 
 
+def test_generalised_means_leave_tokens_out_and_are_zero_without_any() -> None:
+    kept = torch.tensor([[True, False, True, True], [False] * 4])
+    x = drawn(2, 4, 3).exp().masked_fill(~kept[..., None], torch.nan).requires_grad_()
+    power = torch.tensor([2.0, 0.5, -1.0], dtype=torch.float64, requires_grad=True)
+    found = generalised_mean(x, power, kept=kept)
+    torch.testing.assert_close(found[0], generalised_mean(x[0, [0, 2, 3]], power))
+    assert not found[1].any()
+    gradients = torch.autograd.grad(found.sum(), (x, power))
+    assert all(g.isfinite().all() for g in gradients) and not gradients[0][~kept].any()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
