@@ -69,3 +69,7 @@ register("attention", "ggem", impl=f"{_MECHANISMS}.pooling:GeneralisedMean",
          summary="GGeM: the generalised mean over tokens, its power learned for each group of channels")  # fmt: skip
 register("attention", "gaussian_adaptive", impl=f"{_MECHANISMS}.gaussian:GaussianAdaptive",
          summary="GAAM: channels weighted by a product of learned Gaussians around their mean")  # fmt: skip
+register("attention", "routing", impl=f"{_MECHANISMS}.routing:Routing",
+         summary="Routing Transformer: attention inside clusters of equal size, by learned centres")  # fmt: skip
+register("attention", "token_aggregation", impl=f"{_MECHANISMS}.routing:TokenAggregation",
+         summary="CATANet: tokens sorted by likeness attend to neighbouring groups, and to centres")  # fmt: skip

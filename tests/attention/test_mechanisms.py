@@ -52,6 +52,7 @@ def make(name: str, tokens: int = 35, *, causal: bool = False, dtype: torch.dtyp
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype)
 
+    torch.manual_seed(tokens)  # buffers
     try:
         heads, module = GROUPED, mechanism.module(GROUPED)
     except ValueError as refusal:
