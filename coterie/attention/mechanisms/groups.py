@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from coterie.attention.attend import attend
 from coterie.attention.data import Data, Tokens
@@ -14,12 +15,18 @@ from coterie.attention.masks import Segments
 from coterie.attention.mechanisms.base import (
     About,
     Context,
+    Features,
     Heads,
     Mechanism,
     check_not_causal,
+    check_unpadded,
 )
 from coterie.attention.naive import naive_attention
 from coterie.attention.spec import Spec
+
+_EPSILON = 1e-8
+_ROWS = 1024
+"""Tokens whose similarities are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,119 @@ class _Moments(nn.Module):
         if (segment := context.data.queries.segment) is not None:
             spec, data = Spec(Segments(), scale=1.0), Data(Tokens(segment=segment.expand(q.shape[0], -1).T))
         return attend(*(x.transpose(0, 2) for x in (q, k, v)), spec, data).transpose(0, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class HierarchicalGroup(Features):
+    """Each token takes up what looks like it, mostly in its own group, gated by how much that would change it.
+
+    Groups are numbers in `Tokens.group`. Which tokens are neighbours has no gradient, how alike they are has one.
+    """
+
+    neighbors: int = 20
+    within: float = 0.7
+    """Share of the neighbours that are of the own group, rounded down."""
+    steepness: float = 10.0
+    change: float = 0.2
+    """At which mean change half of it is taken up."""
+
+    about: ClassVar[About] = About(
+        name="hierarchical_group",
+        title="MoCHA: the most similar tokens, 70% of the own group, gated by what they change",
+        formula="w_ij = min-max of cos(x_i, x_j) over the k nearest, both ways;  a_i = sum_j w_ij x_j / sum_j w_ij\n"
+        "g_i = sigmoid(10 (mean|x_i - a_i| - 0.2));  y_i = LayerNorm((1 - g_i) x_i + g_i a_i)",
+        source="MoCHA: Advanced Vision-Language Reasoning with MoE Connector and Hierarchical Group Attention "
+        "(arXiv 2507.22805)",
+        cost="O(N^2 C) for the similarities, O(N k C) for the rest",
+    )
+
+    @classmethod
+    def small(cls) -> Self:
+        return cls(neighbors=7)
+
+    def module(self, heads: Heads) -> nn.Module:
+        return _Hierarchy(self)
+
+    def naive(self, module: nn.Module, x: Tensor, context: Context) -> Tensor:
+        group, unit = _groups(x, context), functional.normalize(x, dim=-1)
+        same, cosine = group[:, :, None] == group[:, None], unit @ unit.mT
+        chosen = torch.zeros_like(same)
+        for count, among in zip(self.counts, (same, ~same), strict=True):
+            others = among & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+            best = cosine.masked_fill(~others, -torch.inf).argsort(-1, descending=True)[..., :count]
+            chosen |= torch.zeros_like(same).scatter(-1, best, True) & others
+        low, high = (f(cosine.masked_fill(~chosen, end), (1, 2), keepdim=True)
+                     for f, end in ((torch.amin, 2.0), (torch.amax, -2.0)))  # fmt: skip
+        weight = ((cosine - low) / (high - low + _EPSILON)).masked_fill(~chosen, 0)
+        weight = weight + weight.mT
+        return self.gated(x, weight @ x / (weight.sum(-1, keepdim=True) + _EPSILON))
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Neighbours of the own group and of others."""
+        within = int(self.neighbors * self.within)
+        return within, self.neighbors - within
+
+    def gated(self, x: Tensor, taken: Tensor) -> Tensor:
+        """The last line of the formula."""
+        change = (x - taken).abs().mean(-1, keepdim=True)
+        gate = torch.sigmoid(self.steepness * (change - self.change))
+        return functional.layer_norm(torch.lerp(x, taken, gate), x.shape[-1:])
+
+    def pairs(self, tokens: int) -> int:
+        return tokens**2
+
+    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
+        return Context(data=Data(Tokens(group=torch.randint(0, 3, (batch, tokens), generator=draw))))
+
+
+class _Hierarchy(nn.Module):
+    """Neighbours by blocks of rows, so that all similarities are never in memory at once; then a sum over edges."""
+
+    def __init__(self, mechanism: HierarchicalGroup) -> None:
+        super().__init__()
+        self.mechanism = mechanism
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        check_unpadded(self.mechanism.about, context)
+        check_not_causal(self.mechanism.about, context)
+        batch, n, _ = x.shape
+        unit = functional.normalize(x, dim=-1)
+        index, is_edge = self._nearest(unit.detach(), _groups(x, context))
+        start = torch.arange(batch, device=x.device)[:, None, None] * n
+        head = (torch.arange(n, device=x.device)[:, None] + start).expand_as(index).flatten()
+        tail, x, unit = (index + start).flatten(), x.flatten(0, 1), unit.flatten(0, 1)
+        cosine = (unit[head] * unit[tail]).sum(-1).view_as(index)
+        low, high = (f(cosine.masked_fill(~is_edge, end), (1, 2), keepdim=True)
+                     for f, end in ((torch.amin, 2.0), (torch.amax, -2.0)))  # fmt: skip
+        weight = ((cosine - low) / (high - low + _EPSILON)).masked_fill(~is_edge, 0).flatten().repeat(2)
+        head, tail = torch.cat([head, tail]), torch.cat([tail, head])
+        taken = torch.zeros_like(x).index_add(0, head, weight[:, None] * x[tail])
+        total = weight.new_zeros(len(x)).index_add(0, head, weight)
+        return self.mechanism.gated(x, taken / (total[:, None] + _EPSILON)).unflatten(0, (batch, n))
+
+    @torch.no_grad()
+    def _nearest(self, unit: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids [B, N, K] of the most similar others, and which of them there are."""
+        at, found = torch.arange(unit.shape[1], device=unit.device), []
+        for rows in at.split(_ROWS):
+            cosine = unit[:, rows] @ unit.mT
+            same = group[:, rows, None] == group[:, None]
+            cosine.masked_fill_(rows[:, None] == at, -torch.inf)
+            best = [
+                cosine.masked_fill(~among, -torch.inf).topk(min(count, len(at)))
+                for count, among in zip(self.mechanism.counts, (same, ~same), strict=True)
+            ]
+            found.append([torch.cat(x, -1) for x in zip(*best, strict=True)])
+        values, index = (torch.cat(x, 1) for x in zip(*found, strict=True))
+        return index, values > -torch.inf
+
+
+def _groups(x: Tensor, context: Context) -> Tensor:
+    """[B, N]."""
+    if context.data.queries.group is None:
+        raise ValueError("hierarchical_group needs the groups of the tokens, Tokens.group")
+    return context.data.queries.group.expand(x.shape[:2])
 
 
 def _grid(tokens: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import torch
 
 from coterie.attention.data import Data, Tokens
 from coterie.attention.mechanisms.base import Context, Heads
-from coterie.attention.mechanisms.groups import BatchGroup, GroupPose
+from coterie.attention.mechanisms.groups import BatchGroup, GroupPose, HierarchicalGroup, _Hierarchy
 
 HEADS = Heads(2, 2, 6, 12)
 
@@ -72,3 +72,45 @@ def test_its_scale_is_one() -> None:
     o = BatchGroup().module(HEADS)(q, k, v, Context())
     weights = (q[:, 0, 0] @ k[:, 0, 0].T).softmax(-1)
     torch.testing.assert_close(o[:, 0, 0], weights @ v[:, 0, 0])
+
+
+def grouped(group: torch.Tensor) -> Context:
+    return Context(data=Data(Tokens(group=group)))
+
+
+def test_seven_of_ten_neighbours_are_of_the_own_group() -> None:
+    mechanism, group = HierarchicalGroup(), torch.arange(60)[None] % 2
+    assert mechanism.counts == (14, 6)
+    index, is_edge = _Hierarchy(mechanism)._nearest(torch.nn.functional.normalize(draw(1, 60, 9), dim=-1), group)
+    own = group[0][index[0]] == group[0][:, None]
+    assert is_edge.all() and own[:, :14].all() and not own[:, 14:].any()
+    assert not (index[0] == torch.arange(60)[:, None]).any()
+
+
+def test_weights_go_both_ways_without_a_softmax() -> None:
+    # Token 0 chooses 1, 1 chooses 2, and 2 chooses 1: with one neighbour each, and the weakest edge weighing nothing.
+    x = torch.tensor([[[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]], dtype=torch.float64)
+    mechanism = HierarchicalGroup(neighbors=1, within=1.0, steepness=0.0)
+    y = mechanism.module(HEADS)(x, grouped(torch.zeros(1, 3, dtype=torch.long)))
+    taken = torch.stack([torch.zeros(2, dtype=torch.float64), x[0, 2], x[0, 1]])
+    torch.testing.assert_close(y[0], torch.nn.functional.layer_norm((x[0] + taken) / 2, (2,)))
+
+
+def test_who_hardly_changes_takes_up_little() -> None:
+    x = draw(1, 8, 4) * 1e-3 + draw(1, 1, 4, seed=1)
+    y = HierarchicalGroup(neighbors=3).module(HEADS)(x, grouped(torch.zeros(1, 8, dtype=torch.long)))
+    # sigmoid(10 (0 - 0.2)) is 0.12.
+    expected = torch.nn.functional.layer_norm(x, (4,))
+    assert (y - expected).abs().max() < 0.2 * (expected - expected.mean(1)).abs().max()
+
+
+def test_similarities_have_a_gradient() -> None:
+    x = draw(2, 12, 5).requires_grad_()
+    group = torch.arange(12).expand(2, 12) % 3
+    module = HierarchicalGroup(neighbors=4).module(HEADS)
+    assert torch.autograd.gradcheck(lambda x: module(x, grouped(group)), [x], fast_mode=True)
+
+
+def test_groups_are_needed() -> None:
+    with pytest.raises(ValueError, match="hierarchical_group needs the groups"):
+        HierarchicalGroup().module(HEADS)(draw(1, 4, 3), Context())
