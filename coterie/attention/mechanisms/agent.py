@@ -1,0 +1,175 @@
+"""Agent Attention: a few agents gather from all tokens, and all tokens read from the agents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from coterie.attention.attend import attend
+from coterie.attention.mechanisms.base import (
+    About,
+    Context,
+    Heads,
+    Mechanism,
+    check_not_causal,
+    check_unpadded,
+    drawn_grid,
+)
+from coterie.attention.naive import share_heads
+from coterie.attention.sdpa import sdpa_attention
+
+_TABLE = 7
+"""Places along a side for which biases are learned; they are stretched to the grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent(Mechanism):
+    """Agents are the means of the queries in `side` x `side` fields of a plane, or in as many runs of a sequence."""
+
+    side: int = 7
+    on_plane: bool = True
+    """Whether tokens lie on a plane, where biases by place and a depth-wise convolution of the values are learned."""
+
+    about: ClassVar[About] = About(
+        name="agent",
+        title="Agent Attention: pooled queries gather from all tokens, all tokens read from them",
+        formula="o = softmax(Q A^T / sqrt(d) + B_2) softmax(A K^T / sqrt(d) + B_1) V + DWC(V),  A = pool(Q)",
+        source="Agent Attention: On the Integration of Softmax and Linear Attention (arXiv 2312.08874)",
+        cost="O(N a d)",
+    )
+
+    @classmethod
+    def small(cls) -> Agent:
+        return cls(side=2)
+
+    def module(self, heads: Heads) -> nn.Module:
+        return _OnPlane(self.side, heads) if self.on_plane else _OnLine(self.side**2)
+
+    def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        if not self.on_plane:
+            agents = _runs(self.side**2, q.shape[2], q) @ q
+            return _naive(q, k, v, agents, q.new_zeros(1), q.new_zeros(1))
+        rows, columns = sizes = context.grid or (1, 1)
+        fields = torch.einsum("ar,bc->abrc", _runs(self.side, rows, q), _runs(self.side, columns, q))
+        agents = fields.flatten(2).flatten(0, 1) @ q
+        biases = [_naive_bias(module, name, sizes) for name in ("gathering", "reading")]
+        # Each channel by itself: nine shifted copies of a plane with zeros around it.
+        kernel, shift = (module.get_parameter(f"local.{name}") for name in ("weight", "bias"))
+        plane = functional.pad(v.mT.flatten(1, 2).unflatten(2, sizes), (1, 1, 1, 1))
+        moved = [
+            plane[..., i : i + rows, j : j + columns] * kernel[:, :, i, j, None] for i in range(3) for j in range(3)
+        ]
+        local = (sum(moved) + shift[:, None, None]).flatten(2).unflatten(1, (v.shape[1], -1)).mT
+        return _naive(q, k, v, agents, *biases) + share_heads(local, q.shape[1])
+
+    def pairs(self, tokens: int) -> int:
+        return 2 * self.side**2 * tokens
+
+    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
+        return drawn_grid(tokens) if self.on_plane else Context()
+
+
+class _OnLine(nn.Module):
+    def __init__(self, agents: int) -> None:
+        super().__init__()
+        self.agents = agents
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        """O [B, Hq, N, D]."""
+        _check(context)
+        agents = functional.adaptive_avg_pool1d(q.mT.flatten(1, 2), self.agents).unflatten(1, (q.shape[1], -1)).mT
+        return attend(q, agents, attend(agents, k, v))
+
+
+class _OnPlane(nn.Module):
+    def __init__(self, side: int, heads: Heads) -> None:
+        super().__init__()
+        self.side = side
+        self.gathering, self.reading = (_Bias(heads.queries, side**2) for _ in range(2))
+        channels = heads.keys * heads.width
+        self.local = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        """O [B, Hq, N, D]."""
+        _check(context)
+        grid = context.grid
+        if grid is None or len(grid) != 2:
+            raise ValueError("agent needs tokens on a plane: give it Context(grid=(rows, columns)), or on_plane=False")
+        fields = functional.adaptive_avg_pool2d(_plane(q, grid), self.side)
+        agents = fields.flatten(2).unflatten(1, (q.shape[1], -1)).mT
+        gathered = _biased(agents, k, v, self.gathering(grid))
+        o = _biased(q, agents, gathered, self.reading(grid).mT)
+        local = self.local(_plane(v, grid)).flatten(2).unflatten(1, (v.shape[1], -1)).mT
+        return o + share_heads(local, q.shape[1])
+
+
+class _Bias(nn.Module):
+    """A bias for each agent and place: of its field, its row and its column."""
+
+    def __init__(self, heads: int, agents: int) -> None:
+        super().__init__()
+        shapes = ((_TABLE, _TABLE), (_TABLE, 1), (1, _TABLE))
+        tables = (nn.Parameter(0.02 * torch.randn(heads, agents, *shape)) for shape in shapes)
+        self.fields, self.rows, self.columns = tables
+
+    def forward(self, grid: tuple[int, ...]) -> Tensor:
+        """[H, agents, N]."""
+        rows, columns = grid
+        stretched = (
+            functional.interpolate(table, size=size, mode="bilinear")
+            for table, size in ((self.fields, grid), (self.rows, (rows, 1)), (self.columns, (1, columns)))
+        )
+        fields, by_row, by_column = stretched
+        return (fields + by_row + by_column).flatten(2)
+
+
+def _biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """With so few agents the bias is no larger than what is computed, and has no factors."""
+    return sdpa_attention(q, k, v, allowed=None, bias=bias, causal=False, scale=None)
+
+
+def _plane(x: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """[B, H, N, D] as [B, H D, rows, columns]."""
+    return x.mT.flatten(1, 2).unflatten(2, grid)
+
+
+def _check(context: Context) -> None:
+    check_not_causal(Agent.about, context)
+    check_unpadded(Agent.about, context)
+
+
+def _naive(q: Tensor, k: Tensor, v: Tensor, agents: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    k, v = (share_heads(x, q.shape[1]) for x in (k, v))
+    scale = q.shape[-1] ** -0.5
+    gathered = (agents @ k.mT * scale + first).softmax(-1) @ v
+    return (agents @ q.mT * scale + second).softmax(-2).mT @ gathered
+
+
+def _runs(count: int, size: int, like: Tensor) -> Tensor:
+    """Means over `count` runs of `size` places, each from the floor of where it begins to the ceiling of its end."""
+    means = like.new_zeros(count, size)
+    for run in range(count):
+        start, stop = run * size // count, -((run + 1) * size // -count)
+        means[run, start:stop] = 1 / (stop - start)
+    return means
+
+
+def _naive_bias(module: nn.Module, name: str, grid: tuple[int, ...]) -> Tensor:
+    fields, by_row, by_column = (module.get_parameter(f"{name}.{table}") for table in ("fields", "rows", "columns"))
+    rows, columns = (_stretch(size, fields) for size in grid)
+    bias = torch.einsum("haij,ri,cj->harc", fields, rows, columns)
+    return (bias + rows @ by_row + by_column @ columns.T).flatten(2)
+
+
+def _stretch(size: int, like: Tensor) -> Tensor:
+    """[size, table]: what each place takes of its two neighbours in the table, whose ends are the plane's edges."""
+    weights = like.new_zeros(size, _TABLE)
+    for place in range(size):
+        at = min(max((place + 0.5) * _TABLE / size - 0.5, 0), _TABLE - 1)
+        low = min(int(at), _TABLE - 2)
+        weights[place, low], weights[place, low + 1] = 1 - (at - low), at - low
+    return weights
