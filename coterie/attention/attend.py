@@ -7,19 +7,25 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from coterie.attention.blocks import tile_lists
 from coterie.attention.checks import check_device, check_dtype, check_shape, check_type
 from coterie.attention.data import Data, Fields
-from coterie.attention.dispatch import Backend, Candidate, choose, forced
+from coterie.attention.dispatch import Backend, Candidate, choose, forced, triton_refusal
 from coterie.attention.masks import Causal, Neighbors
 from coterie.attention.naive import naive_attention, share_heads
 from coterie.attention.neighbor import neighbor_attention
 from coterie.attention.sdpa import sdpa_attention
 from coterie.attention.spec import Spec, widened
 from coterie.attention.stats import attention_with_lse
+from coterie.attention.tile import tile_attention
 from coterie.attention.topology import Topology
 
 DENSE = Spec()
 NOTHING = Data()
+_FEW_PAIRS = 1 << 18
+"""For which, on a CPU, no lists are made."""
+_DENSE = 0.5
+"""Share of tiles above which SDPA with a mask in memory is as quick on a CPU."""
 
 
 @overload
@@ -64,12 +70,16 @@ def attend(
         o, lse = _by_neighbor(q, k, v, spec, fields)
         o = o if gate is None else (o * gate.to(o.dtype)).to(v.dtype)
         return (o, lse) if return_lse else o
-    backend, is_plain = _choose(q, k, spec, fields, return_lse)
+    backend, is_plain = _choose(q, k, v, spec, fields, return_lse)
+    if backend in ("cpu", "triton"):
+        o, lse = _by_tile(q, k, v, spec, fields, backend)
+        o = o if gate is None else (o * gate.to(o.dtype)).to(v.dtype)
+        return (o, lse) if return_lse else o
     is_fused = is_plain and backend == "sdpa"
     allowed, bias = None if is_fused else spec.allowed(fields), spec.bias(fields)
     if allowed is not None:
         q, k, v = _without_unread(q, k, v, allowed)
-    dtype, scale = v.dtype, q.shape[-1] ** -0.5 if spec.scale is None else spec.scale
+    dtype, scale = v.dtype, _scale(spec, q)
     if spec.biased or spec.temperature:
         # Halves would round what biases say about positions.
         q, k, v = (widened(x) for x in (q, k, v))
@@ -88,6 +98,31 @@ def attend(
         o = sdpa_attention(q, k, v, allowed=allowed, bias=bias, causal=is_fused and spec.mask is not None, scale=scale)
     o = (o if gate is None else o * gate.to(o.dtype)).to(dtype)
     return (o, lse) if return_lse else o
+
+
+def _scale(spec: Spec, q: Tensor) -> float:
+    return q.shape[-1] ** -0.5 if spec.scale is None else spec.scale
+
+
+def _by_tile(
+    q: Tensor, k: Tensor, v: Tensor, spec: Spec, fields: Fields, backend: Backend
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """By the tiles that hold anything. A sink is a key more, which output and lse tell all about."""
+    batch, heads, queries, _ = fields.sizes
+    dtype = v.dtype
+    if backend == "cpu":
+        q, k, v = (widened(x) for x in (q, k, v))
+    if spec.head_map is not None:
+        k, v = (share_heads(x, heads, spec.head_map) for x in (k, v))
+    if spec.temperature:
+        q = (widened(q) / fields.term("temperature", batch, heads, queries)[..., None]).to(q.dtype)
+    tiles, factors = tile_lists(spec.mask, fields), spec.factors(fields)
+    o, lse = tile_attention(q, k, v, tiles, scale=_scale(spec, q), factors=factors, backend=backend)
+    if spec.sink:
+        sink = fields.term("sink", heads)[:, None].to(lse.dtype)
+        o = o * torch.sigmoid(lse - sink)[..., None]
+        lse = torch.logaddexp(lse, sink)
+    return o.to(dtype), lse
 
 
 def _is_listed(spec: Spec, q: Tensor, v: Tensor) -> bool:
@@ -122,8 +157,10 @@ def _by_neighbor(q: Tensor, k: Tensor, v: Tensor, spec: Spec, fields: Fields) ->
     return o.view(batch, queries, *o.shape[1:]).transpose(1, 2), lse.view(batch, queries, heads).transpose(1, 2)
 
 
-def _choose(q: Tensor, k: Tensor, spec: Spec, fields: Fields, return_lse: bool) -> tuple[Backend, bool]:
-    """The backend, and whether SDPA could do without a materialised mask and bias."""
+def _choose(
+    q: Tensor, k: Tensor, v: Tensor, spec: Spec, fields: Fields, return_lse: bool
+) -> tuple[Backend, bool]:  # fmt: skip
+    """The backend, and whether SDPA could do without a mask and bias in memory."""
     counted = all(fields.token(side, "position") is None for side in ("queries", "keys"))
     causal = spec.mask == Causal() and counted and fields.sizes.queries == fields.sizes.keys
     is_plain = (spec.mask is None or causal) and not spec.biased
@@ -136,8 +173,33 @@ def _choose(q: Tensor, k: Tensor, spec: Spec, fields: Fields, return_lse: bool) 
         refusal = "it gives no log-sum-exp in float64 on a GPU"
     elif return_lse and torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, temperature)):
         refusal = "its log-sum-exp has no gradient"
-    why = "plain dense attention" if is_plain else "no kernel fuses this mask and bias, they are materialised"
-    return choose("attend", [Candidate("sdpa", refusal), Candidate("naive")], why=why), is_plain
+    sdpa, naive, tile = Candidate("sdpa", refusal), Candidate("naive"), _tile_candidate(q, v, spec, fields)
+    if is_plain and not refusal:
+        order, why = [sdpa, naive, tile], "plain dense attention"
+    elif not tile.refusal and _is_worth_tiles(q, spec, fields, bool(refusal)):
+        order, why = [tile, sdpa, naive], "tiles that hold nothing are passed over, and no mask is kept"
+    else:
+        order, why = [sdpa, naive, tile], "mask and bias are small, or most pairs are allowed: they are materialised"
+    return choose("attend", order, why=why), is_plain
+
+
+def _tile_candidate(q: Tensor, v: Tensor, spec: Spec, fields: Fields) -> Candidate:
+    backend: Backend = "cpu" if q.device.type == "cpu" and forced() != "triton" else "triton"
+    refusal = "" if backend == "cpu" else triton_refusal(q, max(q.shape[-1], v.shape[-1]))
+    if spec.edge_bias:
+        refusal = "an edge bias is in memory anyway"
+    if 0 in (*fields.sizes, v.shape[-1]):
+        refusal = "there is nothing to attend to"
+    return Candidate(backend, refusal)
+
+
+def _is_worth_tiles(q: Tensor, spec: Spec, fields: Fields, is_needed: bool) -> bool:
+    """On a CPU SDPA is as quick with a mask in memory, unless there are many tiles and most of them are not listed."""
+    if q.is_cuda:
+        return True
+    if fields.sizes.queries * fields.sizes.keys < _FEW_PAIRS:
+        return False
+    return is_needed or tile_lists(spec.mask, fields).share <= _DENSE
 
 
 def _without_unread(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor, Tensor]:

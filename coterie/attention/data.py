@@ -96,17 +96,26 @@ class Fields:
     def __init__(self, data: Data, sizes: Sizes, device: torch.device) -> None:
         self.data, self.sizes, self.device = data, sizes, device
         self._known: dict[object, Tensor] = {}
+        self.read: set[tuple[Side, Field] | str] = set()
+        """Names of what was asked for: a field of one side, or a field of `Data`."""
+
+    def source(self, name: tuple[Side, Field] | str) -> Tensor | None:
+        """The tensor that was given under a name of `read`."""
+        if isinstance(name, tuple):
+            is_keys = name[0] == "keys" and self.data.keys is not None
+            return getattr(self.data.keys if is_keys else self.data.queries, name[1])  # type: ignore[no-any-return]
+        given = getattr(self.data, name)
+        return given.index if isinstance(given, Topology) else given  # type: ignore[no-any-return]
 
     def token(self, side: Side, field: Field, below: int | None = None) -> Tensor | None:
         """A field of the tokens of one side, int64 [N] or [B, N]; None for positions that count from 0.
 
         Differences of narrow integers would wrap, and so would bounds beside them.
         """
-        tokens = self.data.queries if side == "queries" or self.data.keys is None else self.data.keys
-        tensor: Tensor | None = getattr(tokens, field)
+        tensor = self._source((side, field))
         if tensor is None and field == "position":
             return None
-        name = f"{'queries' if tokens is self.data.queries else 'keys'}.{field}"
+        name = f"{side if self.data.keys is not None else 'queries'}.{field}"
         return self._once((side, field), lambda: self._token(name, tensor, "N" if side == "queries" else "M", below))
 
     def _token(self, name: str, tensor: Tensor | None, pattern: str, below: int | None) -> Tensor:
@@ -117,19 +126,16 @@ class Fields:
 
     def hops(self) -> Tensor:
         """[N, M] or [B, N, M], int64."""
-        return self._once("hops", lambda: self._checked("hops", self.data.hops, _INTEGERS, "N M").long())
+        return self._once("hops", lambda: self._checked("hops", self._source("hops"), _INTEGERS, "N M").long())
 
     def neighbors(self) -> Tensor:
         """[N, K] or [B, N, K], int64; no key twice in a row, but where a topology has it."""
         return self._once("neighbors", self._neighbors)
 
     def _neighbors(self) -> Tensor:
-        given = self.data.neighbors
-        index = self._checked(
-            "neighbors", given.index if isinstance(given, Topology) else given, _INTEGERS, "N K"
-        ).long()
+        index = self._checked("neighbors", self._source("neighbors"), _INTEGERS, "N K").long()
         check_range("neighbors", index, -1, self.sizes.keys)
-        if not isinstance(given, Topology):
+        if not isinstance(self.data.neighbors, Topology):
             _check_unrepeated(index)
         return index
 
@@ -151,7 +157,7 @@ class Fields:
         return self._once(("blocks", block, rows), lambda: self._in_blocks(block, rows))
 
     def _in_blocks(self, block: int, rows: int) -> Tensor:
-        given = self._given("blocks", self.data.blocks, _INTEGERS)
+        given = self._given("blocks", self._source("blocks"), _INTEGERS)
         batch, heads, queries, keys = self.sizes
         sizes = check_shape("blocks", given, "B H Q n", {"Q": -(-queries // rows)})
         if sizes["B"] not in (1, batch) or not sizes["H"] or heads % sizes["H"]:
@@ -202,6 +208,10 @@ class Fields:
         check_dtype(name, tensor, *dtypes)
         check_device(q=torch.empty(0, device=self.device), **{name: tensor})
         return tensor
+
+    def _source(self, name: tuple[Side, Field] | str) -> Tensor | None:
+        self.read.add(name)
+        return self.source(name)
 
     def _once(self, key: object, read: Callable[[], Tensor]) -> Tensor:
         if key not in self._known:

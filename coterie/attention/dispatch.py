@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+import torch
+from torch import Tensor
 
 Backend = Literal["naive", "cpu", "triton", "sdpa", "fla"]
 
@@ -50,6 +54,21 @@ def choose(kernel: str, candidates: Sequence[Candidate], *, why: str) -> Backend
 def forced() -> str:
     """What COTERIE_ATTENTION names; empty where nothing is forced."""
     return os.environ.get(VARIABLE, "")
+
+
+def triton_refusal(x: Tensor, width: int) -> str:
+    """Why kernels that keep rows of `width` numbers cannot run in Triton for a tensor like x; empty: they can."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if not x.is_cuda and not interpreted:
+        return f"tensors are on {x.device.type}"
+    if interpreted and x.dtype == torch.bfloat16:
+        return "Triton's interpreter computes wrongly in bfloat16"
+    if x.dtype == torch.float64:
+        return "it has no float64"
+    limit = 128 if x.dtype == torch.float32 else 256
+    if width > limit:
+        return f"D is {width}, and tiles fit into a multiprocessor up to {limit}"
+    return "" if importlib.util.find_spec("triton") else "Triton is not installed"
 
 
 def _force(kernel: str, candidates: Sequence[Candidate], named: str) -> Backend:

@@ -131,11 +131,8 @@ class Spec:
         batch, heads, queries, keys = fields.sizes
         terms: list[Tensor] = []
         if self.rank:
-            wide = (torch.float32, torch.float64)
-            u = fields.term("query_factors", batch, heads, queries, self.rank, dtypes=wide)
-            w = fields.term("key_factors", batch, heads, keys, self.rank, dtypes=wide)
+            u, w = self._factor("query_factors", fields, queries), self._factor("key_factors", fields, keys)
             # No matrix product: those may run in tf32 or under autocast, and factors hold positions up to 1e5.
-            u, w = _four(u), _four(w)
             terms += [u[..., :, None, r] * w[..., None, :, r] for r in range(self.rank)]
         if self.key_bias:
             key_bias = fields.term("key_bias", batch, heads, keys)
@@ -143,6 +140,22 @@ class Spec:
         if self.edge_bias:
             terms.append(self._edge_bias(fields, self.edge_bias))
         return _four(functools.reduce(operator.add, terms)) if terms else None
+
+    def factors(self, fields: Fields) -> tuple[Tensor, Tensor] | None:
+        """What the low-rank bias and that of the keys are products of: u [B, Hq, N, R] and w [B, Hq, M, R]."""
+        batch, heads, queries, keys = fields.sizes
+        us, ws = [], []
+        if self.rank:
+            us.append(self._factor("query_factors", fields, queries).expand(batch, heads, queries, self.rank))
+            ws.append(self._factor("key_factors", fields, keys).expand(batch, heads, keys, self.rank))
+        if self.key_bias:
+            ws.append(widened(fields.term("key_bias", batch, heads, keys).expand(batch, heads, keys))[..., None])
+            us.append(ws[-1].new_ones(batch, heads, queries, 1))
+        return (torch.cat(us, -1), torch.cat(ws, -1)) if us else None
+
+    def _factor(self, name: str, fields: Fields, tokens: int) -> Tensor:
+        shape = fields.sizes.batch, fields.sizes.heads, tokens, self.rank
+        return _four(fields.term(name, *shape, dtypes=(torch.float32, torch.float64)))
 
     def _edge_bias(self, fields: Fields, edge: EdgeBias) -> Tensor:
         reach = edge.of(widened(fields.distance(edge.by_neighbor)))

@@ -6,7 +6,6 @@ a_ts = exp(a q_t.k_s - lse_t) by itself, so tiles of the map can be made, summed
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend
 
 from coterie.attention import checks
-from coterie.attention.dispatch import Backend, Candidate, choose
+from coterie.attention.dispatch import Backend, Candidate, choose, triton_refusal
 from coterie.attention.kernels.stats_naive import naive_statistics
 from coterie.attention.kernels.stats_torch import tiled_statistics
 from coterie.attention.layout import Layout, lay_out, positions
@@ -264,22 +263,6 @@ def _check_lse(q: Tensor, k: Tensor, lse: Tensor, layout: Layout, scale: float) 
 def _backend(q: Tensor) -> Backend:
     return choose(
         "stats",
-        [Candidate("triton", _triton_refusal(q)), Candidate("cpu"), Candidate("naive")],
+        [Candidate("triton", triton_refusal(q, q.shape[-1])), Candidate("cpu"), Candidate("naive")],
         why="one pass over tiles of the map",
     )
-
-
-def _triton_refusal(q: Tensor) -> str:
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if not q.is_cuda and not interpreted:
-        return f"tensors are on {q.device.type}"
-    if interpreted and q.dtype == torch.bfloat16:
-        return "Triton's interpreter computes wrongly in bfloat16"
-    limit = 128 if q.dtype == torch.float32 else 256
-    if q.shape[-1] > limit:
-        return f"D is {q.shape[-1]}, and tiles fit into a multiprocessor up to {limit}"
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return "Triton is not installed"
-    return ""
