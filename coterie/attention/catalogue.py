@@ -1,0 +1,135 @@
+"""The page of all mechanisms, made from the mechanisms: `python -m coterie.attention.catalogue docs`.
+
+It writes a picture of each, drawn from what its module computes, and the section of `attention.md` that shows them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from coterie import registry
+from coterie.attention.data import Data, Tokens
+from coterie.attention.mechanisms.base import Context, Features, Heads, Mechanism, Options
+
+HEADS = Heads(4, 4, 8, 10)
+TOKENS = 36
+"""A plane of 6 x 6 where a mechanism wants a grid."""
+BEGIN, END = "<!-- made by python -m coterie.attention.catalogue docs: begin -->", "<!-- end -->"
+PICTURES = Path("images") / "mechanisms"
+_PIXELS = 4
+_NOTHING = 1e-30
+_PAPER, _INK, _FRAME = (torch.tensor(rgb) for rgb in ((1.0, 1.0, 1.0), (0.03, 0.19, 0.42), (0.6, 0.6, 0.6)))
+
+
+def reach(mechanism: Options) -> Tensor:
+    """How much each token's output follows the value of each token, [heads or 1, rows, TOKENS], with first weights.
+
+    For softmax attention these are its weights: the length of the gradient of o_i.r, |r| = 1, by v_j.
+    """
+    assert isinstance(mechanism, Mechanism | Features)
+    draw = torch.Generator().manual_seed(2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        module = mechanism.module(HEADS).double().eval()
+        for parameter in module.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.5)
+    context = _context(mechanism, draw)
+    q, k, v = torch.randn(3, 1, HEADS.queries, TOKENS, HEADS.width, generator=draw, dtype=torch.float64)
+    if isinstance(mechanism, Features):
+        source = torch.randn(1, TOKENS, HEADS.features, generator=draw, dtype=torch.float64).requires_grad_()
+        o = module(source, context)
+        o = o.view(1, 1, -1, o.shape[-1])
+    else:
+        source = v.requires_grad_()
+        # Short queries: weights differ little, so that masks and biases are what one sees.
+        o = module(0.5 * q, k, source, context)
+    direction = torch.nn.functional.normalize(torch.ones(o.shape[-1], dtype=o.dtype), dim=0)
+    rows = (o @ direction)[0]
+    found = [torch.autograd.grad(row, source, retain_graph=True)[0] for row in rows.flatten()]
+    lengths = torch.stack(found).square()
+    lengths = lengths.sum((1, 3)) if isinstance(mechanism, Features) else lengths.sum((1, 2, 4))
+    return lengths.sqrt().view(*rows.shape, TOKENS).detach()
+
+
+def _context(mechanism: Options, draw: torch.Generator) -> Context:
+    context = mechanism.context(TOKENS, draw, HEADS, 1)
+    values = {f.name: getattr(context.data, f.name) for f in dataclasses.fields(context.data)}
+    doubles = {name: x.double() for name, x in values.items() if isinstance(x, Tensor) and x.is_floating_point()}
+    features = None if context.features is None else context.features.double()
+    return dataclasses.replace(context, features=features, data=dataclasses.replace(context.data, **doubles))
+
+
+def draw(mechanism: Options) -> Tensor:
+    """Up to two heads that see different tokens, [height, width, 3]: a row for each query, darker is more."""
+    heads = reach(mechanism)
+    distinct = torch.stack([head > _NOTHING for head in heads]).unique(dim=0, return_inverse=True)[1]
+    shown = [heads[int((distinct == kind).nonzero()[0])] for kind in distinct.unique(sorted=False)[:2]]
+    panels = [_panel(head) for head in shown]
+    gap = torch.ones(panels[0].shape[0], _PIXELS, 3)
+    return torch.cat([part for panel in panels for part in (gap, panel)][1:], 1)
+
+
+def _panel(head: Tensor) -> Tensor:
+    shade = (head / head.max()).sqrt() * (head > _NOTHING)
+    tall = max(_PIXELS, TOKENS // len(head))
+    shade = shade.repeat_interleave(tall, 0).repeat_interleave(_PIXELS, 1)[..., None]
+    rest = torch.where(shade > 0, 0.15 + 0.85 * shade, 0).float()
+    panel = _PAPER + rest * (_INK - _PAPER)
+    for edge in (panel[0], panel[-1], panel[:, 0], panel[:, -1]):
+        edge[:] = _FRAME
+    return panel
+
+
+def section() -> str:
+    """The part of the page between the marks, with a row for each registered mechanism."""
+    rows = "\n".join(_row(registry.load(entry.impl)) for entry in registry.entries("attention"))
+    return f"{BEGIN}\n| | |\n|---|---|\n{rows}\n{END}"
+
+
+def _row(mechanism: type[Options]) -> str:
+    about, options = mechanism.about, ", ".join(f"{f.name}={f.default!r}" for f in dataclasses.fields(mechanism))
+    needed, chosen = ", ".join(needs(mechanism.small())) or "nothing more", f"`{options}`" if options else "none"
+    lines = [
+        f"**{about.name}**: {about.title}", *(f"`{line}`" for line in about.formula.splitlines()),
+        f"cost {about.cost}", f"needs {needed}; options {chosen}",
+        re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", about.source),
+    ]  # fmt: skip
+    said = "<br>".join(line.replace("|", "\\|") for line in lines)
+    return f"| ![{about.name}]({(PICTURES / about.name).as_posix()}.png) | {said} |"
+
+
+def needs(mechanism: Options) -> list[str]:
+    """What a context must hold for it, in words."""
+    context = mechanism.context(TOKENS, torch.Generator().manual_seed(0), HEADS, 1)
+    tokens, data = (_given(x) for x in (context.data.queries, context.data))
+    more = [name for name in (*tokens, *data) if name not in ("queries", "keys")]
+    first = ["a grid"] * (context.grid is not None) + ["hidden states"] * (context.features is not None)
+    return first + [f"`{name}`" for name in more]
+
+
+def _given(part: Tokens | Data) -> list[str]:
+    return [f.name for f in dataclasses.fields(part) if getattr(part, f.name) is not None]
+
+
+def write(docs: Path) -> None:
+    """Pictures under `docs`, and the section in its `attention.md`."""
+    import matplotlib.image
+
+    folder, page = docs / PICTURES, docs / "attention.md"
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in registry.entries("attention"):
+        matplotlib.image.imsave(folder / f"{entry.name}.png", draw(registry.load(entry.impl).small()).numpy())
+    text = page.read_text("utf-8")
+    before, rest = text.split(BEGIN)
+    page.write_text(before + section() + rest.split(END)[1], "utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1] if len(sys.argv) > 1 else "docs"))

@@ -1,0 +1,53 @@
+"""The page of mechanisms and its pictures are those of the mechanisms there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from coterie import registry
+from coterie.attention import catalogue
+from coterie.attention.mechanisms.base import Options
+from coterie.attention.mechanisms.bias import Alibi
+from coterie.attention.mechanisms.gate import Gated
+from coterie.attention.mechanisms.head_windows import LongShort
+from coterie.attention.mechanisms.windows import GeneralizedNeighborhood
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_page_shows_every_mechanism_as_it_is() -> None:
+    """If this fails: python -m coterie.attention.catalogue docs."""
+    page = (DOCS / "attention.md").read_text("utf-8")
+    assert catalogue.section() in page
+    for name in registry.names("attention"):
+        assert f"| **{name}**: " in page
+
+
+def test_every_mechanism_has_a_small_picture_and_nothing_else_has() -> None:
+    pictures = {path.stem: path.stat().st_size for path in (DOCS / catalogue.PICTURES).iterdir()}
+    assert sorted(pictures) == registry.names("attention")
+    assert max(pictures.values()) <= 30_000
+
+
+def test_a_picture_is_what_the_module_computes() -> None:
+    short, *_, long = catalogue.reach(LongShort(window=5)) > 0
+    at = torch.arange(catalogue.TOKENS)
+    behind = at[:, None] - at
+    assert torch.equal(long, behind >= 0) and torch.equal(short, (behind >= 0) & (behind < 5))
+    weights = catalogue.reach(Alibi())
+    torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
+
+
+def test_heads_that_see_the_same_are_drawn_once() -> None:
+    side = catalogue.TOKENS * 4
+    assert catalogue.draw(GeneralizedNeighborhood.small()).shape == (side, side, 3)
+    assert catalogue.draw(LongShort.small()).shape == (side, 2 * side + 4, 3)
+
+
+@pytest.mark.parametrize(("mechanism", "needed"), [(GeneralizedNeighborhood(), ["a grid"]), (Alibi(), []),
+                                                   (Gated(), ["hidden states"])])  # fmt: skip
+def test_what_a_mechanism_needs_is_what_it_is_given(mechanism: Options, needed: list[str]) -> None:
+    assert catalogue.needs(mechanism) == needed
