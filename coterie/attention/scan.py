@@ -70,8 +70,8 @@ def scan(
     if causal:
         o, last = _causal(q, k, v, rate, run, start)
     else:
-        wide = (x.to(start.dtype) for x in (q, k, v))
-        o, last = _both_sides(*wide, None if log_decay is None else rate, run, start)
+        wide_q, wide_k, wide_v = (x.to(start.dtype) for x in (q, k, v))
+        o, last = _both_sides(wide_q, wide_k, wide_v, None if log_decay is None else rate, run, start)
     # What is there already, but no gradient that comes from padding.
     return (o if padding is None else o.masked_fill(padding, 0)).to(v.dtype), last
 
@@ -85,7 +85,8 @@ def _both_sides(
             return q @ state, state
         rate = start.new_zeros(q.shape[1]) if rate is None else rate
         o, last = _causal(q, k, v, rate, run, start)
-        ahead, _ = _causal(*(x.flip(2) for x in (q, k, v)), rate, None if run is None else -run.flip(1), start)
+        turned = None if run is None else run.flip(1)
+        ahead, _ = _causal(q.flip(2), k.flip(2), v.flip(2), rate, turned, start)
         # Both hold the token itself.
         return o + ahead.flip(2) - (q * k).sum(-1, keepdim=True) * v, last
 

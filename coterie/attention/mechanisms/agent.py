@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -59,11 +61,11 @@ class Agent(Mechanism):
         biases = [_naive_bias(module, name, sizes) for name in ("gathering", "reading")]
         # Each channel by itself: nine shifted copies of a plane with zeros around it.
         kernel, shift = (module.get_parameter(f"local.{name}") for name in ("weight", "bias"))
-        plane = functional.pad(v.mT.flatten(1, 2).unflatten(2, sizes), (1, 1, 1, 1))
-        moved = [
-            plane[..., i : i + rows, j : j + columns] * kernel[:, :, i, j, None] for i in range(3) for j in range(3)
-        ]
-        local = (sum(moved) + shift[:, None, None]).flatten(2).unflatten(1, (v.shape[1], -1)).mT
+        plane = functional.pad(_channels(v, sizes), (1, 1, 1, 1))
+        local = shift[:, None, None] + torch.zeros_like(_channels(v, sizes))
+        for i, j in itertools.product(range(3), range(3)):
+            local = local + plane[..., i : i + rows, j : j + columns] * kernel[:, :, i, j, None]
+        local = _tokens(local, v.shape[1])
         return _naive(q, k, v, agents, *biases) + share_heads(local, q.shape[1])
 
     def pairs(self, tokens: int) -> int:
@@ -81,7 +83,7 @@ class _OnLine(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
         _check(context)
-        agents = functional.adaptive_avg_pool1d(q.mT.flatten(1, 2), self.agents).unflatten(1, (q.shape[1], -1)).mT
+        agents = _tokens(functional.adaptive_avg_pool1d(_channels(q, (q.shape[2],)), self.agents), q.shape[1])
         return attend(q, agents, attend(agents, k, v))
 
 
@@ -99,12 +101,10 @@ class _OnPlane(nn.Module):
         grid = context.grid
         if grid is None or len(grid) != 2:
             raise ValueError("agent needs tokens on a plane: give it Context(grid=(rows, columns)), or on_plane=False")
-        fields = functional.adaptive_avg_pool2d(_plane(q, grid), self.side)
-        agents = fields.flatten(2).unflatten(1, (q.shape[1], -1)).mT
+        agents = _tokens(functional.adaptive_avg_pool2d(_channels(q, grid), self.side), q.shape[1])
         gathered = _biased(agents, k, v, self.gathering(grid))
         o = _biased(q, agents, gathered, self.reading(grid).mT)
-        local = self.local(_plane(v, grid)).flatten(2).unflatten(1, (v.shape[1], -1)).mT
-        return o + share_heads(local, q.shape[1])
+        return o + share_heads(_tokens(self.local(_channels(v, grid)), v.shape[1]), q.shape[1])
 
 
 class _Bias(nn.Module):
@@ -119,12 +119,11 @@ class _Bias(nn.Module):
     def forward(self, grid: tuple[int, ...]) -> Tensor:
         """[H, agents, N]."""
         rows, columns = grid
-        stretched = (
-            functional.interpolate(table, size=size, mode="bilinear")
-            for table, size in ((self.fields, grid), (self.rows, (rows, 1)), (self.columns, (1, columns)))
-        )
-        fields, by_row, by_column = stretched
-        return (fields + by_row + by_column).flatten(2)
+        sizes = (rows, columns), (rows, 1), (1, columns)
+        tables = zip((self.fields, self.rows, self.columns), sizes, strict=True)
+        field, row, column = (functional.interpolate(table, size, mode="bilinear") for table, size in tables)
+        bias: Tensor = field + row + column
+        return bias.flatten(2)
 
 
 def _biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -132,9 +131,14 @@ def _biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     return sdpa_attention(q, k, v, allowed=None, bias=bias, causal=False, scale=None)
 
 
-def _plane(x: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """[B, H, N, D] as [B, H D, rows, columns]."""
-    return x.mT.flatten(1, 2).unflatten(2, grid)
+def _channels(x: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """[B, H, N, D] as [B, H D, *grid]."""
+    return x.mT.reshape(len(x), -1, *grid)
+
+
+def _tokens(x: Tensor, heads: int) -> Tensor:
+    """[B, H D, *grid] as [B, H, N, D]."""
+    return x.reshape(len(x), heads, x.shape[1] // heads, -1).mT
 
 
 def _check(context: Context) -> None:
@@ -144,7 +148,7 @@ def _check(context: Context) -> None:
 
 def _naive(q: Tensor, k: Tensor, v: Tensor, agents: Tensor, first: Tensor, second: Tensor) -> Tensor:
     k, v = (share_heads(x, q.shape[1]) for x in (k, v))
-    scale = q.shape[-1] ** -0.5
+    scale = 1 / math.sqrt(q.shape[-1])
     gathered = (agents @ k.mT * scale + first).softmax(-1) @ v
     return (agents @ q.mT * scale + second).softmax(-2).mT @ gathered
 
@@ -161,8 +165,8 @@ def _runs(count: int, size: int, like: Tensor) -> Tensor:
 def _naive_bias(module: nn.Module, name: str, grid: tuple[int, ...]) -> Tensor:
     fields, by_row, by_column = (module.get_parameter(f"{name}.{table}") for table in ("fields", "rows", "columns"))
     rows, columns = (_stretch(size, fields) for size in grid)
-    bias = torch.einsum("haij,ri,cj->harc", fields, rows, columns)
-    return (bias + rows @ by_row + by_column @ columns.T).flatten(2)
+    bias: Tensor = torch.einsum("haij,ri,cj->harc", fields, rows, columns) + rows @ by_row + by_column @ columns.T
+    return bias.flatten(2)
 
 
 def _stretch(size: int, like: Tensor) -> Tensor:

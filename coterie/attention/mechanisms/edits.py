@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from coterie.attention.attend import attend
 from coterie.attention.data import Data, Tokens
-from coterie.attention.masks import Roles
+from coterie.attention.masks import Roles, Rule
 from coterie.attention.mechanisms.base import About, Context, Heads, Mechanism, check_unpadded, narrowed, visible
 from coterie.attention.merge import merge
 from coterie.attention.naive import share_heads
@@ -60,7 +61,7 @@ class Edit(Mechanism):
     def parts(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> tuple[list[Tensor], list[Tensor]]:
         """Outputs and log-sum-exps of the attention to the keys of each role."""
         role, kinds = self.role(context)[:, 0], range(len(self.roles))
-        own = tuple(tuple("always" if a == b else "never" for b in kinds) for a in kinds)
+        own: tuple[tuple[Rule, ...], ...] = tuple(tuple("always" if a == b else "never" for b in kinds) for a in kinds)
         spec, keys = Spec(narrowed(Roles(own), context)), replace(context.data.queries, role=role)
         found = []
         for kind in kinds:
@@ -103,9 +104,9 @@ class SinkRedistribution(Edit):
         outputs, lses = self.parts(q, k, v, context)
         _, image, sink = _masses(lses)
         applies = (image > 0) & (sink <= self.most_sink * (image + sink)) & (image + sink >= self.least_image)
-        more = 1 + (1 - self.keep) * sink / image.masked_fill(~applies, 1)
-        weights = [1.0, more.masked_fill(~applies, 1), torch.ones_like(sink).masked_fill(applies, self.keep)]
-        return merge(outputs, lses, weights, renormalise=False)[0]
+        more = (1 + (1 - self.keep) * sink / image.masked_fill(~applies, 1)).masked_fill(~applies, 1)
+        less = torch.ones_like(sink).masked_fill(applies, self.keep)
+        return merge(outputs, lses, [1.0, more, less], renormalise=False)[0]
 
     def edit(self, p: Tensor, role: Tensor) -> Tensor:
         is_image, is_sink = (role == 1)[..., None, :], (role == 2)[..., None, :]
@@ -238,7 +239,7 @@ class AttentiveEraser(Edit):
 
 
 def _map(q: Tensor, k: Tensor, context: Context) -> Tensor:
-    logits = q @ share_heads(k, q.shape[1]).mT * q.shape[-1] ** -0.5
+    logits = q @ share_heads(k, q.shape[1]).mT / math.sqrt(q.shape[-1])
     return logits.masked_fill(~visible(q, context), -torch.inf).softmax(-1)
 
 

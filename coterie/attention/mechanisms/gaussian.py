@@ -73,11 +73,12 @@ class _GaussianAdaptive(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """The features [B, N, C], weighted; each token by itself."""
-        parts = x.unflatten(-1, (len(self.shifts), -1))
+        parts = x.reshape(*x.shape[:2], len(self.shifts), -1)
         wide = widened(parts)
         variance, mean = torch.var_mean(wide, -1, keepdim=True)
         precisions = widened(self.widths).square().reciprocal()
         precision = precisions.sum(-1, keepdim=True)
         shift = (self.shifts * precisions).sum(-1, keepdim=True) / precision
         logits = -0.5 * precision / (variance + _LEAST) * (wide - mean - shift).square()
-        return (parts * logits.softmax(-1).to(x.dtype)).flatten(-2)
+        weighted: Tensor = parts * logits.softmax(-1).to(x.dtype)
+        return weighted.flatten(2)

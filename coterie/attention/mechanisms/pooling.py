@@ -101,8 +101,9 @@ class _EfficientProbing(nn.Module):
         check_not_causal(EfficientProbing.about, context)
         (x,) = without_padding(context, x)
         weights = _weights(x @ self.queries.T * x.shape[-1] ** -0.5, context)
-        values = self.values(x).unflatten(-1, (len(self.queries), -1)).transpose(1, 2)
-        return (weights[:, :, None] @ values).flatten(1)
+        values = self.values(x).view(*x.shape[:2], len(self.queries), -1).transpose(1, 2)
+        pooled: Tensor = weights[:, :, None] @ values
+        return pooled.flatten(1)
 
 
 def _weights(scores: Tensor, context: Context) -> Tensor:
