@@ -78,6 +78,10 @@ class EncodedPrompt:
     adapter: str = ""
 
 
+Sight = Literal["all", "own"]
+"""What thinkers whose replies grow side by side see of these: all that was said so far, or each its own alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """What an engine is to generate with from now on: a folder as transformers or, of an adapter, peft writes it."""

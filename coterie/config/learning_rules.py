@@ -32,7 +32,7 @@ def check_learning(config: ExperimentConfig) -> list[Mismatch]:
     if config.learning is not None:
         rules = (
             _anybody_learns, _own_names, _one_society, _rewarded, _plainly_sampled, _trainable_engines, _fresh_adapters,
-            _known_ranks, _tasks_to_train_on,
+            _known_ranks, _tasks_to_train_on, _replies_by_themselves,
         )  # fmt: skip
         found += [mismatch for rule in rules for mismatch in rule(config)]
     return found
@@ -133,6 +133,12 @@ def _tasks_to_train_on(config: ExperimentConfig) -> Iterator[Mismatch]:
     if limit is not None and held_out >= limit:
         message = f"{held_out} of at most {limit} tasks are held out: hold fewer out, or raise benchmark.limit"
         yield Mismatch(("learning", "held_out"), message)
+
+
+def _replies_by_themselves(config: ExperimentConfig) -> Iterator[Mismatch]:
+    if "shared_cache" in getattr(config.protocol, "needs", ()):
+        message = "replies that were said into one cache are no lesson: a learner reads each by itself"
+        yield Mismatch(("protocol",), f"{message}; use {config.protocol.kind} with another granularity")
 
 
 def _able_to_adapt(config: ExperimentConfig) -> Iterator[Mismatch]:

@@ -35,7 +35,7 @@ def check(config: ExperimentConfig) -> list[Mismatch]:
     """Rules that need the whole config, each a function that yields what breaks it."""
     rules = (
         _exact_without_clock, _exact_with_seeded_engines, _replies_that_fit, _enough_agents, _countable_agents,
-        _able_engines, _able_protocols, _known_judge, _societies_once, _parts_once,
+        _able_engines, _one_cache, _able_protocols, _known_judge, _societies_once, _parts_once,
         _judged_episodes,
     )  # fmt: skip
     return [*(mismatch for rule in rules for mismatch in rule(config)), *check_learning(config), *check_study(config)]
@@ -155,10 +155,14 @@ def _countable_agents(config: ExperimentConfig) -> Iterator[Mismatch]:
 
 
 def _replies_that_fit(config: ExperimentConfig) -> Iterator[Mismatch]:
+    together = sum(seat.count for seat in config.seats)
+    together = together if _share_a_cache(config) and getattr(config.protocol, "visible", True) else 1
     for name, policy in config.policies.items():
         context, longest = getattr(policy.engine, "context", None), policy.sampling.max_tokens
-        if isinstance(context, int) and longest >= context:
-            message = f"a reply of {longest} tokens leaves no room for a prompt in the engine's context of {context}"
+        if isinstance(context, int) and together * longest >= context:
+            who, verb = (f"{together} replies", "leave") if together > 1 else ("a reply", "leaves")
+            room = f"no room for a prompt in the engine's context of {context}"
+            message = f"{who} of {longest} tokens {verb} {room}"
             yield Mismatch(("policies", name, "sampling", "max_tokens"), message)
 
 
@@ -173,6 +177,17 @@ def _able_engines(config: ExperimentConfig) -> Iterator[Mismatch]:
                 lacks = f"the engine {engine.kind} does not give {', '.join(sorted(missing))}"
                 instead = f"; set `{remedy}`" if (remedy := getattr(protocol, "instead", "")) else ""
                 yield Mismatch(("policies", name, "engine"), f"{lacks}, which {protocol.kind} needs here{instead}")
+
+
+def _one_cache(config: ExperimentConfig) -> Iterator[Mismatch]:
+    policies = list(dict.fromkeys(seat.policy for seat in config.seats))
+    if _share_a_cache(config) and len(policies) > 1:
+        message = f"{config.protocol.kind} needs one policy at all seats here, and these have {', '.join(policies)}"
+        yield Mismatch(("seats",), message)
+
+
+def _share_a_cache(config: ExperimentConfig) -> bool:
+    return "shared_cache" in getattr(config.protocol, "needs", ())
 
 
 def _societies_once(config: ExperimentConfig) -> Iterator[Mismatch]:

@@ -13,7 +13,7 @@ _MAX_COALITIONS = 10
 
 def check_study(config: ExperimentConfig) -> list[Mismatch]:
     """Rules that need the whole config."""
-    rules = _alone, _common_randomness, _countable, _told_apart, _readable
+    rules = _alone, _common_randomness, _countable, _told_apart, _in_messages, _readable
     return [mismatch for rule in rules for mismatch in rule(config)] if config.study else []
 
 
@@ -50,6 +50,13 @@ def _told_apart(config: ExperimentConfig) -> Iterator[Mismatch]:
 
 def _label(society: object) -> str:
     return str(getattr(society, "label", getattr(society, "kind", "")))
+
+
+def _in_messages(config: ExperimentConfig) -> Iterator[Mismatch]:
+    for protocol in (config.protocol, *(config.study.protocols if config.study else ())):
+        if "shared_cache" in getattr(protocol, "needs", ()):
+            message = "what agents read of each other in one cache stands in no message, so its worth cannot be studied"
+            yield Mismatch(("study",), f"{message}; use {protocol.kind} with another granularity", is_key=True)
 
 
 def _readable(config: ExperimentConfig) -> Iterator[Mismatch]:

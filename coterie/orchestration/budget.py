@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,14 +38,13 @@ class RunBudget:
         calls += self.spent_calls + self.reserved_calls
         return (self.tokens is None or tokens <= self.tokens) and (self.calls is None or calls <= self.calls)
 
-    def reserve(self, cost: int) -> None:
+    def reserve(self, cost: int, calls: int = 1) -> None:
         self.reserved_tokens += cost
-        self.reserved_calls += 1
+        self.reserved_calls += calls
 
-    def release(self, cost: int) -> None:
+    def release(self, cost: int, calls: int = 1) -> None:
         """Take a reservation back."""
-        self.reserved_tokens -= cost
-        self.reserved_calls -= 1
+        self.reserve(-cost, -calls)
 
     def spend(self, tokens: int) -> None:
         """Count a committed call."""
@@ -74,27 +74,28 @@ class Ledger:
         """Whether nothing is reserved: all that was let in is answered, or there is no limit."""
         return not self._num_open or self._limits == TaskLimits()
 
-    def reserve(self, key: str, cost: int, waiter: asyncio.Future[Turn]) -> None:
-        """Let a turn of at most `cost` tokens in; once for each key.
+    def reserve(self, costs: Mapping[str, int], waiters: Sequence[asyncio.Future[Turn]]) -> None:
+        """Let turns of at most so many tokens in, all or none of them; once for each key.
 
         After a refusal nothing new is let in, not even what would fit: the episode ends with what it has asked by then.
 
         Raises:
             BudgetSpent: the limits do not allow it, or did not allow an earlier one.
         """
-        if key in self.asked:
+        if costs.keys() <= self.asked.keys():
             return
-        self._refusal = self._refusal or self._refuse(cost)
+        self._refusal = self._refusal or self._refuse(sum(costs.values()), len(costs))
         if self._refusal:
             raise BudgetSpent(self._refusal)
-        self.asked[key] = waiter
-        self._tokens += cost
-        self._num_open += 1
-        waiter.add_done_callback(partial(self._settle, cost))
+        for (key, cost), waiter in zip(costs.items(), waiters, strict=True):
+            self.asked[key] = waiter
+            self._tokens += cost
+            self._num_open += 1
+            waiter.add_done_callback(partial(self._settle, cost))
 
-    def _refuse(self, cost: int) -> str:
+    def _refuse(self, cost: int, calls: int) -> str:
         limits = self._limits
-        if limits.calls is not None and len(self.asked) + 1 > limits.calls:
+        if limits.calls is not None and len(self.asked) + calls > limits.calls:
             return f"the task's budget of {limits.calls} calls is spent"
         if limits.tokens is not None and self._tokens + cost > limits.tokens:
             return f"the task's budget of {limits.tokens} tokens is spent"

@@ -11,7 +11,7 @@ from coterie.journal import Journal, Note
 from coterie.orchestration.budget import RunBudget
 from coterie.orchestration.jobs import Request
 from coterie.orchestration.pool import EngineInfo
-from coterie.types import Sampling
+from coterie.types import Sampling, Sight
 
 # How much a continuous engine is given, in batches. What it has beyond one waits inside it, to fill places that get
 # free before we hear of it. More would wait there for nothing, while the deadline of each call runs.
@@ -109,10 +109,11 @@ class Supersteps:
 
     def _admit(self, ready: Sequence[Wanted], budget: RunBudget) -> list[Wanted]:
         admitted: list[Wanted] = []
-        cost = 0
+        cost = calls = 0
         for wanted in ready:
             cost += wanted.request.cost
-            if not budget.fits(cost, calls=len(admitted) + 1):
+            calls += len(wanted.request.keys)
+            if not budget.fits(cost, calls):
                 break
             admitted.append(wanted)
         self._admitted = [wanted.request.key for wanted in admitted]
@@ -124,24 +125,25 @@ class Supersteps:
 def _fill(ready: Sequence[Wanted], loads: Loads, budget: RunBudget, *, one_by_one: bool) -> list[Call]:
     """Full calls for the engines' free slots, reserved; stops at the first request that does not fit the budget.
 
-    In logical order a request joins the open call of its engine, worker and sampling, or opens one where there is a
-    slot: policies that share an engine are asked together. A worker performs only its own requests: a call filled up
-    with another's would be two half-empty calls.
+    In logical order a request joins the open call of its engine, worker, sampling and sight, or opens one where there
+    is a slot: policies that share an engine are asked together. A worker performs only its own requests: a call filled
+    up with another's would be two half-empty calls.
     """
     slots = {engine: loads.slots(engine, one_by_one=one_by_one) for engine in loads.engines}
     left = {engine: count for engine, (count, _) in slots.items()}
     parts: list[list[Wanted]] = []
-    filling: dict[tuple[str, int, Sampling | None], list[Wanted]] = {}
+    filling: dict[tuple[str, int, Sampling | None, Sight | None], list[Wanted]] = {}
     for wanted in ready:
-        group = wanted.engine, wanted.workers[0], wanted.request.sampling
+        request = wanted.request
+        group = wanted.engine, wanted.workers[0], request.sampling, request.sight
         part = filling.get(group)
         if part is None or len(part) == slots[wanted.engine][1]:
             if not left[wanted.engine]:
                 continue
             part = []
-        if not budget.fits(wanted.request.cost):
+        if not budget.fits(request.cost, len(request.keys)):
             break
-        budget.reserve(wanted.request.cost)
+        budget.reserve(request.cost, len(request.keys))
         if not part:
             left[wanted.engine] -= 1
             parts.append(part)

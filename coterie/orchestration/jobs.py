@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from coterie.agents.seats import Agent
 from coterie.orchestration.protocols.config import ProtocolConfig
-from coterie.types import Messages, Outcome, Place, Sample, Sampling, Task, Turn
+from coterie.types import Messages, Outcome, Place, Sample, Sampling, Sight, Task, Turn
 
 Spot = tuple[int, str, str]
 """Round, seat and purpose of a turn."""
@@ -97,7 +97,10 @@ class TaskLimits:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A turn that an episode waits for. `cost` is the most tokens it can take, prompt and reply."""
+    """A turn that an episode waits for, or several that are said side by side: by one call, or not at all.
+
+    `cost` is the most tokens they can take, prompts and replies.
+    """
 
     key: str
     place: Place
@@ -105,6 +108,15 @@ class Request:
     cost: int
     sampling: Sampling | None = None
     """How the reply is drawn: in the policy's own way, or as an inquiry wants it."""
+    sight: Sight | None = None
+    """What those see of each other who speak side by side; None: one speaks."""
+    others: tuple[str, ...] = ()
+    """Keys of the turns beside the first."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of all turns."""
+        return (self.key, *self.others)
 
 
 @dataclass(frozen=True, slots=True)

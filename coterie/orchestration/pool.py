@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from coterie import registry
-from coterie.agents.engines.base import Engine, Publishable
+from coterie.agents.engines.base import Engine, GroupDecoder, Publishable
 from coterie.config.base import KindConfig
 from coterie.config.schema import PolicyConfig
 from coterie.errors import EngineError, EnvironmentMissing
-from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling
+from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, Sight
 
 
 @runtime_checkable
@@ -93,6 +93,14 @@ class EngineClient(Protocol):
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
     ) -> list[Sample]: ...
 
+    async def generate_together(
+        self,
+        groups: Sequence[Sequence[EncodedPrompt]],
+        sampling: Sampling,
+        keys: Sequence[Sequence[Place]],
+        sight: Sight,
+    ) -> list[Sample]: ...
+
 
 class LocalClient:
     """An engine in this process."""
@@ -107,6 +115,15 @@ class LocalClient:
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
     ) -> list[Sample]:
         return await self.engine.generate(prompts, sampling, keys)
+
+    async def generate_together(
+        self,
+        groups: Sequence[Sequence[EncodedPrompt]],
+        sampling: Sampling,
+        keys: Sequence[Sequence[Place]],
+        sight: Sight,
+    ) -> list[Sample]:
+        return await group_decoder(self.engine).generate_together(groups, sampling, keys, sight)
 
 
 def plan(
@@ -161,6 +178,13 @@ def adapter_rank(folder: Path) -> int:
 def describe(engine: Engine) -> tuple[EngineInfo, dict[str, Any]]:
     """A started engine's numbers for the supervisor, and its facts for the record."""
     return EngineInfo(engine.max_batch, engine.is_continuous), engine.describe()
+
+
+def group_decoder(engine: Engine) -> GroupDecoder:
+    """The engine as one with a shared cache; `validate` has made sure that it is one."""
+    if not isinstance(engine, GroupDecoder):
+        raise EngineError("this engine cannot decode thinkers side by side", remedy="use engine: transformers")
+    return engine
 
 
 def publishable(engine: Engine) -> Publishable:

@@ -210,9 +210,9 @@ class Supervisor:
         for episode in finished:
             self._observer.on_episode(*episode)
         for request in report.requests:
-            payload = self._journal.get(request.key)
-            if payload is not None:
-                desk.turns.append(records.read_turn(request.key, payload))
+            said = {key: payload for key in request.keys if (payload := self._journal.get(key)) is not None}
+            if len(said) == len(request.keys):
+                desk.turns += [records.read_turn(key, payload) for key, payload in said.items()]
             elif request.key in self._wanted:
                 self._wanted[request.key].workers.append(worker)
             else:
@@ -295,9 +295,9 @@ class Supervisor:
             verdicts = await asyncio.to_thread(self._judge.judge_turns, [done.turn for done in results])
         # Only now: what is neither reserved nor spent could be reserved by others while it is graded.
         for wanted in call.wanted:
-            self._budget.release(wanted.request.cost)
+            self._budget.release(wanted.request.cost, len(wanted.request.keys))
         if failure is None:
-            self._commit(results, verdicts, call.replica)
+            self._commit(call, results, verdicts)
             self._desks[call.worker].losses = 0
         else:
             self._put_back(call, failure)
@@ -308,7 +308,7 @@ class Supervisor:
         life = self._desks[call.worker].lives
         replica = call.engine, call.replica
         repair = self._repairs.get(replica)
-        keys = [wanted.request.key for wanted in call.wanted]
+        keys = [key for wanted in call.wanted for key in wanted.request.keys]
         try:
             return await self._timed(call.worker, self._executor.workers[call.worker].perform(keys, call.replica))
         except WorkerLost as lost:
@@ -349,18 +349,21 @@ class Supervisor:
                 remedy=error.remedy or "mend the cause; `coterie resume` goes on from here",
             )  # fmt: skip
 
-    def _commit(self, results: Sequence[Performed], verdicts: Sequence[Verdict | None], replica: int) -> None:
+    def _commit(self, call: Call, results: Sequence[Performed], verdicts: Sequence[Verdict | None]) -> None:
         facts, notes = list[Fact](), list[Note]()
         for done, verdict in zip(results, verdicts, strict=True):
             facts.append(records.turn_fact(done.turn))
             if verdict is not None:
                 facts.append(records.verdict_fact(done.turn, verdict))
-            notes.append(records.sample_note(done, platform.node(), replica))
+            notes.append(records.sample_note(done, platform.node(), call.replica))
         self._journal.commit(facts, notes)
+        waiting = {key: wanted.workers for wanted in call.wanted for key in wanted.request.keys}
+        for wanted in call.wanted:
+            del self._wanted[wanted.request.key]
         for done, verdict in zip(results, verdicts, strict=True):
             turn = done.turn
             self._budget.spend(turn.num_prompt_tokens + turn.num_tokens)
-            for worker in self._wanted.pop(turn.key).workers:
+            for worker in waiting[turn.key]:
                 self._desks[worker].turns.append(turn)
             self._observer.on_turn(turn, verdict)
 

@@ -14,7 +14,16 @@ from coterie.envs import answers
 from coterie.errors import EngineError
 from coterie.orchestration.pool import PolicySpec
 from coterie.text import join_pieces
-from coterie.types import EncodedPrompt, Messages, Place, Sample, Task, TokenIds, Turn
+from coterie.types import EncodedPrompt, Messages, Place, Sample, Sight, Task, TokenIds, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Questions that are answered side by side."""
+
+    sight: Sight
+    prompts: tuple[tuple[Place, Messages], ...]
+    """In logical order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +37,31 @@ class Question:
     task: Task
     said: tuple[Turn, ...] = ()
     """Earlier turns that the reply goes on with."""
+    group: Group | None = None
+    """With whom it is answered; None: alone."""
 
     @property
-    def num_said(self) -> int:
-        return sum(turn.num_tokens for turn in self.said)
+    def room(self) -> int:
+        """The tokens that have to fit into the context beside its prompt. What has been said is never cut."""
+        replies = len(self.group.prompts) if self.group and self.group.sight == "all" else 1
+        return replies * self.policy.sampling.max_tokens + sum(turn.num_tokens for turn in self.said)
 
 
-def turn_key(place: Place, policy: PolicySpec, prompt: Messages, said: Sequence[Turn] = ()) -> str:
-    """The memo key: the place, and a hash of policy version, sampling and prompt. No strategy and no executor in it."""
+def turn_key(
+    place: Place, policy: PolicySpec, prompt: Messages, said: Sequence[Turn] = (), group: Group | None = None
+) -> str:
+    """The memo key: the place, and a hash of policy version, sampling and all that the reply depends on.
+
+    No strategy and no executor in it.
+    """
+    beside = [(group.sight, [(p, [dataclasses.astuple(m) for m in ms]) for p, ms in group.prompts])] if group else []
     identity = [
         policy.name,
         policy.version,
         dataclasses.astuple(policy.sampling),
         [dataclasses.astuple(m) for m in prompt],
         *(turn.key for turn in said),
+        *beside,
     ]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return f"turn/{place}/{digest[:16]}"

@@ -12,6 +12,7 @@ import dataclasses
 import time
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple, TypeVar
 
 from coterie import registry
@@ -24,8 +25,8 @@ from coterie.orchestration.pool import EngineClient, PolicySpec
 from coterie.orchestration.protocols.base import SocietyProtocol
 from coterie.orchestration.protocols.minutes import Minutes
 from coterie.orchestration.replay import place_of, say_nothing, task_worked, without_hidden
-from coterie.orchestration.turns import Question, check_samples, go_on, make_turn, turn_key
-from coterie.types import EncodedPrompt, Messages, Outcome, Place, Sampling, Task, Turn
+from coterie.orchestration.turns import Group, Question, check_samples, go_on, make_turn, turn_key
+from coterie.types import EncodedPrompt, Messages, Outcome, Place, Sample, Sampling, Sight, Task, Turn
 
 # A protocol may only await `ask` and gather over it, so a wake-up passes through a few hops of the event loop at most.
 _HOPS = 32
@@ -34,26 +35,24 @@ T = TypeVar("T")
 
 
 class _Fresh(NamedTuple):
-    """A question that was asked since the last step, and who waits for its turn."""
+    """A question that was asked since the last step, or a group of them, and who waits for the turns."""
 
-    question: Question
-    waiter: asyncio.Future[Turn]
+    questions: Sequence[Question]
+    waiters: Sequence[asyncio.Future[Turn]]
     ledger: Ledger
 
 
 @dataclass(slots=True)
 class _Open:
-    """A request that is waited for by one or more episodes."""
+    """A turn that is waited for by one or more episodes."""
 
     question: Question
     encoded: EncodedPrompt
     waiters: list[asyncio.Future[Turn]] = field(default_factory=list)
 
     @property
-    def request(self) -> Request:
-        asked = self.question
-        cost = self.encoded.length + asked.policy.sampling.max_tokens
-        return Request(asked.key, asked.place, asked.policy.name, cost, asked.policy.sampling)
+    def cost(self) -> int:
+        return self.encoded.length + self.question.policy.sampling.max_tokens
 
 
 class Worker:
@@ -118,9 +117,7 @@ class Worker:
         policy, places = waiting[0].question.policy, [open_.question.place for open_ in waiting]
         engine = self._engines[policy.engine][replica]
         start = time.monotonic()
-        samples = await self._timed(
-            policy.engine, engine.generate([open_.encoded for open_ in waiting], policy.sampling, places)
-        )
+        samples = await self._timed(policy.engine, _generate(engine, waiting))
         seconds = time.monotonic() - start
         check_samples(samples, places, policy.name)
         return [
@@ -195,10 +192,27 @@ class Worker:
         if choices:
             policy = dataclasses.replace(policy, sampling=dataclasses.replace(policy.sampling, choices=tuple(choices)))
         key = turn_key(place, policy, prompt, said)
-        waiter: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
-        self._fresh.append(_Fresh(Question(key, place, policy, prompt, task, tuple(said)), waiter, ledger))
+        [turn] = await self._queue([Question(key, place, policy, prompt, task, tuple(said))], ledger)
+        return turn
+
+    async def ask_together(
+        self, task: Task, policy_name: str, prompts: Mapping[Place, Messages], sight: Sight, ledger: Ledger
+    ) -> list[Turn]:
+        """Queue questions that are answered side by side; the turns in logical order."""
+        policy, group = self._policies[policy_name], Group(sight, tuple(sorted(prompts.items())))
+        keys = [turn_key(place, policy, prompt, group=group) for place, prompt in group.prompts]
+        questions = [
+            Question(key, place, policy, prompt, task, group=group)
+            for key, (place, prompt) in zip(keys, group.prompts, strict=True)
+        ]
+        return await self._queue(questions, ledger)
+
+    async def _queue(self, questions: Sequence[Question], ledger: Ledger) -> list[Turn]:
+        loop = asyncio.get_running_loop()
+        waiters: list[asyncio.Future[Turn]] = [loop.create_future() for _ in questions]
+        self._fresh.append(_Fresh(questions, waiters, ledger))
         self._activity += 1
-        return await waiter
+        return await asyncio.gather(*waiters)
 
     async def _rest(self) -> None:
         """Let every episode run until it waits for a turn, or is done."""
@@ -215,7 +229,7 @@ class Worker:
         """
         fresh = [f for f in self._fresh if f.ledger.is_settled]
         self._fresh = [f for f in self._fresh if not f.ledger.is_settled]
-        return sorted(fresh, key=lambda f: (f.question.place, f.question.key))
+        return sorted(fresh, key=lambda f: (f.questions[0].place, f.questions[0].key))
 
     async def _settle(self) -> None:
         quiet = 0
@@ -226,32 +240,33 @@ class Worker:
 
     async def _admit(self, fresh: Sequence[_Fresh]) -> list[Request]:
         """Encode what was asked, and reserve it in this order with each episode's ledger."""
-        new = {question.key: question for question, _, _ in fresh if question.key not in self._open}
-        found = self._open | await self._encode(new.values())
+        new = {question.key: question for questions, _, _ in fresh for question in questions}
+        found = await self._encode(question for key, question in new.items() if key not in self._open) | self._open
         requests = []
-        for question, waiter, ledger in fresh:
-            key, open_ = question.key, found[question.key]
+        for questions, waiters, ledger in fresh:
+            costs = {question.key: found[question.key].cost for question in questions}
             try:
-                ledger.reserve(key, open_.request.cost, waiter)
+                ledger.reserve(costs, waiters)
             except BudgetSpent as spent:
-                waiter.set_exception(spent)
+                for waiter in waiters:
+                    waiter.set_exception(spent)
                 self._activity += 1
                 continue
-            open_.waiters.append(waiter)
-            if key not in self._open:
-                self._open[key] = open_
-                requests.append(open_.request)
+            if not costs.keys() <= self._open.keys():
+                self._open.update((key, found[key]) for key in costs)
+                requests.append(_request(questions, sum(costs.values())))
+            for key, waiter in zip(costs, waiters, strict=True):
+                self._open[key].waiters.append(waiter)
         return requests
 
     async def _encode(self, questions: Iterable[Question]) -> dict[str, _Open]:
         alike: dict[tuple[PolicySpec, int], list[Question]] = {}
         for question in questions:
-            alike.setdefault((question.policy, question.num_said), []).append(question)
+            alike.setdefault((question.policy, question.room), []).append(question)
         found = {}
-        for (policy, num_said), mine in alike.items():
+        for (policy, room), mine in alike.items():
             client = self._engines[policy.engine][0]
-            # What has been said needs room as a reply does, and is never cut.
-            sampling = dataclasses.replace(policy.sampling, max_tokens=policy.sampling.max_tokens + num_said)
+            sampling = dataclasses.replace(policy.sampling, max_tokens=room)
             try:
                 encoded = await self._timed(policy.engine, client.encode([q.prompt for q in mine], sampling))
             except EngineError as error:
@@ -260,6 +275,23 @@ class Worker:
                 speaking = dataclasses.replace(prompt, adapter=policy.adapter)
                 found[question.key] = _Open(question, go_on(speaking, question.said))
         return found
+
+
+async def _generate(engine: EngineClient, waiting: Sequence[_Open]) -> list[Sample]:
+    """One call for questions that are drawn alike, and all stand alone or all in groups."""
+    sampling, first = waiting[0].question.policy.sampling, waiting[0].question.group
+    if first is None:
+        return await engine.generate([w.encoded for w in waiting], sampling, [w.question.place for w in waiting])
+    groups = [list(group) for _, group in groupby(waiting, key=lambda w: w.question.group)]
+    prompts, places = [[w.encoded for w in g] for g in groups], [[w.question.place for w in g] for g in groups]
+    return await engine.generate_together(prompts, sampling, places, first.sight)
+
+
+def _request(questions: Sequence[Question], cost: int) -> Request:
+    first, *others = questions
+    sight = first.group.sight if first.group else None
+    policy, keys = first.policy, tuple(question.key for question in others)
+    return Request(first.key, first.place, policy.name, cost, policy.sampling, sight, keys)
 
 
 class _Asker:
@@ -276,6 +308,15 @@ class _Asker:
         if self._job.replay and agent.name in self._job.replay.hidden:
             return say_nothing(place, agent, prompt)
         return await self._worker.ask(self._job.task, agent.policy, prompt, place, self._ledger, said, choices=choices)
+
+    async def together(self, prompts: Mapping[Agent, Messages], *, round: int, sight: Sight) -> dict[str, Turn]:
+        [policy] = {agent.policy for agent in prompts}
+        asked = {
+            place_of(self._job, Place(self._job.task.id, round, agent.name)): prompt
+            for agent, prompt in prompts.items()
+        }
+        turns = await self._worker.ask_together(self._job.task, policy, asked, sight, self._ledger)
+        return {turn.place.seat: turn for turn in turns}
 
     async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
         return await self._worker.embedding.embed(model, texts)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
-from coterie.agents.engines.base import Capability, Engine, Publishable
+from coterie.agents.engines.base import Capability, Engine, GroupDecoder, Publishable
 from coterie.errors import EngineError
 from coterie.types import EncodedPrompt, Message, Place, Sample, Sampling
 
@@ -41,6 +41,7 @@ async def check_started(engine: Engine) -> None:
     await _check_stop(engine)
     await _check_choices(engine)
     await _check_adapters(engine)
+    await _check_groups(engine)
     await _check_cancelling(engine)
     await _check_concurrency(engine)
 
@@ -138,6 +139,23 @@ async def _check_adapters(engine: Engine) -> None:
     except EngineError:
         return
     raise AssertionError("a prompt of an adapter that was not published was answered")
+
+
+async def _check_groups(engine: Engine) -> None:
+    is_able = isinstance(engine, GroupDecoder)
+    assert ("shared_cache" in engine.capabilities) == is_able, "`shared_cache` and `generate_together` go together"
+    if not isinstance(engine, GroupDecoder):
+        return
+    prompts, keys = _encode(engine, 3), _places(3)
+    alone = await engine.generate(prompts, _SAMPLING, keys)
+    assert await engine.generate_together([], _SAMPLING, [], "all") == [], "no groups did not give no samples"
+    ones = await engine.generate_together([[p] for p in prompts], _SAMPLING, [[key] for key in keys], "all")
+    blind = await engine.generate_together([prompts], _SAMPLING, [keys], "own")
+    assert _ids(ones) == _ids(alone), "a group of one does not say what one says alone"
+    assert _ids(blind) == _ids(alone), "thinkers that do not see each other do not say what they say alone"
+    seeing = await engine.generate_together([prompts], _SAMPLING, [keys], "all")
+    for prompt, sample in zip(prompts, seeing, strict=True):
+        _check_sample(engine, prompt, sample)
 
 
 async def _check_cancelling(engine: Engine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds, Weights
+from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, Sight, TokenIds, Weights
 
 Capability = Literal["tokens", "logprobs", "seeded", "choices", "weights", "lora", "shared_cache"]
 """tokens: samples carry token ids. logprobs: and their log-probabilities. seeded: tokens are drawn by counted
@@ -76,6 +76,31 @@ class Publishable(Protocol):
         Raises:
             EngineError: they cannot be read, do not fit the model, or a random subset of the tensors that the engine
                 holds afterwards is not what stands in the folder.
+        """
+        ...
+
+
+@runtime_checkable
+class GroupDecoder(Protocol):
+    """An engine in which thinkers reply side by side and see each other's words as they are said."""
+
+    async def generate_together(
+        self,
+        groups: Sequence[Sequence[EncodedPrompt]],
+        sampling: Sampling,
+        keys: Sequence[Sequence[Place]],
+        sight: Sight,
+    ) -> list[Sample]:
+        """One sample per prompt, group after group; at every step each thinker of a group says one token.
+
+        With sight of `all` the token that a thinker draws depends on its own prompt and on all that anybody of its
+        group has said before, and on no other prompt. A thinker whose reply has ended says nothing more and goes on
+        being seen. A group of one, and thinkers with sight of their `own` reply, say what `generate` gives.
+
+        The prompts of a group name one adapter, and with sight of `all` leave room for the replies of all.
+
+        Raises:
+            EngineError: as `Engine.generate`, or the model's layers do not keep every token.
         """
         ...
 

@@ -54,6 +54,8 @@ class VllmConfig(LocalModelConfig):
 class TransformersConfig(LocalModelConfig):
     """Hugging Face transformers in this process, left-padded batches."""
 
+    capabilities = LocalModelConfig.capabilities | {"shared_cache"}
+
     kind: Literal["transformers"] = "transformers"
     device: str = "auto"
     """`cuda`, `mps`, `cpu`, or any other device of torch; `auto` takes the first of these there is."""

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from coterie.agents.engines import chat, kv_cache, models, sampling
-from coterie.agents.engines.choosing import Choices
+from coterie.agents.engines import kv_cache, models, shared_cache
 from coterie.agents.engines.live import LiveWeights
+from coterie.agents.engines.replies import Reply, Writer
+from coterie.agents.engines.shared_cache import Group, tabulate
+from coterie.errors import EngineError
 from coterie.types import EncodedPrompt, Place, Sample, Sampling, TokenIds
-
-_CROWD = 0.75
-"""Replies that are over leave the batch when no more than this share of it goes on."""
-
-
-@dataclass
-class _Row:
-    """One prompt of a batch on its way."""
-
-    prompt: TokenIds
-    said: TokenIds
-    stream: sampling.UniformStream
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finish: Literal["stop", "length"] | None = None
-    text: str | None = None
 
 
 class CausalModel:
@@ -72,59 +57,70 @@ class CausalModel:
         Raises:
             EngineError: a prompt names an adapter that was not published.
         """
-        streams = [sampling.UniformStream(seed, key) for key in keys]
-        rows = [_Row(cast(TokenIds, p.prompt), p.said, s) for p, s in zip(prompts, streams, strict=True)]
-        ids, mask = self._pad_left([row.prompt for row in rows], pad)
-        settings = sampling.Rows.build([wanted] * len(rows), self.device)
-        cache: Any = None
-        choices, going = Choices(spelt, self._stop_ids), rows
-        with self.weights.speaking([prompt.adapter for prompt in prompts]) as speakers:
-            for position in range(wanted.max_tokens):
-                kept = [number for number, row in enumerate(going) if not row.finish]
-                if beat() or not kept:
-                    break
-                if len(kept) <= _CROWD * len(going) and kv_cache.can_drop(cache):
-                    chosen = torch.tensor(kept, device=self.device)
-                    cache.batch_select_indices(chosen)
-                    ids, mask = ids[chosen], mask[chosen]
+        writer = Writer(wanted, self._stop_ids, decode, spelt)
+        replies = [Reply.begin(prompt, key, seed) for prompt, key in zip(prompts, keys, strict=True)]
+        ids, mask = self._pad_left([reply.prompt for reply in replies], pad)
+        cache, going = None, replies
+        with self.weights.speaking([reply.adapter for reply in replies]) as speakers:
+            while not beat() and not all(reply.finish for reply in going):
+                kept = kv_cache.drop(cache, [bool(reply.finish) for reply in going])
+                if len(kept) < len(going):
+                    ids, mask = ids[kept], mask[kept]
                     going, speakers[:] = [going[n] for n in kept], [speakers[n] for n in kept]
-                    settings = sampling.Rows.build([wanted] * len(going), self.device)
                 places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-                out = self._model(
-                    input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True,
-                    logits_to_keep=1,
-                )  # fmt: skip
-                cache, logits = out.past_key_values, choices.mask(out.logits[:, -1], [row.ids for row in going])
-                kv_cache.make_roomy(cache)
-                drawn = [row.stream.at(position) for row in going]
-                ids = sampling.sample(
-                    logits, settings, torch.tensor(drawn, dtype=torch.float64, device=self.device)
-                ).unsqueeze(1)
-                self._append(going, ids, sampling.logprobs_of(logits, ids.squeeze(1)), wanted, decode, choices)
+                logits, cache = self._read(ids, places, mask, cache, 1)
+                ids = writer.go_on(going, logits[:, -1]).unsqueeze(1)
                 mask = torch.nn.functional.pad(mask, (0, 1), value=1)
-        return [_sample(row, decode) for row in rows]
+        return [writer.sample(reply) for reply in replies]
+
+    @torch.inference_mode()
+    def generate_together(
+        self,
+        groups: Sequence[Group],
+        wanted: Sampling,
+        decode: Callable[[Sequence[int]], str],
+        pad: int,
+        beat: Callable[[], bool],
+        spelt: Sequence[TokenIds] = (),
+    ) -> list[Sample]:
+        """One sample per thinker, group after group; else as `generate`.
+
+        Raises:
+            EngineError: as `generate`, or some layer of this model does not keep all tokens.
+        """
+        writer, going, cache = Writer(wanted, self._stop_ids, decode, spelt), list(groups), None
+        with self.weights.speaking([group.replies[0].adapter for group in groups]) as speakers:
+            seen = cells = tabulate([group.opening() for group in groups], pad, self.device)
+            for step in range(-1, wanted.max_tokens - 1):
+                if beat() or all(group.is_over for group in going):
+                    break
+                kept = kv_cache.drop(cache, [group.is_over for group in going])
+                if len(kept) < len(going):
+                    seen = seen[kept]
+                    going, speakers[:] = [going[n] for n in kept], [speakers[n] for n in kept]
+                newest = tabulate([group.newest(step, pad) for group in going], pad, self.device)
+                cells = newest if step >= 0 else torch.cat([cells, newest], 1)
+                seen = torch.cat([seen, newest], 1)
+                mask = shared_cache.attended(cells, seen, self._model.dtype)
+                logits, cache = self._read(cells[..., 0], cells[..., 1], mask, cache, newest.shape[1])
+                _check_plain(cache)
+                shared_cache.go_on(going, logits, writer)
+        return [sample for group in groups for sample in group.samples(writer)]
+
+    def _read(self, ids: Tensor, places: Tensor, mask: Tensor, cache: Any, keep: int) -> tuple[Tensor, Any]:
+        """Logits of the last `keep` tokens [B, keep, V], and the cache with all of them."""
+        out = self._model(
+            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True,
+            logits_to_keep=keep,
+        )  # fmt: skip
+        kv_cache.make_roomy(out.past_key_values)
+        return out.logits, out.past_key_values
 
     def _pad_left(self, prompts: Sequence[TokenIds], pad: int) -> tuple[Tensor, Tensor]:
         width = max(len(p) for p in prompts)
         ids = [[pad] * (width - len(p)) + list(p) for p in prompts]
         mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
         return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
-
-    def _append(
-        self, rows: list[_Row], ids: Tensor, logprobs: Tensor, wanted: Sampling,
-        decode: Callable[[Sequence[int]], str], choices: Choices,
-    ) -> None:  # fmt: skip
-        for row, token, logprob in zip(rows, ids.squeeze(1).tolist(), logprobs.tolist(), strict=True):
-            if row.finish:
-                continue
-            row.ids.append(token)
-            row.logprobs.append(logprob)
-            if token in self._stop_ids or choices.is_over(row.ids):
-                row.finish = "stop"
-            elif wanted.stop:
-                _look_for_stop(row, wanted.stop, decode)
-            if row.finish is None and len(row.ids) == wanted.max_tokens:
-                row.finish = "length"
 
     def score(self, sequences: Sequence[TokenIds], signals: Sequence[str]) -> list[dict[str, Any]]:
         """As `attention.scoring.score`. Raises ValueError for signals that there are not, or not of this model."""
@@ -153,19 +149,9 @@ def _pick(device: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _look_for_stop(row: _Row, stops: Sequence[str], decode: Callable[[Sequence[int]], str]) -> None:
-    text, is_found = chat.read_on(decode, row.said, row.ids, stops)
-    if is_found:
-        row.finish, row.text = "stop", text
-
-
-def _sample(row: _Row, decode: Callable[[Sequence[int]], str]) -> Sample:
-    return Sample(
-        text=chat.read_on(decode, row.said, row.ids)[0] if row.text is None else row.text,
-        finish=row.finish or "length",
-        num_prompt_tokens=len(row.prompt),
-        num_tokens=len(row.ids),
-        prompt_ids=row.prompt,
-        token_ids=tuple(row.ids),
-        logprobs=tuple(row.logprobs),
-    )
+def _check_plain(cache: Any) -> None:
+    if not kv_cache.can_drop(cache):
+        raise EngineError(
+            "thinkers cannot share the cache of this model, whose layers do not keep every token",
+            remedy="use a model in which all layers attend to all tokens, or `granularity: chunk`",
+        )

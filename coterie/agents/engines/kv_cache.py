@@ -5,6 +5,7 @@ transformers' `DynamicLayer` copies all it holds for each token that it adds. On
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from transformers.cache_utils import DynamicLayer
 
 _ROOM = 64
 """Tokens that a layer has room for when it has just grown."""
+_CROWD = 0.75
+"""Rows that are over leave the batch when no more than this share of it goes on."""
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # untyped
@@ -53,6 +56,15 @@ def can_drop(cache: Any) -> bool:
     """Whether rows may be dropped: all layers hold keys and values, and nothing but them."""
     layers = getattr(cache, "layers", ())
     return bool(layers) and all(type(layer) is RoomyLayer for layer in layers)
+
+
+def drop(cache: Any, are_over: Sequence[bool]) -> list[int]:
+    """Have rows that are over leave the cache, where that is worth it and can be done; the rows that stay."""
+    kept = [number for number, is_over in enumerate(are_over) if not is_over]
+    if not kept or len(kept) > _CROWD * len(are_over) or not can_drop(cache):
+        return list(range(len(are_over)))
+    cache.batch_select_indices(torch.tensor(kept, device=cache.layers[0].keys.device))
+    return kept
 
 
 def _extend(held: Tensor, size: int) -> Tensor:

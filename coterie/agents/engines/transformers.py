@@ -1,4 +1,7 @@
-"""transformers in this process: left-padded batches, one token loop of our own, counted sampling; also a Scorer."""
+"""transformers in this process: left-padded batches, one token loop of our own, counted sampling.
+
+Also a Scorer, and a GroupDecoder.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from coterie.agents.engines.config import TransformersConfig
 from coterie.agents.engines.tokens import ChatTokenizer
 from coterie.agents.engines.weights import publish_again
 from coterie.errors import EngineError, EngineTimeout, EnvironmentMissing
-from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, TokenIds, Weights
+from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, Sight, TokenIds, Weights
 
 if TYPE_CHECKING:
     from coterie.agents.engines.decoding import CausalModel
@@ -28,7 +31,9 @@ _POLL_SECONDS = 5.0
 class TransformersEngine:
     """One model in this process. Calls run one after the other in a thread of their own, so the event loop lives."""
 
-    capabilities: frozenset[Capability] = frozenset({"tokens", "logprobs", "seeded", "choices", "weights", "lora"})
+    capabilities: frozenset[Capability] = frozenset(
+        {"tokens", "logprobs", "seeded", "choices", "weights", "lora", "shared_cache"}
+    )
     is_continuous = False
 
     def __init__(self, config: TransformersConfig, model: str, seed: int, exact: bool) -> None:
@@ -89,19 +94,42 @@ class TransformersEngine:
         model, tokenizer = self._ready()
         if not prompts:
             return []
-        stopped = threading.Event()
         spelt = [tokenizer.spell(choice) for choice in sampling.choices]
+        return await self._beating(
+            lambda beat: model.generate(
+                prompts, sampling, keys, self.seed, tokenizer.decode, tokenizer.pad_id, beat, spelt
+            )
+        )
+
+    async def generate_together(
+        self,
+        groups: Sequence[Sequence[EncodedPrompt]],
+        sampling: Sampling,
+        keys: Sequence[Sequence[Place]],
+        sight: Sight,
+    ) -> list[Sample]:
+        """As `base.GroupDecoder.generate_together`."""
+        from coterie.agents.engines.shared_cache import begin
+
+        model, tokenizer = self._ready()
+        if not groups:
+            return []
+        spelt = [tokenizer.spell(choice) for choice in sampling.choices]
+        thinking = begin(groups, keys, self.seed, sight, sampling.max_tokens)
+        return await self._beating(
+            lambda beat: model.generate_together(thinking, sampling, tokenizer.decode, tokenizer.pad_id, beat, spelt)
+        )
+
+    async def _beating(self, work: Callable[[Callable[[], bool]], T]) -> T:
+        """What the thread does, which calls `beat` at every step and ends where that is true."""
+        stopped = threading.Event()
 
         def beat() -> bool:
             self._beat = time.monotonic()
             return stopped.is_set()
 
         try:
-            return await self._in_thread(
-                lambda: model.generate(
-                    prompts, sampling, keys, self.seed, tokenizer.decode, tokenizer.pad_id, beat, spelt
-                )
-            )
+            return await self._in_thread(lambda: work(beat))
         finally:
             stopped.set()
 

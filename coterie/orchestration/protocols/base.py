@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from coterie.agents.prompts import template
 from coterie.agents.seats import Agent
 from coterie.envs import thoughts
-from coterie.types import Message, Messages, Outcome, Task, Turn
+from coterie.types import Message, Messages, Outcome, Sight, Task, Turn
 
 
 class Ask(Protocol):
@@ -34,6 +34,13 @@ class Ask(Protocol):
         With `said` the reply goes on, token for token, after these turns of its own; its `answer` is read from them and
         the new text together. With `choices` the reply is one of these strings. These need an engine with `tokens` or
         `choices`: the config has to say so, see `ProtocolConfig.needs`.
+        """
+        ...
+
+    def together(self, prompts: Mapping[Agent, Messages], *, round: int, sight: Sight) -> Awaitable[dict[str, Turn]]:
+        """A turn of each agent, by name, said side by side: token by token, with this sight of each other's words.
+
+        All agents have one policy, whose engine needs `shared_cache`: the config has to say so.
         """
         ...
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from coterie.orchestration.protocols.config import DecisionConfig, ProtocolConfig
 
@@ -40,23 +41,44 @@ class MadConfig(ProtocolConfig):
 
 
 class GroupThinkConfig(ProtocolConfig):
-    """Group Think (arXiv 2505.11107): thinkers write piece by piece and see each other's unfinished work.
+    """Group Think (arXiv 2505.11107): thinkers see each other's unfinished work.
 
-    The article interleaves tokens and names no number of pieces; its studies have up to 4 thinkers.
+    The article interleaves tokens (`granularity: token`); its studies have up to 4 thinkers.
     """
 
     symmetric = True
     templates = ("group_think_go_on", "group_think_peers")
+    instead = "engine: transformers` or `granularity: turn"
 
     kind: Literal["group_think"] = "group_think"
-    granularity: Literal["turn", "chunk"] = "turn"
-    """`turn`: a piece is a message, and its writer is told to go on. `chunk`: the reply goes on token for token."""
+    granularity: Literal["turn", "chunk", "token"] = "turn"
+    """`turn`: a piece is a message, and its writer is told to go on. `chunk`: the reply goes on token for token.
+    `token`: replies grow side by side, a token at a time, in one cache (engine `transformers`, one policy for all)."""
     rounds: int = Field(3, ge=1, le=1000)
-    """How many pieces of at most `sampling.max_tokens` each thinker writes; with `chunk` until it ends by itself."""
+    """How many pieces of at most `sampling.max_tokens` each thinker writes; with `chunk` until it ends by itself. With
+    `token` there is one."""
     visible: bool = True
     """Thinkers see each other; without it they are independent samples."""
     decision: DecisionConfig = DecisionConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_rounds(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("granularity") == "token":
+            return {"rounds": 1, **data}
+        return data
+
+    @model_validator(mode="after")
+    def _has_one_piece(self) -> Self:
+        if self.granularity == "token" and self.rounds != 1:
+            raise ValueError("with `granularity: token` each thinker writes one piece: leave `rounds` out")
+        return self
+
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"tokens"}) if self.granularity == "chunk" else frozenset()
+        return _NEEDS[self.granularity]
+
+
+_NEEDS: Mapping[str, frozenset[str]] = {
+    "turn": frozenset(), "chunk": frozenset({"tokens"}), "token": frozenset({"tokens", "shared_cache"})
+}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Group Think (arXiv 2505.11107): thinkers write piece by piece and read each other's unfinished work."""
+"""Group Think (arXiv 2505.11107): thinkers read each other's unfinished work, message by message or token by token."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from coterie.types import Message, Outcome, Task, Turn
 class GroupThink:
     """All thinkers write a piece at once, then each goes on where it stopped, having read what the others have written.
 
-    With `chunk` the others' words stand before the reply, and the reply goes on token for token: one thinker alone
-    decodes as ever, and thinkers that do not see each other are independent samples.
+    With `chunk` the others' words stand before the reply, and the reply goes on token for token. With `token` each sees
+    the others' tokens as they come, in one cache. In both one thinker alone decodes as ever, and thinkers that do not
+    see each other are independent samples.
     """
 
     def __init__(self, config: GroupThinkConfig) -> None:
@@ -27,8 +28,8 @@ class GroupThink:
 
     async def run(self, task: Task, agents: Sequence[Agent], ask: Ask) -> Outcome:
         minutes = Minutes()
-        play = self._in_turns if self.config.granularity == "turn" else self._in_chunks
-        standing = await play(task, agents, minutes, ask)
+        ways = {"turn": self._in_turns, "chunk": self._in_chunks, "token": self._in_tokens}
+        standing = await ways[self.config.granularity](task, agents, minutes, ask)
         answer, reason = decide(self.config.decision, [*minutes.answers[:-1], standing], task.id, ask.seed)
         return minutes.conclude(answer, reason)
 
@@ -72,6 +73,16 @@ class GroupThink:
             for turn in turns:
                 chunks[turn.place.seat] = [*chunks[turn.place.seat], turn]
             minutes.note(number, {turn.place.seat: turn for turn in turns})
+        return minutes.answers[-1]
+
+    async def _in_tokens(
+        self, task: Task, agents: Sequence[Agent], minutes: Minutes, ask: Ask
+    ) -> Mapping[str, str | None]:
+        prompts = {agent: opening(agent, task) for agent in agents}
+        turns = await ask.together(prompts, round=0, sight="all" if self.config.visible else "own")
+        minutes.note(0, turns)
+        if self.config.visible:
+            minutes.link(0, turns.values(), turns)
         return minutes.answers[-1]
 
     def _meanwhile(self, agent: Agent, texts: Mapping[str, str]) -> list[str]:

@@ -19,12 +19,12 @@ from coterie.config.plugins import import_plugins
 from coterie.errors import CoterieError, EngineError
 from coterie.orchestration.executor import Staff
 from coterie.orchestration.jobs import Performed, Report, Work
-from coterie.orchestration.pool import EngineInfo, EngineSpec, PolicySpec, describe, publishable
+from coterie.orchestration.pool import EngineInfo, EngineSpec, PolicySpec, describe, group_decoder, publishable
 from coterie.orchestration.ray.transfer import Packed, unpack
 from coterie.orchestration.ray.watchdog import Watched, whereabouts
 from coterie.orchestration.redaction import redacting
 from coterie.orchestration.worker import Worker
-from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, Turn, Weights
+from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, Sight, Turn, Weights
 
 # Seconds to wait for an engine actor that Ray is restarting, its model's loading included.
 _PATIENCE = 180.0
@@ -105,12 +105,23 @@ class EngineActor(Watched):
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place], editions: Editions
     ) -> list[Sample]:
         with redacting():
-            if self._held != editions:
-                raise EngineError(
-                    "an engine was started again and has not the weights that were published",
-                    where=f"{self._spec['id']} on {whereabouts()}", remedy="none is needed: they are published again",
-                )  # fmt: skip
-            return await (await self._started()).generate(prompts, sampling, keys)
+            return await (await self._holding(editions)).generate(prompts, sampling, keys)
+
+    async def generate_together(
+        self, groups: Sequence[Sequence[EncodedPrompt]], sampling: Sampling, keys: Sequence[Sequence[Place]],
+        sight: Sight, editions: Editions,
+    ) -> list[Sample]:  # fmt: skip
+        with redacting():
+            engine = group_decoder(await self._holding(editions))
+            return await engine.generate_together(groups, sampling, keys, sight)
+
+    async def _holding(self, editions: Editions) -> Engine:
+        if self._held != editions:
+            raise EngineError(
+                "an engine was started again and has not the weights that were published",
+                where=f"{self._spec['id']} on {whereabouts()}", remedy="none is needed: they are published again",
+            )  # fmt: skip
+        return await self._started()
 
     async def close(self) -> None:
         """Close the engine; the next call starts it again, and it holds nothing that was published."""
@@ -149,6 +160,13 @@ class RayClient:
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, keys: Sequence[Place]
     ) -> list[Sample]:
         samples: list[Sample] = await self._call("generate", prompts, sampling, keys, self.editions)
+        return samples
+
+    async def generate_together(
+        self, groups: Sequence[Sequence[EncodedPrompt]], sampling: Sampling, keys: Sequence[Sequence[Place]],
+        sight: Sight,
+    ) -> list[Sample]:  # fmt: skip
+        samples: list[Sample] = await self._call("generate_together", groups, sampling, keys, sight, self.editions)
         return samples
 
     async def _call(self, method: str, *arguments: Any) -> Any:

@@ -137,3 +137,108 @@ def test_one_thinker_in_chunks_equals_ordinary_decoding_by_a_real_model(tmp_path
         return tokens, {task: join_pieces(texts) for task, texts in pieces.items()}
 
     assert said("single", 24) == said({"kind": "group_think", "granularity": "chunk", "rounds": 6}, 4)
+
+
+def together(tmp_path, *, protocol=None, count=3, **sections) -> coterie.Run:
+    """Thinkers of `coterie-tiny`, token by token."""
+    data = {
+        "name": "together", "seed": 7, "determinism": "exact", "seats": [{"name": "thinker", "count": count}],
+        "policy": {"engine": {"kind": "transformers", "dtype": "float32"}, "model": "coterie-tiny",
+                   "sampling": {"temperature": 1.0, "max_tokens": 24}},
+        "protocol": protocol or {"kind": "group_think", "granularity": "token"}, "baselines": [],
+        "benchmark": {"kind": "sums", "limit": 2}, **sections,
+    }  # fmt: skip
+    return coterie.run(data, runs=tmp_path)
+
+
+def said(run) -> dict[tuple[str, str], list[int]]:
+    """By task and seat the tokens of the reply."""
+    with Journal.read(run.folder.journal) as journal:
+        turns = [fact.payload for fact in journal.facts("turn")]
+    return {(turn["place"]["task"], turn["place"]["seat"]): turn["token_ids"] for turn in turns}
+
+
+def test_thinkers_in_one_cache_read_each_other_from_the_second_token_on(tmp_path):
+    alone = said(together(tmp_path, protocol={"kind": "group_think", "rounds": 1}))
+    blind = said(together(tmp_path, protocol={"kind": "group_think", "granularity": "token", "visible": False}))
+    run = together(tmp_path)
+    assert blind == alone, "thinkers that do not see each other are no independent samples"
+    seeing = said(run)
+    assert seeing.keys() == alone.keys() and all(seeing[key][0] == alone[key][0] for key in alone)
+    assert all(seeing[key] != alone[key] for key in alone)
+    with Journal.read(run.folder.journal) as journal:
+        edges = [edge for fact in journal.facts("episode") for edge in fact.payload["edges"]]
+        turns = {fact.key: fact.payload for fact in journal.facts("turn")}
+    assert len(edges) == 2 * 3 * 2 and all(turns[edge["turn"]]["place"]["seat"] == edge["source"] for edge in edges)
+
+
+def test_one_thinker_in_a_cache_of_its_own_is_ordinary_decoding(tmp_path):
+    single = said(together(tmp_path, protocol="single", count=1))
+    assert said(together(tmp_path, count=1)) == single and len(single) == 2
+
+
+def test_the_order_of_the_seats_changes_nothing(tmp_path):
+    seats = [{"name": "ann", "persona": "Be calm."}, {"name": "bob"}]
+    first, second = (said(together(tmp_path, seats=order)) for order in (seats, seats[::-1]))
+    assert first == second and len(first) == 4
+
+
+def test_thinkers_are_let_in_together_or_not_at_all(tmp_path):
+    cut = together(tmp_path, budget={"task_calls": 2})
+    with Journal.read(cut.folder.journal) as journal:
+        assert journal.count("turn") == 0
+        assert all(fact.payload["answer"] is None for fact in journal.facts("episode"))
+    stopped = together(tmp_path, budget={"calls": 4})
+    with Journal.read(stopped.folder.journal) as journal:
+        assert journal.count("turn") == 3 and journal.count("episode") == 1
+    assert stopped.status == "stopped"
+
+
+def test_a_run_that_was_stopped_between_groups_goes_on_to_the_same_end(tmp_path):
+    whole, stopped = together(tmp_path), together(tmp_path, budget={"calls": 3})
+    assert said(stopped).items() < said(whole).items()
+    resumed = coterie.resume(stopped, **{"budget.calls": None})
+    with Journal.read(whole.folder.journal) as one, Journal.read(resumed.folder.journal) as other:
+        assert [*other.facts("turn")] == [*one.facts("turn")] and [*other.facts("episode")] == [*one.facts("episode")]
+
+
+def test_a_prompt_that_all_share_costs_once(tmp_path):
+    run = together(tmp_path)
+    tokens = said(run)
+    for row in run.episodes():
+        replies = [len(ids) for (task, _), ids in tokens.items() if task == row["task"]]
+        assert row["calls"] == len(replies) == 3 and row["generated_tokens"] == sum(replies)
+        assert row["prompt_tokens"] == 3 * row["non_cached_prompt_tokens"] > 0
+
+
+REFUSED = {
+    "an engine without a shared cache": (
+        {"policy": {"engine": "vllm"}},
+        "the engine vllm does not give shared_cache, which group_think needs here; set `engine: transformers`",
+    ),
+    "an engine that may have none": ({"policy": {"engine": "auto"}}, "the engine auto does not give shared_cache"),
+    "two policies": (
+        {"policy": None, "policies": {"one": {"engine": "transformers"}, "two": {"engine": "transformers"}},
+         "seats": [{"name": "a", "policy": "one"}, {"name": "b", "policy": "two"}]},
+        "group_think needs one policy at all seats here, and these have one, two",
+    ),
+    "replies that do not fit together": (
+        {"policy": {"engine": "transformers", "sampling": {"max_tokens": 800}}},
+        "3 replies of 800 tokens leave no room for a prompt in the engine's context of 2048",
+    ),
+    "rounds": ({"protocol": {"kind": "group_think", "granularity": "token", "rounds": 2}}, "leave `rounds` out"),
+    "a study": ({"study": {}, "baselines": [], "determinism": "exact"}, "stands in no message"),
+    "a training": (
+        {"learning": {"kind": "policy_gradient"}, "rewards": ["verifier"], "baselines": []},
+        "replies that were said into one cache",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_share_a_cache_is_refused(case):
+    sections, message = REFUSED[case]
+    data = {"name": "x", "policy": {"engine": "transformers"}, "seats": [{"name": "a", "count": 3}],
+            "benchmark": "sums", "protocol": {"kind": "group_think", "granularity": "token"}} | sections  # fmt: skip
+    with pytest.raises(ConfigError, match=message):
+        loads({key: value for key, value in data.items() if value is not None})
