@@ -113,7 +113,7 @@ def _by_fla(q: Tensor, k: Tensor, v: Tensor, rate: Tensor, start: Tensor) -> tup
 def _fla_refusal(q: Tensor, run: Tensor | None) -> str:
     if not q.is_cuda:
         return f"it does not run on {q.device.type}"
-    if not _has_fla():
+    if not has_fla():
         return "flash-linear-attention is not installed"
     if q.dtype not in (torch.bfloat16, torch.float16):
         return "it would round to tf32"
@@ -123,7 +123,8 @@ def _fla_refusal(q: Tensor, run: Tensor | None) -> str:
 
 
 @functools.cache
-def _has_fla() -> bool:
+def has_fla() -> bool:
+    """Whether flash-linear-attention is installed."""
     return importlib.util.find_spec("fla") is not None
 
 

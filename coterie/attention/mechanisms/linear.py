@@ -140,17 +140,24 @@ class _Flow(nn.Module):
         dtype = v.dtype
         q, k, v = (widened(share_heads(x, q.shape[1])) for x in without_padding(context, q, k, v))
         q, k = q.sigmoid(), k.sigmoid()
-        one = torch.ones_like(q[:, :, :, :1])
+        n = _seen(torch.ones_like(q[..., :1]), context)
 
-        def flow(ends: Tensor, starts: Tensor, weight: Tensor = one) -> Tensor:
-            return _safe(_scanned(ends, starts, weight, context)[0])
+        def flow(ends: Tensor, starts: Tensor) -> Tensor:
+            return _safe((ends * _seen(starts, context)).sum(-1, keepdim=True))
 
-        n = flow(one, one)
         incoming, outgoing = n / flow(q, k), n / flow(k, q)
-        sinks, sources = flow(q, k, outgoing) / n, (flow(k, q, incoming) / n).clamp(-1, 1).exp()
-        competition = sources * n / flow(one, one, sources)
+        sinks, sources = flow(q, k * outgoing) / n, (flow(k, q * incoming) / n).clamp(-1, 1).exp()
+        competition = sources * n / _seen(sources, context)
         o, _ = _scanned(q * (incoming / n), k, v * competition, context)
         return (o * sinks.sigmoid()).to(dtype)
+
+
+def _seen(x: Tensor, context: Context) -> Tensor:
+    """Sums [B, H, N or 1, .] over the tokens that each token sees."""
+    if context.data.queries.segment is None:
+        return x.cumsum(2) if context.causal else x.sum(2, keepdim=True)
+    one = torch.ones_like(x[..., :1])
+    return _safe(_scanned(one, one, x, context)[0])
 
 
 def _scanned(
