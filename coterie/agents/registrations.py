@@ -44,6 +44,8 @@ register("policy", "paper", config=f"{_SWARM}.config:PaperConfig", impl=f"{_SWAR
          summary="neighbours as one token, obstacles as another, four heads: what Huang et al. (2024) ran")  # fmt: skip
 register("policy", "attention", config=f"{_SWARM}.config:AttentionConfig", impl=f"{_SWARM}.networks:Actor",
          summary="attends to each neighbour, however many, and to obstacles")  # fmt: skip
+register("policy", "mechanism", config=f"{_SWARM}.config:MechanismPolicyConfig", impl=f"{_SWARM}.networks:Actor",
+         summary="oneself, neighbours and obstacles attend by any of `coterie ls attention`")  # fmt: skip
 register("policy", "deepsets", config=f"{_SWARM}.config:DeepSetsConfig", impl=f"{_SWARM}.networks:Actor",
          summary="the mean over neighbours, however many")  # fmt: skip
 register("policy", "mlp", config=f"{_SWARM}.config:MlpConfig", impl=f"{_SWARM}.networks:Actor",

@@ -1,20 +1,50 @@
-"""A mechanism of the literature as a person names it: its word, and options that differ from the published ones."""
+"""A mechanism of the literature as a person names it: its word, and options that differ from the published ones.
+
+Imports torch when a mechanism is first looked at.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ConfigDict, ValidationError
 
 from coterie import registry
-from coterie.config.base import Config
+from coterie.config.base import Config, KindConfig
 from coterie.config.mirror import mirrors, restore
-from coterie.config.problems import nearest
+from coterie.config.problems import Mismatch, nearest
 from coterie.errors import ConfigError
 
 if TYPE_CHECKING:
     from coterie.attention.mechanisms.base import Options
+
+
+class MechanismConfig(KindConfig):
+    """One of `coterie ls attention`, with its own options beside `kind`; see docs/attention.md."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is given beside `kind`."""
+        return dict(self.model_extra or {})
+
+    def faults(self) -> Iterator[Mismatch]:
+        """An unknown word or option, or a value that does not fit."""
+        yield from find_faults(self.kind, self.options)
+
+    def build(self) -> Options:
+        """The mechanism.
+
+        Raises:
+            ConfigError: The first of `faults`.
+        """
+        return choose(self.kind, self.options)
+
+
+Choice = Annotated[MechanismConfig, BeforeValidator(lambda given: {"kind": given} if isinstance(given, str) else given)]
+"""Type of a field; the bare word is short for the published options."""
 
 
 def choose(kind: str, options: Mapping[str, Any]) -> Options:
@@ -23,26 +53,35 @@ def choose(kind: str, options: Mapping[str, Any]) -> Options:
     Raises:
         ConfigError: There is no such mechanism or option, or a value does not fit it.
     """
-    known = registry.names("attention")
+    for fault in find_faults(kind, options):
+        meant = nearest(fault.name, fault.known)
+        listed = f"known: {', '.join(fault.known)}" if fault.known else ""
+        raise ConfigError(fault.message, remedy=f"did you mean {meant}? {listed}" if meant else listed)
+    mechanism = registry.impl("attention", kind)
+    return restore(mechanism, _mirror(mechanism).model_validate(options))
+
+
+def find_faults(kind: str, options: Mapping[str, Any]) -> Iterator[Mismatch]:
+    """What is wrong with them, by path."""
+    known = tuple(registry.names("attention"))
     if kind not in known:
-        remedy = _instead(kind, known, "`coterie ls attention` shows all")
-        raise ConfigError(f"there is no attention {kind!r}", remedy=remedy)
-    mechanism: type[Options] = registry.impl("attention", kind)
-    config = mirrors(mechanism)(type(f"{mechanism.__name__}Config", (Config,), {"__module__": __name__}))
+        yield Mismatch(("kind",), f"there is no attention {kind!r}", kind, known)
+        return
+    mechanism = registry.impl("attention", kind)
+    config = _mirror(mechanism)
     try:
-        return restore(mechanism, config.model_validate(options))
+        restore(mechanism, config.model_validate(options))
     except ValidationError as wrong:
-        first = wrong.errors()[0]
-        name = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
-            fields = list(config.model_fields)
-            listed = f"its options: {', '.join(fields)}" if fields else "it has no options"
-            raise ConfigError(f"{kind} has no option {name!r}", remedy=_instead(name, fields, listed)) from None
-        raise ConfigError(f"{name} of {kind} is {options[name]!r}: {first['msg']}") from None
+        for error in wrong.errors():
+            path = error["loc"]
+            if error["type"] == "extra_forbidden":
+                message = f"{kind} has no option {path[0]!r}" + ("" if config.model_fields else "; it has none at all")
+                yield Mismatch(path, message, str(path[0]), tuple(config.model_fields), is_key=True)
+            else:
+                yield Mismatch(path, f"{path[0]} of {kind} is {error['input']!r}: {error['msg']}")
     except ValueError as wrong:
-        raise ConfigError(str(wrong)) from None
+        yield Mismatch((), str(wrong))
 
 
-def _instead(name: str, known: list[str], listed: str) -> str:
-    meant = nearest(name, known)
-    return f"did you mean {meant}? {listed}" if meant else listed
+def _mirror(mechanism: type) -> type[Config]:
+    return mirrors(mechanism)(type(f"{mechanism.__name__}Config", (Config,), {"__module__": __name__}))

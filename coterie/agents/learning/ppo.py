@@ -128,7 +128,8 @@ class PPOLearner:
         self.threads = Threads()
         if self.device.type != "cpu":
             self.threads.count = 1  # one queue of work
-        self._acting, self._teaching = Recorded(self._act), Recorded(self._teach)
+        most = 0 if actor.encoder.waits else 8
+        self._acting, self._teaching = Recorded(self._act, most), Recorded(self._teach, most)
 
     @property
     def policy(self) -> Actor | NormalisedActor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from coterie.errors import ConfigError
 from coterie.types import WorldSpec
 
-Kind = Literal["paper", "attention", "deepsets", "mlp"]
+Kind = Literal["paper", "attention", "mechanism", "deepsets", "mlp"]
 Preset = Literal["micro", "small", "paper"]
 Activation = Literal["tanh", "relu"]
 
@@ -21,11 +22,13 @@ class Architecture:
         kind: How neighbours are read: see `encoders`.
         width: Of hidden layers.
         layers: Hidden layers through which each part of an observation goes: oneself, a neighbour, obstacles.
-        heads: Of attention, where the kind has any; those of kind `attention` share the width among them.
+        heads: Of attention, where the kind has any; those of kinds `attention` and `mechanism` share the width.
         head_size: Width of a head of kind `paper`.
         final_width: Of the layer that reads all parts together, before the output.
         activation: Of every hidden layer.
         initial_std: Standard deviation of continuous actions to begin with, in all states.
+        mechanism: Of kind `mechanism`: the attention registered by that name.
+        options: Of it, where they are not the published ones.
     """
 
     kind: Kind
@@ -36,6 +39,8 @@ class Architecture:
     final_width: int = 64
     activation: Activation = "tanh"
     initial_std: float = 1.0
+    mechanism: str = "gated"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, known in (("kind", Kind), ("activation", Activation)):
@@ -44,7 +49,7 @@ class Architecture:
         for name in ("width", "layers", "heads", "head_size", "final_width"):
             if getattr(self, name) < 1:
                 _refuse(name, getattr(self, name), "give a whole number of at least 1")
-        if self.kind == "attention" and self.width % self.heads:
+        if self.kind in ("attention", "mechanism") and self.width % self.heads:
             _refuse("heads", self.heads, f"give a number that divides the width of {self.width}")
         if not 0 < self.initial_std < float("inf"):
             _refuse("initial_std", self.initial_std, "give a number above 0")
@@ -64,7 +69,7 @@ class Architecture:
                 where="policy.kind",
                 remedy="use `policy: {kind: mlp}`",
             )
-        attends = self.kind in ("paper", "attention")
+        attends = self.kind in ("paper", "attention", "mechanism")
         if attends and not spec.layout.num_neighbours and not spec.layout.obstacle_size:
             raise ConfigError(
                 f"a policy of kind {self.kind} needs neighbours or obstacles that it sees, and there are none",
@@ -98,18 +103,21 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "micro": {
         "paper": {"width": 10, "layers": 1, "heads": 1, "head_size": 10, "final_width": 10},
         "attention": {"width": 12, "layers": 1, "heads": 1, "final_width": 12},
+        "mechanism": {"width": 10, "layers": 1, "heads": 1, "final_width": 10},
         "deepsets": {"width": 12, "layers": 1, "final_width": 14},
         "mlp": {"width": 16, "layers": 1, "final_width": 16},
     },
     "small": {
         "paper": {"width": 64, "layers": 2, "heads": 4, "head_size": 16, "final_width": 128},
         "attention": {"width": 64, "layers": 1, "heads": 2, "final_width": 64},
+        "mechanism": {"width": 64, "layers": 1, "heads": 2, "final_width": 64},
         "deepsets": {"width": 64, "layers": 2, "final_width": 64},
         "mlp": {"width": 64, "layers": 2, "final_width": 64},
     },
     "paper": {
         "paper": {"width": 256, "layers": 2, "heads": 4, "head_size": 256, "final_width": 512},
         "attention": {"width": 256, "layers": 2, "heads": 4, "final_width": 512},
+        "mechanism": {"width": 256, "layers": 2, "heads": 4, "final_width": 512},
         "deepsets": {"width": 256, "layers": 2, "final_width": 512},
         "mlp": {"width": 256, "layers": 2, "final_width": 256},
     },

@@ -9,6 +9,7 @@ from typing import Literal, cast
 from pydantic import Field
 
 from coterie.agents.swarm.architecture import Activation, Architecture, Kind, Preset
+from coterie.attention.choice import Choice, MechanismConfig
 from coterie.config.base import KindConfig
 from coterie.config.problems import Mismatch
 from coterie.types import WorldSpec
@@ -56,19 +57,48 @@ class PaperConfig(SwarmPolicyConfig):
     """Width of a head."""
 
 
-class AttentionConfig(SwarmPolicyConfig):
-    """Each drone attends to each of its neighbours, however many, and to obstacles."""
-
-    kind: Literal["attention"] = "attention"
+class _SharedWidthConfig(SwarmPolicyConfig):
     heads: int | None = Field(None, ge=1)
-    """Of attention; each is as wide as `width`."""
+    """Of attention; they share `width`."""
 
     def faults(self) -> Iterator[Mismatch]:
         """Heads that do not share the width."""
-        preset = Architecture.preset("attention", self.preset)
+        preset = Architecture.preset(cast(Kind, self.kind), self.preset)
         width, heads = self.width or preset.width, self.heads or preset.heads
         if width % heads:
             yield Mismatch(("heads",), f"heads is {heads}; give a number that divides the width of {width}")
+
+
+class AttentionConfig(_SharedWidthConfig):
+    """Each drone attends to each of its neighbours, however many, and to obstacles."""
+
+    kind: Literal["attention"] = "attention"
+
+
+class MechanismPolicyConfig(_SharedWidthConfig):
+    """Oneself, neighbours and obstacles attend to each other by a mechanism of the literature."""
+
+    kind: Literal["mechanism"] = "mechanism"
+    attention: Choice = MechanismConfig(kind="gated")
+    """One of `coterie ls attention`, and its options."""
+
+    def faults(self) -> Iterator[Mismatch]:
+        yield from super().faults()
+        yield from (replace(fault, path=("attention", *fault.path)) for fault in self.attention.faults())
+
+    def build(self) -> Architecture:
+        chosen = self.attention.build()
+        options = {name: getattr(chosen, name) for name in self.attention.options}
+        given = self.model_dump(exclude={"kind", "preset", "attention"}, exclude_none=True)
+        shape = Architecture.preset("mechanism", self.preset)
+        return replace(shape, mechanism=self.attention.kind, options=options, **given)
+
+    def check(self, spec: WorldSpec) -> None:
+        super().check(spec)
+        if spec.layout is not None and not any(self.faults()):
+            from coterie.agents.swarm.encoders import MechanismEncoder
+
+            MechanismEncoder(self.build(), spec.layout)
 
 
 class DeepSetsConfig(SwarmPolicyConfig):

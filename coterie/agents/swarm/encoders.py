@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from coterie import registry
 from coterie.agents.swarm.architecture import Architecture
 from coterie.agents.swarm.layers import Linear, Perceptron, find_present, split
 from coterie.agents.swarm.ordering import sort_neighbours
+from coterie.attention.data import Data, Tokens
+from coterie.attention.mechanisms.base import Context, Heads, Mechanism
 from coterie.attention.neighbor import neighbor_attention
 from coterie.attention.topology import Topology
+from coterie.errors import ConfigError
 from coterie.types import ObservationLayout, WorldSpec
 
 
@@ -25,9 +30,11 @@ class Encoder(nn.Module):
 
     Attributes:
         final: What the features come out of.
+        waits: Whether it waits for the GPU, so that it can be neither recorded there nor exported.
     """
 
     final: Perceptron
+    waits = False
 
     def attention(self, observation: Tensor) -> Tensor | None:
         """Weights [B, heads, K + 1] of each neighbour and, last, of obstacles if any; None for kinds without them."""
@@ -198,6 +205,83 @@ def _pairs(batch: int, tokens: int, device: torch.device) -> Topology:
     return Topology(rows[:, None] % batch + batch * torch.arange(tokens, device=device))
 
 
+class MechanismEncoder(Encoder):
+    """Oneself, neighbours and obstacles are tokens that attend to each other by a mechanism of the literature.
+
+    They stand in a row, neighbours from far to near, then obstacles, oneself last: these are positions, and in causal
+    order oneself sees all. Roles are 1, 2 and 0, empty slots are padding, and features are those of the tokens.
+
+    Raises:
+        ConfigError: The mechanism needs more, or mixes rows of a batch.
+    """
+
+    waits = True
+
+    def __init__(self, shape: Architecture, layout: ObservationLayout) -> None:
+        super().__init__()
+        self.layout, self.heads = layout, shape.heads
+        widths, act, width = [shape.width] * shape.layers, shape.activation, shape.width
+        self.oneself = Perceptron(layout.self_size, widths, act)
+        self.neighbour = Perceptron(layout.neighbour_size, widths, act)
+        self.obstacles = Perceptron(layout.obstacle_size, widths, act) if layout.obstacle_size else None
+        self.query, self.key, self.value = (Linear(width, width, bias=False) for _ in range(3))
+        self.mechanism = _make_mechanism(shape, layout)
+        self.final = Perceptron(2 * width, [shape.final_width], act)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        parts = split(observation, self.layout)
+        slots = sort_neighbours(parts.neighbours).flip(1)
+        neighbours = self.neighbour(slots.flatten(0, 1)).unflatten(0, slots.shape[:2])
+        obstacles = [] if self.obstacles is None else [self.obstacles(parts.obstacles)[:, None]]
+        oneself = self.oneself(parts.oneself)
+        tokens = torch.cat([neighbours, *obstacles, oneself[:, None]], 1)
+        q, k, v = (_by_head(layer(tokens), self.heads) for layer in (self.query, self.key, self.value))
+        read = self.mechanism(q, k, v, _describe(tokens, find_present(slots), len(obstacles)))
+        return self.final(torch.cat([oneself, read[:, :, -1].flatten(1)], 1))  # type: ignore[no-any-return]
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module, but for the mechanism: chances of actions may not depend on how often they were asked for."""
+        super().train(mode)
+        self.mechanism.eval()
+        return self
+
+
+def _by_head(rows: Tensor, heads: int) -> Tensor:
+    return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _describe(tokens: Tensor, present: Tensor, obstacles: int) -> Context:
+    """What is known about tokens [B, T, W] besides queries, keys and values; `present` are neighbours."""
+    role = torch.ones(tokens.shape[1], dtype=torch.long, device=tokens.device)
+    role[-1], role[-1 - obstacles : -1] = 0, 2
+    segment = functional.pad(present, (0, obstacles + 1), value=True).long() - 1
+    return Context(features=tokens, data=Data(Tokens(segment=segment, role=role)))
+
+
+def _make_mechanism(shape: Architecture, layout: ObservationLayout) -> nn.Module:
+    """With weights of its own where it has others than those of linear layers, which `networks` draws anew."""
+    rows, slots, obstacles = 3, layout.num_neighbours, int(layout.obstacle_size > 0)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        mechanism = registry.impl("attention", shape.mechanism)(**shape.options)
+        tokens, present = torch.randn(rows, 1 + slots + obstacles, shape.width), torch.rand(rows, slots) > 0.5
+        try:
+            if not isinstance(mechanism, Mechanism):
+                raise ValueError("it pools or weighs features and has no queries")
+            module = mechanism.module(Heads(shape.heads, shape.heads, shape.width // shape.heads, shape.width)).eval()
+            q, k, v = (_by_head(torch.randn_like(tokens), shape.heads) for _ in range(3))
+            whole = module(q, k, v, _describe(tokens, present, obstacles))
+            alone = module(q[1:2], k[1:2], v[1:2], _describe(tokens[1:2], present[1:2], obstacles))
+            if not torch.allclose(whole[1:2], alone, atol=1e-4):
+                raise ValueError("a row of a batch gets something else than the same row alone")
+        except ValueError as refusal:
+            raise ConfigError(
+                f"{shape.mechanism} does not fit a policy: {refusal}", where="policy.attention",
+                remedy="choose one that needs no more than order, roles and features of tokens: docs/swarm-policies.md",
+            ) from None  # fmt: skip
+    return module
+
+
 def build(shape: Architecture, spec: WorldSpec) -> Encoder:
     """The encoder of a kind.
 
@@ -207,5 +291,8 @@ def build(shape: Architecture, spec: WorldSpec) -> Encoder:
     shape.check(spec)
     if shape.kind == "mlp" or spec.layout is None:
         return MlpEncoder(shape, spec)
-    kinds = {"paper": PaperEncoder, "attention": AttentionEncoder, "deepsets": DeepSetsEncoder}
+    kinds: dict[str, Callable[[Architecture, ObservationLayout], Encoder]] = {
+        "paper": PaperEncoder, "attention": AttentionEncoder, "mechanism": MechanismEncoder,
+        "deepsets": DeepSetsEncoder,
+    }  # fmt: skip
     return kinds[shape.kind](shape, spec.layout)

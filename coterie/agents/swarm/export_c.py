@@ -28,7 +28,7 @@ def to_c(policy: Actor | NormalisedActor, path: str | Path) -> None:
     policy does, within 1e-5.
 
     Raises:
-        ValueError: A weight is not finite.
+        ValueError: A weight is not finite, or the policy is of a kind that C is not written for.
     """
     Path(path).write_text(write_source(policy), "ascii")
 
@@ -37,6 +37,8 @@ def write_source(policy: Actor | NormalisedActor) -> str:
     """The text of the file: see `to_c`."""
     actor = policy.actor if isinstance(policy, NormalisedActor) else policy
     spec, kind = actor.spec, actor.architecture.kind
+    if kind not in _PIECES:
+        raise ValueError(f"a policy of kind {kind} cannot be written as C, only {', '.join(_PIECES)} can")
     layout = spec.layout or ObservationLayout(spec.observation_size)
     sections = [_head(actor, layout), "#include <math.h>\n", _sizes(actor, layout)]
     if isinstance(policy, NormalisedActor):

@@ -26,12 +26,15 @@ def to_onnx(policy: Actor | NormalisedActor, path: str | Path) -> None:
 
     Raises:
         EnvironmentMissing: torch needs `onnx` and `onnxscript` for this.
+        ValueError: Its kind cannot be exported.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         what = f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not installed"
         raise EnvironmentMissing(what, where="export to ONNX", remedy="pip install 'coterie[onnx]'")
     actor = policy.actor if isinstance(policy, NormalisedActor) else policy
+    if actor.encoder.waits:
+        raise ValueError(f"a policy of kind {actor.architecture.kind} cannot be written as ONNX")
     # Any size but 1, which would be taken for the only one.
     example = torch.zeros(7, actor.spec.observation_size)
     with _silence():

@@ -18,34 +18,34 @@ from coterie.attention.mechanisms.base import (
     narrowed,
     visible,
 )
-from coterie.attention.naive import naive_attention, share_heads
+from coterie.attention.naive import naive_attention
 from coterie.attention.spec import Spec
 
 _SOURCE = "Beyond Uniform Query Distribution: Key-Driven Grouped Query Attention (arXiv 2408.08454)"
 
 
 def allot(strengths: Tensor, heads: int) -> Tensor:
-    """Query heads to key heads in proportion to min-max strengths: the key head [heads] of each query head, in order.
+    """Query heads to key heads in proportion to min-max strengths [.., Hk]: each one's key head [.., heads], in order.
 
     The weakest key head gets none, and equal strengths get equal shares. What rounding leaves over goes to the largest
     remainders. Nothing waits for the device.
     """
-    above = strengths - strengths.min()
-    shares = torch.where(above.max() > 0, above, torch.ones_like(above))
-    wanted = heads * shares / shares.sum()
+    above = strengths - strengths.amin(-1, keepdim=True)
+    shares = torch.where(above.amax(-1, keepdim=True) > 0, above, torch.ones_like(above))
+    wanted = heads * shares / shares.sum(-1, keepdim=True)
     whole = wanted.floor()
-    rank = (wanted - whole).argsort(descending=True, stable=True).argsort()
-    counts = whole + (rank < heads - whole.sum())
-    return torch.searchsorted(counts.cumsum(0), torch.arange(heads, device=counts.device), right=True)
+    rank = (wanted - whole).argsort(dim=-1, descending=True, stable=True).argsort(-1)
+    counts = whole + (rank < heads - whole.sum(-1, keepdim=True))
+    return (counts.cumsum(-1)[..., None, :] <= torch.arange(heads, device=counts.device)[:, None]).sum(-1)
 
 
 def _key_norms(k: Tensor, context: Context) -> Tensor:
-    """[Hk], the mean length of a key; padding is not read."""
+    """[B, Hk], the mean length of a key; padding is not read."""
     norms, segment = k.detach().norm(dim=-1), context.data.queries.segment
     if segment is None:
-        return norms.mean((0, 2))
+        return norms.mean(2)
     kept = (segment >= 0).expand(len(k), -1)[:, None]
-    return torch.where(kept, norms, 0).sum((0, 2)) / kept.sum((0, 2))
+    return torch.where(kept, norms, 0).sum(2) / kept.sum(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class KeyDriven(Mechanism):
     about: ClassVar[About] = About(
         name="kdgqa",
         title="KDGQA: key heads with longer keys serve more query heads, counted in every call",
-        formula="n_g = H (|K_g| - min |K|) / sum of the same over g;  head h reads the group of its place",
+        formula="n_g = H (|K_g| - min |K|) / sum of the same over g,  |K_g| the mean |k_j| of a sequence",
         source=_SOURCE,
         cost="O(N^2 d + N d)",
     )
@@ -64,8 +64,11 @@ class KeyDriven(Mechanism):
         return _KeyDriven()
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        lengths = [float(k[:, g].detach().square().sum(-1).sqrt().mean()) for g in range(k.shape[1])]
-        return naive_attention(q, k, v, head_map=_allotted(lengths, q.shape[1]))[0]
+        found = []
+        for b in range(len(q)):
+            lengths = [float(key.detach().square().sum(-1).sqrt().mean()) for key in k[b]]
+            found.append(naive_attention(q[b], k[b], v[b], head_map=_allotted(lengths, q.shape[1]))[0])
+        return torch.stack(found)
 
     def pairs(self, tokens: int) -> int:
         return tokens**2
@@ -90,7 +93,8 @@ class _KeyDriven(nn.Module):
 
 
 def _attend_mapped(q: Tensor, k: Tensor, v: Tensor, head_map: Tensor, context: Context) -> Tensor:
-    k, v = (share_heads(x, q.shape[1], head_map) for x in (k, v))
+    """By a head map of each sequence [B, Hq], or of all [Hq]."""
+    k, v = (x.take_along_dim(head_map.view(-1, q.shape[1], 1, 1), 1) for x in (k, v))
     return attend(q, k, v, Spec(narrowed(None, context)), context.data)
 
 
@@ -136,7 +140,7 @@ class _Dynamic(nn.Module):
         """O [B, Hq, N, D]."""
         o = _attend_mapped(q, k, v, self.head_map, context)
         if self.training:
-            self._observe(_key_norms(k, context).to(self.norms.dtype))
+            self._observe(_key_norms(k, context).mean(0).to(self.norms.dtype))
         return o
 
     def _observe(self, norms: Tensor) -> None:

@@ -13,7 +13,7 @@ from coterie.agents.swarm.export_c import to_c, write_source
 from coterie.agents.swarm.networks import Actor
 from coterie.types import ObservationLayout, WorldSpec
 
-KINDS = get_args(Kind)
+KINDS = [kind for kind in get_args(Kind) if kind != "mechanism"]
 SIGHTS = [(2, 9), (1, 0), (0, 9), (6, 9), (0, 0)]
 
 
@@ -105,3 +105,8 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
         actor.output.weight[1, 2] = torch.nan
     with pytest.raises(ValueError, match="output_weight holds a number that is not finite"):
         to_c(actor, tmp_path / "policy.c")
+
+
+def test_a_mechanism_of_the_literature_has_no_c():
+    with pytest.raises(ValueError, match="a policy of kind mechanism cannot be written as C, only mlp"):
+        write_source(make_actor(Architecture.preset("mechanism", "micro"), make_spec(2, 9)))

@@ -50,3 +50,8 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(export_onnx.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentMissing, match="onnx and onnxscript are not installed"):
         export_onnx.to_onnx(make_policy("mlp").actor, tmp_path / "policy.onnx")
+
+
+def test_a_mechanism_of_the_literature_has_no_graph(tmp_path):
+    with pytest.raises(ValueError, match="a policy of kind mechanism cannot be written as ONNX"):
+        export_onnx.to_onnx(make_policy("mechanism"), tmp_path / "policy.onnx")

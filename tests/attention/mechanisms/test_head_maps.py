@@ -25,6 +25,14 @@ def test_query_heads_are_shared_out_in_proportion_and_the_weakest_gets_none() ->
     assert counts([5.0, 1.0]) == [8, 0]
 
 
+def test_each_sequence_has_groups_of_its_own() -> None:
+    found = allot(torch.tensor([[1.0, 2.0, 3.0, 2.0], [5.0, 5.0, 5.0, 5.0]]), 8)
+    assert found.tolist() == [[1, 1, 2, 2, 2, 2, 3, 3], [0, 0, 1, 1, 2, 2, 3, 3]]
+    q, k, v = normal(3, 8, 5, 4), normal(3, 4, 5, 4), normal(3, 4, 5, 4)
+    together = KeyDriven().module(HEADS)(q, k, v, Context())
+    torch.testing.assert_close(KeyDriven().module(HEADS)(q[1:2], k[1:2], v[1:2], Context()), together[1:2])
+
+
 def test_rounding_neither_loses_nor_invents_heads() -> None:
     draw = torch.Generator().manual_seed(0)
     for groups in (1, 2, 3, 5, 7):
