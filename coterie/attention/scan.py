@@ -23,7 +23,7 @@ from coterie.attention.kernels.scan_torch import chunked_scan
 from coterie.attention.naive import share_heads
 from coterie.attention.spec import widened
 
-CPU_CHUNK, GPU_CHUNK = 64, 256
+CPU_CHUNK, GPU_CHUNK = 64, 512
 """Tokens in a chunk: as many as a core's own cache has room for; on a GPU, so many that few steps follow each other."""
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
