@@ -29,7 +29,8 @@ from coterie.agents.tiny import measure, tokenizer
 from coterie.agents.tiny.lessons import Lesson, draw_lesson
 from coterie.agents.tiny.muon import Muon
 
-_IGNORED = -100
+IGNORED = -100
+"""What `tensors` puts where nothing is predicted."""
 MEASURED = 256
 """Sums that the record's numbers come from."""
 
@@ -158,10 +159,10 @@ def tensors(part: Sequence[Ids], pad: int) -> tuple[Tensor, Tensor]:
     """Ids and what is to be predicted at each place, [batch, length]; padding stands on the right, unseen."""
     width = max(len(item.ids) for item in part)
     ids = torch.full((len(part), width), pad)
-    wanted = torch.full((len(part), width), _IGNORED)
+    wanted = torch.full((len(part), width), IGNORED)
     for row, item in enumerate(part):
         ids[row, : len(item.ids)] = torch.tensor(item.ids)
-        targets = [i if learnt else _IGNORED for i, learnt in zip(item.ids, item.is_learnt, strict=True)]
+        targets = [i if learnt else IGNORED for i, learnt in zip(item.ids, item.is_learnt, strict=True)]
         wanted[row, : len(item.ids) - 1] = torch.tensor(targets[1:])
     return ids, wanted
 
@@ -178,9 +179,10 @@ def learn(
     model: Any, batches: Iterable[tuple[int, list[Ids]]], settings: Settings, pad: int, tell: Callable[[str], None]
 ) -> None:
     """Muon on the mean loss of each step's predicted tokens."""
-    parameters = list(model.parameters())
-    matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.dim() != 2 or "embed" in name]
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    parameters = [p for _, p in named]
+    matrices = [p for name, p in named if p.dim() == 2 and "embed" not in name]
+    others = [p for name, p in named if p.dim() != 2 or "embed" in name]
     optimiser = Muon(matrices, others, settings.weight_decay)
     seen, started, recent = 0, time.monotonic(), 0.0
     # A thread of its own for each part: they meet once a step, where the threads of an operator meet at its end, and
@@ -207,9 +209,9 @@ def differentiate(model: Any, parameters: list[Any], part: Sequence[Ids], pad: i
     ids, wanted = tensors(part, pad)
     logits = model(input_ids=ids, use_cache=False).logits
     loss = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), wanted.flatten(), reduction="sum", ignore_index=_IGNORED
+        logits.flatten(0, 1), wanted.flatten(), reduction="sum", ignore_index=IGNORED
     )
-    return loss.item(), torch.autograd.grad(loss, parameters)
+    return loss.item(), torch.autograd.grad(loss, parameters, materialize_grads=True)
 
 
 def train(settings: Settings, text: Any, tell: Callable[[str], None]) -> Any:

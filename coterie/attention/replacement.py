@@ -1,0 +1,78 @@
+"""A mechanism of the literature in the place of a transformers model's attention, in training and scoring.
+
+Projections and rotation of queries and keys stay the model's; what comes after them is the mechanism's.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+
+from coterie.attention.mechanisms.base import Context, Heads, Mechanism, Options
+
+NAME = "coterie_mechanism"
+"""What the config's attention implementation is called."""
+
+_hidden = threading.local()
+"""`states`: what the attention layer that this thread is in was given."""
+
+
+def replace_attention(model: Any, mechanism: Options, seed: int = 0) -> None:
+    """Make every attention layer of a causal language model compute a mechanism, causally.
+
+    The mechanism's parameters become the layers' own (`self_attn.mechanism`), drawn from `seed`. From then on the model
+    takes whole sequences: `use_cache=False`, and no attention mask, since padding on the right changes nothing.
+
+    Args:
+        model: Of transformers, with its attention interface.
+        mechanism: One that is causal and needs no more than hidden states.
+        seed: Of the first weights.
+
+    Raises:
+        ValueError: The mechanism does not fit; what it lacks is named.
+    """
+    name, config = mechanism.about.name, model.config.get_text_config()
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = Heads(config.num_attention_heads, config.num_key_value_heads, width, config.hidden_size)
+    if not isinstance(mechanism, Mechanism):
+        raise ValueError(f"{name} does not fit a language model: it pools or weighs features and has no queries")
+    layers = [module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "q_proj")]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            made = [mechanism.module(heads) for _ in layers]
+            _try(mechanism.module(heads), heads)
+        except ValueError as refusal:
+            raise ValueError(f"{name} does not fit a language model: {refusal}") from None
+    for layer, module in zip(layers, made, strict=True):
+        layer.mechanism = module.to(layer.q_proj.weight)
+        layer.register_forward_pre_hook(_remember, with_kwargs=True)
+    AttentionInterface.register(NAME, _attend)
+    AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    model.set_attn_implementation(NAME)
+
+
+def _try(module: nn.Module, heads: Heads, tokens: int = 8) -> None:
+    q, k, v = (torch.randn(1, n, tokens, heads.width) for n in (heads.queries, heads.keys, heads.keys))
+    module(q, k, v, Context(causal=True, features=torch.randn(1, tokens, heads.features)))
+
+
+def _remember(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    _hidden.states = arguments[0] if arguments else named["hidden_states"]
+
+
+def _attend(
+    layer: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """An attention function of transformers: [B, Hq, T, D], [B, Hk, T, D] twice, to [B, T, Hq, D]."""
+    if attention_mask is not None or query.shape[2] != key.shape[2]:
+        raise ValueError(
+            "a mechanism needs whole sequences: call the model with use_cache=False and without attention_mask"
+        )
+    o = layer.mechanism(query, key, value, Context(causal=True, features=_hidden.states))
+    return o.transpose(1, 2).contiguous(), None

@@ -1,0 +1,46 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from coterie.agents.tiny import trial
+
+SMALL = "layers: 1\nwidth: 32\nheads: 2\nsteps: 2\nlessons: 2\nunseen: 2\n"
+
+
+def run(folder: Path, text: str) -> int:
+    path = folder / "trial.yaml"
+    path.write_text(text, "utf-8")
+    return trial.main([str(path)])
+
+
+def test_a_small_llama_learns_with_the_attention_of_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, SMALL) == 0
+    assert run(tmp_path, SMALL + "attention: gated\n") == 0
+    assert run(tmp_path, SMALL + "attention: {kind: gated, by_head: true}\n") == 0
+    plain, gated, by_head = map(json.loads, capsys.readouterr().out.splitlines())
+    assert gated["parameters"] - plain["parameters"] == 32 * 32
+    assert by_head["parameters"] - plain["parameters"] == 32 * 2
+    assert by_head["attention"] == {"kind": "gated", "by_head": True} and plain["attention"] is None
+    assert len({row["loss"] for row in (plain, gated, by_head)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("attention: gna", "gna does not fit a language model: gna needs a grid"),
+        ("attention: hilo", "hilo has no causal form"),
+        ("attention: gatde", "did you mean gated?"),
+        ("attention: {kind: gated, by_heads: true}", "did you mean by_head?"),
+        ("step: 3", "step: Extra inputs"),
+        ("steps: 0", "steps: Input should be greater"),
+    ],
+)
+def test_what_does_not_fit_is_one_message(
+    text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, f"{SMALL.replace('steps: 2', '') if text.startswith('step') else SMALL}{text}\n") == 2
+    err = capsys.readouterr().err
+    assert says in err and "Traceback" not in err
