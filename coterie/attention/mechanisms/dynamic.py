@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from coterie.attention.attend import attend
-from coterie.attention.data import Data, Tokens
-from coterie.attention.masks import Causal, Emitted
 from coterie.attention.mechanisms.base import About, Context, Heads, Mechanism, check_unpadded, visible
 from coterie.attention.naive import naive_attention
-from coterie.attention.spec import Spec
+from coterie.attention.sdpa import sdpa_attention
+from coterie.attention.spec import widened
 
 _CHUNK = 32
 """Fewest queries that share a list of keys in causal order."""
@@ -83,45 +81,37 @@ class _DynamicMask(nn.Module):
         # Of equal ones the later is the larger.
         rank = bias.detach().argsort(dim=-1, stable=True).argsort(-1)
         if not context.causal:
-            kept = rank.topk(min(self.mechanism.window, q.shape[2])).indices.sort(-1).values
-            return _attend(q, k, v, bias, kept[:, :, None], q.shape[2], Spec(key_bias=True), Data())
-        lists, leaves = self._in_order(rank)
-        size = self.mechanism.chunk
-        at = torch.arange(lists.shape[2] * size, device=q.device).view(-1, size).repeat(k.shape[0] * k.shape[1], 1)
-        # A key is there for queries before the one at which it leaves: Emitted, with time running backwards.
-        queries = Tokens(position=at, time=-at, agent=torch.zeros_like(at))
-        keys = Tokens(position=lists.flatten(0, 2), time=-leaves.flatten(0, 2), agent=torch.ones_like(lists[0, 0, 0]))
-        spec = Spec(Causal() & Emitted(), key_bias=True)
-        return _attend(q, k, v, bias, lists.clamp(min=0), size, spec, Data(queries, keys))
-
-    def _in_order(self, rank: Tensor) -> tuple[Tensor, Tensor]:
-        """The keys that some query of a chunk keeps, -1 for none, and the query at which each leaves: [B, Hk, C, M].
-
-        They are those kept before the chunk, and its own: a key that has left never comes back. It leaves when `window`
-        larger ones have come.
-        """
-        n, chunk, window = rank.shape[-1], self.mechanism.chunk, min(self.mechanism.window, rank.shape[-1])
-        kept, lists, leaves = rank[..., :0], [], []
-        for start in range(0, n, chunk):
-            own = torch.arange(start, min(start + chunk, n), device=rank.device).expand(*rank.shape[:2], -1)
+            kept = rank.topk(min(self.mechanism.window, q.shape[2])).indices
+            return _attend(q, k, v, bias, kept, None)
+        found: list[Tensor] = []
+        kept = rank[..., :0]
+        for rows in torch.split(q, self.mechanism.chunk, 2):
+            # What the chunk's queries keep was kept before, or is its own: a key that has left never comes back.
+            start, size = sum(o.shape[2] for o in found), rows.shape[2]
+            own = torch.arange(start, start + size, device=q.device).expand(*rank.shape[:2], -1)
             listed = torch.cat([kept, own], -1)
-            ranks, before, coming = (rank.gather(-1, x) for x in (listed, kept, own))
-            larger = kept.shape[-1] - torch.searchsorted(before.sort(-1).values, ranks, right=True)
-            larger = larger[..., None] + (coming[..., None, :] > ranks[..., None]).cumsum(-1, dtype=torch.int32)
-            padding = (window + chunk - listed.shape[-1], 0)
-            lists.append(functional.pad(listed, padding, value=-1))
-            leaves.append(functional.pad(start + (larger < window).sum(-1), padding))
-            kept = listed.gather(-1, ranks.topk(min(window, listed.shape[-1])).indices)
-        return torch.stack(lists, 2), torch.stack(leaves, 2)
+            ranks = rank.gather(-1, listed)
+            found.append(_attend(rows, k, v, bias, listed, self._keeps(ranks, size)))
+            kept = listed.gather(-1, ranks.topk(min(self.mechanism.window, listed.shape[-1])).indices)
+        return torch.cat(found, 2)
+
+    def _keeps(self, ranks: Tensor, size: int) -> Tensor:
+        """Which of these keys each of the last `size` tokens keeps, bool [B, Hk, size, M].
+
+        A key has left when `window` larger ones have come.
+        """
+        before, own = ranks[..., :-size], ranks[..., -size:]
+        larger = before.shape[-1] - torch.searchsorted(before.sort(-1).values, ranks, right=True)
+        coming = (own[..., :, None] > ranks[..., None, :]).cumsum(-2, dtype=torch.int32)
+        seen = torch.ones_like(coming[0, 0], dtype=torch.bool).tril(before.shape[-1])
+        return (larger[..., None, :] + coming < self.mechanism.window) & seen
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, lists: Tensor, size: int, spec: Spec, data: Data) -> Tensor:
-    """Attention of chunks of `size` queries to the keys listed for them, [B, Hk, C, M]."""
-    batch, heads, chunks, listed = lists.shape
-    rows = functional.pad(q, (0, 0, 0, chunks * size - q.shape[2]))
-    rows = rows.view(batch, heads, -1, chunks, size, q.shape[-1]).transpose(2, 3).flatten(0, 2)
-    index = lists.flatten(2)
-    keys, values = (x.take_along_dim(index[..., None], 2).view(-1, 1, listed, x.shape[-1]) for x in (k, v))
-    o = attend(rows, keys, values, spec, replace(data, key_bias=bias.gather(2, index).view(-1, 1, listed)))
-    o = o.view(batch, heads, chunks, -1, size, v.shape[-1]).transpose(2, 3)
-    return o.reshape(batch, q.shape[1], chunks * size, -1)[:, :, : q.shape[2]]
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, listed: Tensor, keeps: Tensor | None) -> Tensor:
+    """Attention to the keys listed for each key head, [B, Hk, M]."""
+    shared = q.shape[1] // k.shape[1]
+    keys, values = (widened(x.take_along_dim(listed[..., None], 2)) for x in (k, v))
+    bias = bias.gather(2, listed).repeat_interleave(shared, 1)[:, :, None]
+    allowed = None if keeps is None else keeps.repeat_interleave(shared, 1)
+    o = sdpa_attention(widened(q), keys, values, allowed=allowed, bias=bias, causal=False, scale=None)
+    return o.to(v.dtype)

@@ -65,7 +65,7 @@ class HopWise(Mechanism):
         """A ring of nodes, some cut off."""
         at = torch.arange(tokens)
         around = (at[:, None] - at).abs()
-        hops = torch.minimum(around, tokens - around)
+        hops = torch.minimum(around, tokens - around).clamp(max=self.hops + 1).to(torch.int8)
         return Context(data=Data(hops=hops.masked_fill(torch.rand(tokens, tokens, generator=draw) < 0.1, -1)))
 
 
@@ -98,4 +98,4 @@ class _Hops(nn.Module):
             means.append(torch.einsum("bihmd,mhde->bmihe", mean, maps).flatten(2, 3))
         index = torch.arange(n * slots, device=q.device).view(n, slots)
         lists = torch.where(count.view(batch, n, slots) > 0, index, -1)
-        return attend(q, *means, Spec(Neighbors()), Data(neighbors=lists))
+        return attend(q, means[0], means[1], Spec(Neighbors()), Data(neighbors=lists))

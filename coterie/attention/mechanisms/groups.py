@@ -90,10 +90,10 @@ class _Fold:
         self.shape, self.axis = (batch, *grid), 3 if by_column else 2
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, self.shape[1:]).movedim(self.axis, 1).flatten(0, 1)
+        return torch.unflatten(x, 2, self.shape[1:]).movedim(self.axis, 1).flatten(0, 1)
 
     def back(self, x: Tensor) -> Tensor:
-        return x.unflatten(0, (self.shape[0], -1)).movedim(1, self.axis).flatten(2, 3)
+        return torch.unflatten(x, 0, (self.shape[0], -1)).movedim(1, self.axis).flatten(2, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,8 @@ class _Moments(nn.Module):
         spec, data = Spec(scale=1.0), Data()
         if (segment := context.data.queries.segment) is not None:
             spec, data = Spec(Segments(), scale=1.0), Data(Tokens(segment=segment.expand(q.shape[0], -1).T))
-        return attend(*(x.transpose(0, 2) for x in (q, k, v)), spec, data).transpose(0, 2)
+        q, k, v = (x.transpose(0, 2) for x in (q, k, v))
+        return attend(q, k, v, spec, data).transpose(0, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +229,13 @@ class _Hierarchy(nn.Module):
         head, tail = torch.cat([head, tail]), torch.cat([tail, head])
         taken = torch.zeros_like(x).index_add(0, head, weight[:, None] * x[tail])
         total = weight.new_zeros(len(x)).index_add(0, head, weight)
-        return self.mechanism.gated(x, taken / (total[:, None] + _EPSILON)).unflatten(0, (batch, n))
+        return self.mechanism.gated(x, taken / (total[:, None] + _EPSILON)).view(batch, n, -1)
 
     @torch.no_grad()
     def _nearest(self, unit: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
         """Ids [B, N, K] of the most similar others, and which of them there are."""
         at, found = torch.arange(unit.shape[1], device=unit.device), []
-        for rows in at.split(_ROWS):
+        for rows in torch.split(at, _ROWS):
             cosine = unit[:, rows] @ unit.mT
             same = group[:, rows, None] == group[:, None]
             cosine.masked_fill_(rows[:, None] == at, -torch.inf)

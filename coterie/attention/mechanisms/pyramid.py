@@ -149,7 +149,7 @@ class _PyramidSparse(nn.Module):
         importance = []
         for rows in asking.unbind(2):
             chances = (rows @ keys * q.shape[-1] ** -0.5).softmax(-1)
-            importance.append(chances.sum(2).unflatten(-1, asked.shape[2:4]).sum(-1))
+            importance.append(torch.unflatten(chances.sum(2), -1, asked.shape[2:4]).sum(-1))
         ordered = torch.stack(importance, 2).sort(-1, descending=True)
         blocks = ordered.indices.shape[-1]
         if options.share_of == "blocks":
@@ -172,7 +172,7 @@ class _PyramidSparse(nn.Module):
         options = self.mechanism
         assert options.alike is not None
         at = torch.arange(-(-k.shape[2] // options.block) * options.block, device=k.device).clamp(max=k.shape[2] - 1)
-        blocks = widened(k)[:, :, at].unflatten(2, (-1, options.block))
+        blocks = torch.unflatten(widened(k)[:, :, at], 2, (-1, options.block))
         caps = torch.ones_like(blocks[..., 0, 0], dtype=torch.long)
         for level, bound in zip(_LEVELS[1:], options.alike, strict=True):
             cosine = functional.cosine_similarity(blocks[..., ::level, :], blocks[..., level - 1 :: level, :], dim=-1)
@@ -195,4 +195,4 @@ class _PyramidSparse(nn.Module):
 def _pyramid(x: Tensor, block: int) -> Tensor:
     """The sums of 1, 2, 4 and 8 tokens one after the other, [B, H, M, D]; what is missing of the last block is 0."""
     filled = functional.pad(x, (0, 0, 0, -x.shape[2] % block))
-    return torch.cat([filled.unflatten(2, (-1, p)).sum(3) for p in _LEVELS], 2)
+    return torch.cat([torch.unflatten(filled, 2, (-1, p)).sum(3) for p in _LEVELS], 2)

@@ -99,7 +99,7 @@ class _Routing(nn.Module):
         units = [functional.normalize(x, dim=-1) for x in (q, k)]
         asking, asked = (self._nearest(unit, n) for unit in units)
         rows, keys, values = _gather(q, asking), _gather(k, asked), _gather(v, asked)
-        o = attend(rows, keys, values).unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)
+        o = torch.unflatten(attend(rows, keys, values), 0, (batch, -1)).transpose(1, 2).flatten(2, 3)
         self._observe(torch.cat([units[0].reshape(batch, k.shape[1], -1, q.shape[-1]), units[1]], 2))
         at = asking.flatten(2)
         total = torch.zeros_like(q).scatter_add(2, at[..., None].expand_as(o), o)
@@ -122,8 +122,8 @@ class _Routing(nn.Module):
 
 def _gather(x: Tensor, index: Tensor) -> Tensor:
     """Tokens [B, H, C, w] of [B, H, N, D], clusters as a batch: [B * C, H, w, D]."""
-    gathered = x.take_along_dim(index.flatten(2)[..., None], 2).unflatten(2, index.shape[2:])
-    return gathered.transpose(1, 2).flatten(0, 1)
+    gathered = x.take_along_dim(index.flatten(2)[..., None], 2)
+    return torch.unflatten(gathered, 2, index.shape[2:]).transpose(1, 2).flatten(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class TokenAggregation(Mechanism):
         ahead = group[:, None] - group[:, :, None]
         o, _ = naive_attention(q, k, v, allowed=((ahead == 0) | (ahead == 1))[:, None])
         keys, values = (
-            (centres @ module.get_parameter(f"{name}.weight").T).unflatten(-1, (-1, q.shape[-1])).transpose(0, 1)
+            (centres @ module.get_parameter(f"{name}.weight").T).view(self.centres, -1, q.shape[-1]).transpose(0, 1)
             for name in ("key", "value")
         )
         return o + naive_attention(q, keys, values)[0]
@@ -200,7 +200,7 @@ class _TokenAggregation(nn.Module):
         o = self._grouped(*(x.take_along_dim(order, 2) for x in (q, k, v)))
         o = torch.zeros_like(o).scatter(2, order.expand_as(o), o)
         keys, values = (
-            maps(centres[0]).unflatten(-1, (-1, q.shape[-1])).transpose(0, 1).expand(len(q), -1, -1, -1)
+            maps(centres[0]).view(len(centres[0]), -1, q.shape[-1]).transpose(0, 1).expand(len(q), -1, -1, -1)
             for maps in (self.key, self.value)
         )
         return o + attend(q, keys, values)
@@ -221,7 +221,7 @@ class _TokenAggregation(nn.Module):
         batch, _, n, _ = q.shape
         size = min(self.mechanism.group, n)
         missing = -n % size
-        rows = functional.pad(q, (0, 0, 0, missing)).unflatten(2, (-1, size)).transpose(1, 2).flatten(0, 1)
+        rows = torch.unflatten(functional.pad(q, (0, 0, 0, missing)), 2, (-1, size)).transpose(1, 2).flatten(0, 1)
         keys, values = (
             functional.pad(x, (0, 0, 0, missing + size)).unfold(2, 2 * size, size).permute(0, 2, 1, 4, 3).flatten(0, 1)
             for x in (k, v)
@@ -229,7 +229,7 @@ class _TokenAggregation(nn.Module):
         at = torch.arange(n + missing + size, device=q.device).unfold(0, 2 * size, size).repeat(batch, 1)
         data = Data(Tokens(segment=torch.zeros_like(at[:1, :size])), Tokens(segment=(at < n).long() - 1))
         o = attend(rows, keys, values, Spec(Segments()), data)
-        return o.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)[:, :, :n]
+        return torch.unflatten(o, 0, (batch, -1)).transpose(1, 2).flatten(2, 3)[:, :, :n]
 
 
 class Centres(nn.Module):

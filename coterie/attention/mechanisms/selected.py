@@ -84,7 +84,7 @@ class NativeSparse(Mechanism):
         keys, values = (self._compressed(x, module, name, len(ends)) for x, name in ((k, "key"), (v, "value")))
         chances = (q @ share_heads(keys, heads).mT * q.shape[-1] ** -0.5).masked_fill(~seen[:, ends], -torch.inf)
         chances = chances.softmax(-1).nan_to_num(0)
-        summed = chances.detach().unflatten(1, (-1, shared)).sum(2)
+        summed = torch.unflatten(chances.detach(), 1, (-1, shared)).sum(2)
         per_length, per_block = self.length // self.stride, self.block // self.stride
         importance = summed.new_zeros(*summed.shape[:3], -(-n // self.block))
         for b in range(importance.shape[-1]):
@@ -183,10 +183,11 @@ class _NativeSparse(nn.Module):
         blocks, ends = at[:: options.block] // options.block, at[options.length - 1 :: options.stride]
         left = torch.maximum(ends[:, None] + 1 - options.length, blocks * options.block)
         right = torch.minimum(ends[:, None], blocks * options.block + options.block - 1)
-        q, keys = widened(q).unflatten(1, (keys.shape[1], -1)) * q.shape[-1] ** -0.5, widened(keys)[:, :, None].mT
+        q = torch.unflatten(widened(q), 1, (keys.shape[1], -1)) * q.shape[-1] ** -0.5
+        keys = widened(keys)[:, :, None].mT
         overlap = (right + 1 - left).clamp(min=0).to(q.dtype) / options.stride
         found = []
-        for rows in at.split(_ROWS):
+        for rows in torch.split(at, _ROWS):
             logits = q[..., rows[0] : rows[-1] + 1, :] @ keys
             if causal:
                 logits = logits.masked_fill(ends > rows[:, None], -torch.inf)
