@@ -33,7 +33,7 @@ class Entries(NamedTuple):
     """Tiles by row or by column of tiles, in all lists one after the other."""
 
     starts: Tensor
-    """Int32, by list and row: where its tiles begin; one number more says where the last ends."""
+    """Int64, by list and row: where its tiles begin; one number more says where the last ends."""
     other: Tensor
     """Int32 [E], the column (or row) of each tile."""
     place: Tensor
@@ -81,8 +81,7 @@ class TileLists:
         line = (tiles[:, 0] * self.heads + tiles[:, 1]) * count + tiles[:, major]
         line, place = line.sort(stable=True)
         lines = torch.arange(self.batch * self.heads * count + 1, device=line.device)
-        starts = torch.searchsorted(line, lines)
-        return Entries(starts.int(), tiles[place, 5 - major].int(), place.int())
+        return Entries(torch.searchsorted(line, lines), tiles[place, 5 - major].int(), place.int())
 
 
 class _Kept(NamedTuple):

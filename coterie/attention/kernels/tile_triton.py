@@ -1,0 +1,450 @@
+"""Attention over lists of tiles in Triton: programs that own queries, and for keys' gradients programs that own keys.
+
+No atomics: sums are in a fixed order. Products go to the tensor cores in the dtype that q, k and v are stored in and
+are summed in fp32; factors of a bias are fp32 and multiplied as such, since they hold positions. Every program is on
+grid axis 0, since the others end at 65 535, and offsets are 64 bits wide.
+
+Where every query or few have a list of their own, the query heads that share keys are rows of one product: a tensor
+core wants sixteen. Rows of a product are called lanes: lane l of a tile is query l // GROUP of head l % GROUP.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from coterie.attention.blocks import KEYS, Entries, TileLists
+from coterie.attention.kernels.tile_torch import Grads, Terms
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+WIDE = tl.constexpr(KEYS)
+STRIDES = tuple(f"{name}_{axis}" for name in "qkv" for axis in ("batch", "head", "token"))
+"""Arguments that are multiples of 16, if D is."""
+_DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _rows(x, offsets, is_there, WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Rows of a tensor, [.., BLOCK], with zeros where nothing is."""
+    depth = tl.arange(0, BLOCK)
+    return tl.load(
+        x + offsets[:, None] + depth[None, :], mask=is_there[:, None] & (depth < WIDTH)[None, :], other=0.0
+    )
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _columns(x, column, token, keys, WIDTH: tl.constexpr, BLOCK: tl.constexpr, IS_FULL: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The keys or values of a column of tiles. Full tiles end before the keys do."""
+    key = column * WIDE + tl.arange(0, WIDE)
+    depth = tl.arange(0, BLOCK)
+    places = x + key.to(tl.int64)[:, None] * token + depth[None, :]
+    if IS_FULL:
+        if WIDTH == BLOCK:
+            return tl.load(places)
+        return tl.load(places, mask=(depth < WIDTH)[None, :], other=0.0)
+    return tl.load(places, mask=(key < keys)[:, None] & (depth < WIDTH)[None, :], other=0.0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _factors(x, token, is_there, R: tl.constexpr, R_BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Factors of tokens, [.., R_BLOCK]."""
+    r = tl.arange(0, R_BLOCK)
+    return tl.load(
+        x + token.to(tl.int64)[:, None] * R + r[None, :], mask=is_there[:, None] & (r < R)[None, :], other=0.0
+    )
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _scores(  # type: ignore[no-untyped-def]
+    left, right, u, w, word, scale, R: tl.constexpr, IS_FULL: tl.constexpr, BY_KEY: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Of the rows in left and right, in units of log 2; minus infinity where nothing is allowed.
+
+    Left are lanes and right keys, or with BY_KEY the other way round; u and w are the factors of left and right.
+    """
+    scores = tl.dot(left, tl.trans(right), input_precision=PRECISION) * (scale * LOG2E)
+    if R > 0:
+        # A product for itself, since it may be large and then little.
+        scores += tl.dot(u, tl.trans(w), input_precision="tf32x3") * LOG2E
+    if not IS_FULL:
+        bit = tl.arange(0, WIDE)
+        if BY_KEY:
+            is_allowed = ((word[None, :] >> bit[:, None]) & 1) != 0
+        else:
+            is_allowed = ((word[:, None] >> bit[None, :]) & 1) != 0
+        scores = tl.where(is_allowed, scores, float("-inf"))
+    return scores
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _project(sums, slope, x, token, is_there, R: tl.constexpr, R_BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Sums plus the products of slope with the factors of tokens, one factor at a time.
+
+    Slopes of a query sum up to nothing and positions may be large, so this needs all of fp32: three products on tensor
+    cores spill registers.
+    """
+    rank = tl.arange(0, R_BLOCK)
+    for r in range(0, R):
+        factor = tl.load(x + token.to(tl.int64) * R + r, mask=is_there, other=0.0)
+        more = tl.sum(slope * factor[None, :], 1)
+        sums = tl.where((rank == r)[None, :], sums + more[:, None], sums)
+    return sums
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _absorb(  # type: ignore[no-untyped-def]
+    top, total, sums, own, k, v, u, w, column, word, scale, keys, k_token, v_token,
+    D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
+    R: tl.constexpr, R_BLOCK: tl.constexpr, IS_FULL: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One step of a softmax that runs along: the largest score, the denominator and the sum of values."""
+    others = _columns(k, column, k_token, keys, D, D_BLOCK, IS_FULL)
+    factors = others
+    if R > 0:
+        key = column * WIDE + tl.arange(0, WIDE)
+        factors = _factors(w, key, key < keys, R, R_BLOCK)
+    scores = _scores(own, others, u, factors, word, scale, R, IS_FULL, False, PRECISION)
+    new = tl.maximum(top, tl.max(scores, 1))
+    base = new
+    if not IS_FULL:
+        base = tl.where(new == float("-inf"), 0.0, new)  # Nothing was allowed yet.
+    weights = tl.exp2(scores - base[:, None])
+    fade = tl.exp2(top - base)
+    values = _columns(v, column, v_token, keys, DV, DV_BLOCK, IS_FULL)
+    sums = tl.dot(weights.to(values.dtype), values, sums * fade[:, None], input_precision=PRECISION)
+    return new, total * fade + tl.sum(weights, 1), sums
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def forward_kernel(  # type: ignore[no-untyped-def]
+    q, k, v, u, w, full_starts, full_other, some_starts, some_other, bits, o, lse,
+    queries, keys, heads, group, batch_lists, head_lists, scale,
+    q_batch, q_head, q_token, k_batch, k_head, k_token, v_batch, v_head, v_token,
+    D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
+    R: tl.constexpr, R_BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Output and lse of STEP lanes of a row of tiles, in SHARED heads."""
+    tiles, parts, units = tl.cdiv(queries, ROWS), ROWS * GROUP // STEP, heads // SHARED
+    lane = tl.program_id(0) % parts * STEP + tl.arange(0, STEP)
+    tile = tl.program_id(0) // parts % tiles
+    unit = tl.program_id(0) // (parts * tiles)
+    batch, head = (unit // units).to(tl.int64), (unit % units * SHARED).to(tl.int64)
+    row, mine = tile * ROWS + lane // GROUP, head + lane % GROUP
+    there = (row < queries) & (lane % GROUP < SHARED)
+    own = _rows(q + batch * q_batch, mine * q_head + row.to(tl.int64) * q_token, there, D, D_BLOCK)
+    k += batch * k_batch + head // group * k_head
+    v += batch * v_batch + head // group * v_head
+    factors = own
+    if R > 0:
+        factors = _factors(u + (batch * heads + head) * queries * R, row, there, R, R_BLOCK)
+        w += (batch * heads + head) * keys * R
+    line = (batch % batch_lists * head_lists + head * head_lists // heads) * tiles + tile
+
+    top = tl.full([STEP], float("-inf"), tl.float32)
+    total = tl.zeros([STEP], tl.float32)
+    sums = tl.zeros([STEP, DV_BLOCK], tl.float32)
+    for entry in range(tl.load(full_starts + line), tl.load(full_starts + line + 1)):
+        column = tl.load(full_other + entry)
+        top, total, sums = _absorb(
+            top, total, sums, own, k, v, factors, w, column, row, scale, keys, k_token, v_token,
+            D, D_BLOCK, DV, DV_BLOCK, R, R_BLOCK, True, PRECISION,
+        )  # fmt: skip
+    for entry in range(tl.load(some_starts + line), tl.load(some_starts + line + 1)):
+        column = tl.load(some_other + entry)
+        word = tl.load(bits + entry * ROWS + lane // GROUP)
+        top, total, sums = _absorb(
+            top, total, sums, own, k, v, factors, w, column, word, scale, keys, k_token, v_token,
+            D, D_BLOCK, DV, DV_BLOCK, R, R_BLOCK, False, PRECISION,
+        )  # fmt: skip
+
+    place = (batch * heads + mine) * queries + row
+    depth = tl.arange(0, DV_BLOCK)
+    sums = sums / tl.where(total == 0.0, 1.0, total)[:, None]
+    mask = there[:, None] & (depth < DV)[None, :]
+    tl.store(o + place[:, None] * DV + depth[None, :], sums.to(o.dtype.element_ty), mask=mask)
+    tl.store(lse + place, (top + tl.log2(total)) * LN2, mask=there)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _descend(  # type: ignore[no-untyped-def]
+    slope_q, slope_u, own, grad, total, delta, k, v, u, w, column, word, scale, keys, k_token, v_token,
+    D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
+    R: tl.constexpr, R_BLOCK: tl.constexpr, IS_FULL: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """What a column of tiles adds to the gradients of queries."""
+    others = _columns(k, column, k_token, keys, D, D_BLOCK, IS_FULL)
+    factors = others
+    if R > 0:
+        key = column * WIDE + tl.arange(0, WIDE)
+        factors = _factors(w, key, key < keys, R, R_BLOCK)
+    scores = _scores(own, others, u, factors, word, scale, R, IS_FULL, False, PRECISION)
+    weights = tl.exp2(scores - total[:, None])
+    values = _columns(v, column, v_token, keys, DV, DV_BLOCK, IS_FULL)
+    slope = weights * (tl.dot(grad, tl.trans(values), input_precision=PRECISION) - delta[:, None])
+    slope_q = tl.dot(slope.to(others.dtype), others, slope_q, input_precision=PRECISION)
+    if R > 0:
+        slope_u = _project(slope_u, slope, w, key, key < keys, R, R_BLOCK)
+    return slope_q, slope_u
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def query_kernel(  # type: ignore[no-untyped-def]
+    q, k, v, u, w, full_starts, full_other, some_starts, some_other, bits, o, lse, grad_o, grad_lse, delta,
+    grad_q, grad_u,
+    queries, keys, heads, group, batch_lists, head_lists, scale,
+    q_batch, q_head, q_token, k_batch, k_head, k_token, v_batch, v_head, v_token,
+    D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
+    R: tl.constexpr, R_BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of q and u for STEP lanes, and what the gradients of keys need to know of each query: delta."""
+    tiles, parts, units = tl.cdiv(queries, ROWS), ROWS * GROUP // STEP, heads // SHARED
+    lane = tl.program_id(0) % parts * STEP + tl.arange(0, STEP)
+    tile = tl.program_id(0) // parts % tiles
+    unit = tl.program_id(0) // (parts * tiles)
+    batch, head = (unit // units).to(tl.int64), (unit % units * SHARED).to(tl.int64)
+    row, mine = tile * ROWS + lane // GROUP, head + lane % GROUP
+    there = (row < queries) & (lane % GROUP < SHARED)
+    own = _rows(q + batch * q_batch, mine * q_head + row.to(tl.int64) * q_token, there, D, D_BLOCK)
+    k += batch * k_batch + head // group * k_head
+    v += batch * v_batch + head // group * v_head
+    factors = own
+    if R > 0:
+        factors = _factors(u + (batch * heads + head) * queries * R, row, there, R, R_BLOCK)
+        w += (batch * heads + head) * keys * R
+    line = (batch % batch_lists * head_lists + head * head_lists // heads) * tiles + tile
+
+    place = (batch * heads + mine) * queries + row
+    grad = _rows(grad_o, place * DV, there, DV, DV_BLOCK)
+    total = tl.load(lse + place, mask=there, other=0.0)
+    empty = total == float("-inf")
+    total = tl.where(empty, 0.0, total * LOG2E)
+    known = tl.sum(grad.to(tl.float32) * _rows(o, place * DV, there, DV, DV_BLOCK).to(tl.float32), 1)
+    known -= tl.where(empty, 0.0, tl.load(grad_lse + place, mask=there, other=0.0))
+    tl.store(delta + place, known, mask=there)
+
+    slope_q = tl.zeros([STEP, D_BLOCK], tl.float32)
+    slope_u = tl.zeros([STEP, R_BLOCK], tl.float32)
+    for entry in range(tl.load(full_starts + line), tl.load(full_starts + line + 1)):
+        column = tl.load(full_other + entry)
+        slope_q, slope_u = _descend(
+            slope_q, slope_u, own, grad, total, known, k, v, factors, w, column, row, scale, keys,
+            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, R, R_BLOCK, True, PRECISION,
+        )  # fmt: skip
+    for entry in range(tl.load(some_starts + line), tl.load(some_starts + line + 1)):
+        column = tl.load(some_other + entry)
+        word = tl.load(bits + entry * ROWS + lane // GROUP)
+        slope_q, slope_u = _descend(
+            slope_q, slope_u, own, grad, total, known, k, v, factors, w, column, word, scale, keys,
+            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, R, R_BLOCK, False, PRECISION,
+        )  # fmt: skip
+
+    depth = tl.arange(0, D_BLOCK)
+    mask = there[:, None] & (depth < D)[None, :]
+    tl.store(grad_q + place[:, None] * D + depth[None, :], (slope_q * scale).to(grad_q.dtype.element_ty), mask=mask)
+    if R > 0:
+        r = tl.arange(0, R_BLOCK)
+        tl.store(grad_u + place[:, None] * R + r[None, :], slope_u, mask=there[:, None] & (r < R)[None, :])
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _gather(  # type: ignore[no-untyped-def]
+    slope_k, slope_v, slope_w, others, values, begin, end, other, places, bits, q, grad_o, u, w, lse, delta,
+    place, scale, queries, q_head, q_token,
+    D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
+    R: tl.constexpr, R_BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, IS_FULL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """What the lanes of listed tiles add to the gradients of keys."""
+    size: tl.constexpr = ROWS * GROUP
+    steps = tl.arange(0, STEP)
+    for first in range(0, (end - begin) * size, STEP):
+        if size >= STEP:
+            entry = begin + first // size
+            tile = tl.load(other + entry)
+            lane = first % size + steps
+            inside = lane < size
+        else:
+            entry = begin + (first + steps) // size
+            inside = entry < end
+            entry = tl.minimum(entry, end - 1)
+            tile = tl.load(other + entry)
+            lane = (first + steps) % size
+        row, mine = tile * ROWS + lane // GROUP, lane % GROUP
+        there = inside & (row < queries) & (mine < SHARED)
+        own = _rows(q, mine.to(tl.int64) * q_head + row.to(tl.int64) * q_token, there, D, D_BLOCK)
+        at = place + mine.to(tl.int64) * queries + row
+        total = tl.load(lse + at, mask=there, other=float("inf")) * LOG2E
+        word = row.to(tl.int64)
+        if not IS_FULL:
+            word = tl.load(bits + tl.load(places + entry).to(tl.int64) * ROWS + lane // GROUP)
+        factors = own
+        if R > 0:
+            factors = _factors(u, row, there, R, R_BLOCK)
+        scores = _scores(others, own, w, factors, word, scale, R, IS_FULL, True, PRECISION)
+        # Queries that may attend to nothing have no finite total.
+        weights = tl.where(scores == float("-inf"), 0.0, tl.exp2(scores - total[None, :]))
+        grad = _rows(grad_o, at * DV, there, DV, DV_BLOCK)
+        slope_v = tl.dot(weights.to(grad.dtype), grad, slope_v, input_precision=PRECISION)
+        known = tl.load(delta + at, mask=there, other=0.0)
+        slope = weights * (tl.dot(values, tl.trans(grad), input_precision=PRECISION) - known[None, :])
+        slope_k = tl.dot(slope.to(own.dtype), own, slope_k, input_precision=PRECISION)
+        if R > 0:
+            slope_w = _project(slope_w, slope, u, row, there, R, R_BLOCK)
+    return slope_k, slope_v, slope_w
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def key_kernel(  # type: ignore[no-untyped-def]
+    q, k, v, u, w, full_starts, full_other, some_starts, some_other, some_places, bits, lse, grad_o, delta,
+    grad_k, grad_v, grad_w,
+    queries, keys, heads, group, batch_lists, head_lists, scale,
+    q_batch, q_head, q_token, k_batch, k_head, k_token, v_batch, v_head, v_token,
+    D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
+    R: tl.constexpr, R_BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of k, v and w for a column of tiles, from all heads that read these keys."""
+    tiles, key_heads = tl.cdiv(keys, WIDE), heads // group
+    column = tl.program_id(0) % tiles
+    unit = tl.program_id(0) // tiles
+    batch, key_head = (unit // key_heads).to(tl.int64), (unit % key_heads).to(tl.int64)
+    others = _columns(k + batch * k_batch + key_head * k_head, column, k_token, keys, D, D_BLOCK, False)
+    values = _columns(v + batch * v_batch + key_head * v_head, column, v_token, keys, DV, DV_BLOCK, False)
+    slope_k = tl.zeros([WIDE, D_BLOCK], tl.float32)
+    slope_v = tl.zeros([WIDE, DV_BLOCK], tl.float32)
+    key = column * WIDE + tl.arange(0, WIDE)
+    r = tl.arange(0, R_BLOCK)
+    for head in range(key_head * group, (key_head + 1) * group, SHARED):
+        line = (batch % batch_lists * head_lists + head * head_lists // heads) * tiles + column
+        place, queries_of_head = (batch * heads + head) * queries, q + batch * q_batch + head * q_head
+        us, factors = u, others
+        if R > 0:
+            us = u + place * R
+            factors = _factors(w + (batch * heads + head) * keys * R, key, key < keys, R, R_BLOCK)
+        slope_w = tl.zeros([WIDE, R_BLOCK], tl.float32)
+        slope_k, slope_v, slope_w = _gather(
+            slope_k, slope_v, slope_w, others, values, tl.load(full_starts + line), tl.load(full_starts + line + 1),
+            full_other, full_other, bits, queries_of_head, grad_o, us, factors, lse, delta,
+            place, scale, queries, q_head, q_token,
+            D, D_BLOCK, DV, DV_BLOCK, R, R_BLOCK, ROWS, GROUP, SHARED, STEP, True, PRECISION,
+        )  # fmt: skip
+        slope_k, slope_v, slope_w = _gather(
+            slope_k, slope_v, slope_w, others, values, tl.load(some_starts + line), tl.load(some_starts + line + 1),
+            some_other, some_places, bits, queries_of_head, grad_o, us, factors, lse, delta,
+            place, scale, queries, q_head, q_token,
+            D, D_BLOCK, DV, DV_BLOCK, R, R_BLOCK, ROWS, GROUP, SHARED, STEP, False, PRECISION,
+        )  # fmt: skip
+        if R > 0:
+            at = (batch * heads + head) * keys + key
+            tl.store(grad_w + at[:, None] * R + r[None, :], slope_w, mask=(key < keys)[:, None] & (r < R)[None, :])
+
+    at = (batch * key_heads + key_head) * keys + key
+    depth, depth_v = tl.arange(0, D_BLOCK), tl.arange(0, DV_BLOCK)
+    mask, mask_v = (key < keys)[:, None] & (depth < D)[None, :], (key < keys)[:, None] & (depth_v < DV)[None, :]
+    tl.store(grad_k + at[:, None] * D + depth[None, :], (slope_k * scale).to(grad_k.dtype.element_ty), mask=mask)
+    tl.store(grad_v + at[:, None] * DV + depth_v[None, :], slope_v.to(grad_v.dtype.element_ty), mask=mask_v)
+
+
+def forward(terms: Terms, v: Tensor, tiles: TileLists) -> tuple[Tensor, Tensor]:
+    """What the form in torch gives."""
+    with torch.cuda.device_of(v):  # type: ignore[no-untyped-call]
+        launch = _Launch(terms, v, tiles)
+        return launch.forward()
+
+
+def backward(
+    terms: Terms, v: Tensor, tiles: TileLists, o: Tensor, lse: Tensor, grad_o: Tensor, grad_lse: Tensor
+) -> Grads:
+    """Likewise."""
+    with torch.cuda.device_of(v):  # type: ignore[no-untyped-call]
+        return _Launch(terms, v, tiles).backward(o, lse, grad_o.contiguous(), grad_lse.contiguous())
+
+
+class _Launch:
+    """The arguments that all launches share."""
+
+    def __init__(self, terms: Terms, v: Tensor, tiles: TileLists) -> None:
+        self.q, self.k, self.v = (x if x.stride(-1) == 1 else x.contiguous() for x in (terms.q, terms.k, v))
+        self.u, self.w = (None if x is None else x.float().contiguous() for x in (terms.u, terms.w))
+        self.tiles, self.width, self.rank = tiles, v.shape[-1], 0 if terms.u is None else terms.u.shape[-1]
+        self.batch, self.heads, self.queries, self.depth = self.q.shape
+        self.key_heads, self.keys = self.k.shape[1:3]
+        self.dtype = _DTYPES[v.dtype]
+        group = self.heads // self.key_heads
+        self.shared = _shared(tiles, group, self.key_heads, self.rank)
+        strides = [stride for x in (self.q, self.k, self.v) for stride in x.stride()[:3]]
+        self.numbers = (
+            self.queries, self.keys, self.heads, group, tiles.batch, tiles.heads, terms.scale, *strides
+        )  # fmt: skip
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        o = self.v.new_empty(*self.q.shape[:3], self.width)
+        lse = torch.empty(self.q.shape[:3], dtype=torch.float32, device=self.v.device)
+        self._launch(forward_kernel, "forward", self._lists(self.tiles.by_query), (o, lse))
+        return o, lse
+
+    def backward(self, o: Tensor, lse: Tensor, grad_o: Tensor, grad_lse: Tensor) -> Grads:
+        grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (self.q, self.k, self.v))
+        grad_u, grad_w = (None if x is None else x.new_empty(x.shape) for x in (self.u, self.w))
+        delta = torch.empty_like(lse)
+        known = (o, lse, grad_o, grad_lse, delta)
+        self._launch(query_kernel, "queries", self._lists(self.tiles.by_query), (*known, grad_q, grad_u))
+        lists = self._lists(self.tiles.by_key)
+        lists = (*lists[:4], self.tiles.by_key[1].place, *lists[4:])
+        self._launch(key_kernel, "keys", lists, (lse, grad_o, delta, grad_k, grad_v, grad_w))
+        return Grads(grad_q, grad_k, grad_v, grad_u, grad_w)
+
+    def _lists(self, entries: tuple[Entries, Entries]) -> tuple[Tensor, ...]:
+        full, some = entries
+        return full.starts, full.other, some.starts, some.other, self.tiles.bits
+
+    def _launch(self, kernel: Any, name: str, lists: tuple[Tensor, ...], out: tuple[Tensor | None, ...]) -> None:
+        shape, options = _shape(name, self.dtype, self.depth, self.width, self.rank, self.tiles.rows, self.shared)
+        if name == "keys":
+            programs = self.batch * self.key_heads * self.tiles.counts[1]
+        else:
+            parts = self.tiles.rows * shape["GROUP"] // shape["STEP"]
+            programs = self.batch * self.heads // self.shared * self.tiles.counts[0] * parts
+        kernel[programs,](self.q, self.k, self.v, self.u, self.w, *lists, *out, *self.numbers, **shape, **options)
+
+
+def _shared(tiles: TileLists, group: int, key_heads: int, rank: int) -> int:
+    """How many heads are rows of one product: those that share keys and a list, where few queries have one list."""
+    return group if tiles.rows < 16 and key_heads % tiles.heads == 0 and not rank else 1
+
+
+def _shape(
+    name: str, dtype: str, depth: int, width: int, rank: int, rows: int, shared: int
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """The constants of a kernel, and the options of its launch."""
+    group = 1 if rows >= 16 else max(16 // rows, _next_power(shared))
+    wide = max(depth, width)
+    most = {"forward": 128, "queries": 64, "keys": 64}[name]
+    if dtype == "fp32" or wide > 128 or (rank and name != "forward"):
+        most //= 2
+    step = most if name == "keys" else min(rows * group, most)
+    warps = 8 if wide > 64 or rank or (name == "keys" and rows < 16) else 4
+    if step <= 32 and name != "keys":
+        warps = 4
+    stages = 1 if wide > 128 or dtype == "fp32" else 3 if name == "forward" and step > 16 else 2
+    constants = {
+        "D": depth, "D_BLOCK": max(16, _next_power(depth)), "DV": width, "DV_BLOCK": max(16, _next_power(width)),
+        "R": rank, "R_BLOCK": max(16, _next_power(max(1, rank))),
+        "ROWS": rows, "GROUP": group, "SHARED": shared, "STEP": step,
+        "PRECISION": "tf32x3" if dtype == "fp32" else "ieee",
+    }  # fmt: skip
+    return constants, {"num_warps": warps, "num_stages": stages}
+
+
+def _next_power(number: int) -> int:
+    """The least power of two that is not below a number of at least 1."""
+    return 1 << (number - 1).bit_length()
