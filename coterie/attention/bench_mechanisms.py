@@ -6,7 +6,7 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -68,7 +68,8 @@ class Race:
     @torch.no_grad()
     def _compare(self) -> float:
         inputs, context = self._inputs(CHECKED)
-        found, expected = self.module(*inputs, context), self.mechanism.naive(self.module, *inputs, context)
+        found: Tensor = self.module(*inputs, context)
+        expected: Tensor = cast(Any, self.mechanism).naive(self.module, *inputs, context)
         return float((found - expected).abs().max() / expected.abs().max())
 
     def time(self, tokens: int, repeats: int) -> Timing:
@@ -81,7 +82,8 @@ class Race:
             return self.module(*inputs, context)  # type: ignore[no-any-return]
 
         def theirs() -> Tensor:
-            return scaled_dot_product_attention(*dense, is_causal=self.causal)
+            q, k, v = dense
+            return scaled_dot_product_attention(q, k, v, is_causal=self.causal)
 
         with torch.no_grad():
             forward = self._alternate(lambda: [ours()], lambda: [theirs()], repeats)

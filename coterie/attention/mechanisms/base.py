@@ -183,6 +183,19 @@ def without_padding(context: Context, *tensors: Tensor) -> list[Tensor]:
     return [x.masked_fill(padding[:, None] if padding.dim() == 3 and x.dim() == 4 else padding, 0) for x in tensors]
 
 
+def check_between(options: Options, least: float, most: float, *names: str) -> None:
+    """Refuse options, or members of options that are tuples, outside of least <= value <= most.
+
+    Raises:
+        ValueError: The first such option.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if not all(least <= x <= most for x in (value if isinstance(value, tuple) else (value,))):
+            wanted = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise ValueError(f"{options.about.name}: {name} is {value}, expected {wanted}")
+
+
 def check_unpadded(about: About, context: Context) -> None:
     """For mechanisms that cannot leave tokens out.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -18,6 +19,7 @@ from coterie.attention.mechanisms.base import (
     Declaration,
     Heads,
     Mechanism,
+    check_between,
     drawn_features,
     drawn_grid,
     features_of,
@@ -143,6 +145,10 @@ class SvdBias(Mechanism):
         cost="O(N^2 (d + R)) and one SVD of N x N by head, kept while the table and the grid stay",
     )
 
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "rank", "reach")
+        check_between(self, 1, 3, "axes")
+
     @classmethod
     def small(cls) -> SvdBias:
         return cls(rank=6, reach=2)
@@ -193,7 +199,8 @@ def _offsets(options: SvdBias, q: Tensor, context: Context) -> Tensor:
     if at.shape[1] != options.axes:
         raise ValueError(f"svd_bias has a table for {options.axes} axes, but the grid is {context.grid}")
     away = (at[:, None] - at).clamp(-options.reach, options.reach) + options.reach
-    return sum(away[..., a] * (2 * options.reach + 1) ** a for a in range(options.axes))
+    strides = (2 * options.reach + 1) ** torch.arange(options.axes, device=q.device)
+    return (away * strides).sum(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +217,9 @@ class LearnedBias(Mechanism):
         source=_SOURCE,
         cost="O(N^2 (d + R) + N (C m + m H R)) with m hidden units",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "rank", "hidden")
 
     def module(self, heads: Heads) -> nn.Module:
         return _LearnedBias(self, heads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from coterie.attention.mechanisms.base import (
     Context,
     Heads,
     Mechanism,
+    check_between,
     check_not_causal,
     narrowed,
     visible,
@@ -36,7 +38,8 @@ def allot(strengths: Tensor, heads: int) -> Tensor:
     whole = wanted.floor()
     rank = (wanted - whole).argsort(dim=-1, descending=True, stable=True).argsort(-1)
     counts = whole + (rank < heads - whole.sum(-1, keepdim=True))
-    return (counts.cumsum(-1)[..., None, :] <= torch.arange(heads, device=counts.device)[:, None]).sum(-1)
+    ends, places = counts.cumsum(-1), torch.arange(heads, device=counts.device)
+    return (ends[..., None, :] <= places[:, None]).sum(-1)
 
 
 def _key_norms(k: Tensor, context: Context) -> Tensor:
@@ -114,6 +117,9 @@ class Dynamic(Mechanism):
         source=_SOURCE,
         cost="O(N^2 d + N d)",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "every")
 
     def module(self, heads: Heads) -> nn.Module:
         return _Dynamic(self, heads)

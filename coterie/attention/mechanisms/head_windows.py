@@ -19,6 +19,7 @@ from coterie.attention.mechanisms.base import (
     Declaration,
     Heads,
     Mechanism,
+    check_between,
     check_not_causal,
     check_unpadded,
     drawn_grid,
@@ -44,6 +45,10 @@ class HiLo(Mechanism):
         source="Fast Vision Transformers with HiLo Attention (arXiv 2205.13213)",
         cost="O((1 - a) N s^2 d + a N^2 d / s^2)",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "window")
+        check_between(self, 0, 1, "low")
 
     def module(self, heads: Heads) -> nn.Module:
         return _HiLo(self)
@@ -87,16 +92,16 @@ class _HiLo(nn.Module):
         if hi:
             parts.append(attend(q[:, :hi], k[:, :keys], v[:, :keys], Spec(Blocks(size, shape=grid))))
         if lo:
-            means = [_window_means(x[:, keys:], grid, size) for x in (k, v)]
-            parts.append(attend(q[:, hi:], *means))
+            means, values = (_window_means(x[:, keys:], grid, size) for x in (k, v))
+            parts.append(attend(q[:, hi:], means, values))
         return torch.cat(parts, 1)
 
 
 def _window_means(x: Tensor, grid: tuple[int, ...], size: int) -> Tensor:
     """[B, H, N, D] to [B, H, windows, D]; windows that a border cuts are means of what they hold."""
-    plane = x.mT.flatten(0, 1).unflatten(-1, grid)
-    means = avg_pool2d(plane, size, ceil_mode=True, count_include_pad=False)
-    return means.flatten(-2).unflatten(0, x.shape[:2]).mT
+    plane = torch.unflatten(x.mT.flatten(0, 1), -1, grid)
+    means: Tensor = avg_pool2d(plane, size, ceil_mode=True, count_include_pad=False)
+    return means.flatten(-2).view(*x.shape[:2], x.shape[3], -1).mT
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,10 @@ class ShiftedSparse(Declaration):
         source="SinkLoRA (arXiv 2406.05678); LongLoRA (arXiv 2309.12307)",
         cost="O(N (N/g + s) d)",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "groups")
+        check_between(self, 0, math.inf, "sinks")
 
     @classmethod
     def small(cls) -> ShiftedSparse:
@@ -162,6 +171,10 @@ class LongShort(Declaration):
         source="LS-attention (arXiv 2505.15548)",
         cost="O(N w d) in the short heads, O(N^2 d) in the long",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "window")
+        check_between(self, 0, 1, "short")
 
     @classmethod
     def small(cls) -> LongShort:

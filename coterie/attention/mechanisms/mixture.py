@@ -15,6 +15,7 @@ from coterie.attention.mechanisms.base import (
     Context,
     Heads,
     Mechanism,
+    check_between,
     drawn_features,
     features_of,
     narrowed,
@@ -41,6 +42,9 @@ class MixtureOfHeads(Mechanism):
         source="MoH: Multi-Head Attention as Mixture-of-Head Attention (arXiv 2410.11842)",
         cost="O(a N^2 d + N C H) with a share a of the heads for each token",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 0, 1, "shared", "active")
 
     def module(self, heads: Heads) -> nn.Module:
         return _MixtureOfHeads(self, heads)
@@ -124,4 +128,5 @@ def _attend_picked(q: Tensor, k: Tensor, v: Tensor, picked: Tensor, context: Con
         *(None if field is None else field.take_along_dim(order, 1) for field in (keys.position, keys.segment))
     )
     o = attend(chosen, k, v, Spec(narrowed(None, context)), Data(queries, keys))[:, 0]
-    return v.new_zeros(batch * heads, n, v.shape[-1]).scatter(1, rows.expand_as(o), o).unflatten(0, (batch, heads))
+    filled = v.new_zeros(batch * heads, n, v.shape[-1]).scatter(1, rows.expand_as(o), o)
+    return torch.unflatten(filled, 0, (batch, heads))

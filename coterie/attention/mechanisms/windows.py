@@ -16,6 +16,7 @@ from coterie.attention.mechanisms.base import (
     Context,
     Declaration,
     Heads,
+    check_between,
     drawn_grid,
     visible,
 )
@@ -58,6 +59,9 @@ class GeneralizedNeighborhood(Declaration):
         source="Generalized Neighborhood Attention (arXiv 2504.16922)",
         cost="O(N w d) with w places in a window",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "window", "stride", "dilation")
 
     @classmethod
     def small(cls) -> GeneralizedNeighborhood:
@@ -116,6 +120,10 @@ class Halo(Declaration):
         cost="O(N (b + 2h)^2 d)",
     )
 
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "block")
+        check_between(self, 0, math.inf, "halo")
+
     @classmethod
     def small(cls) -> Halo:
         return cls(block=2, halo=1)
@@ -154,6 +162,9 @@ class InwardWindow(Declaration):
         source="FreeSwim: Revisiting Sliding-Window Attention for Ultra-High-Resolution Video (arXiv 2511.14712)",
         cost="O(N T w_r w_c d) with T frames",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 0, math.inf, "half")
 
     @classmethod
     def small(cls) -> InwardWindow:

@@ -1,0 +1,27 @@
+"""Options that no mechanism can have are refused where it is made, by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from coterie.attention.mechanisms.base import Options
+from coterie.attention.mechanisms.bias import LearnedBias, SvdBias
+from coterie.attention.mechanisms.head_maps import Dynamic
+from coterie.attention.mechanisms.head_windows import HiLo, LongShort, ShiftedSparse
+from coterie.attention.mechanisms.mixture import MixtureOfHeads
+from coterie.attention.mechanisms.windows import GeneralizedNeighborhood, Halo, InwardWindow
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "option", "value", "wanted"),
+    [
+        (GeneralizedNeighborhood, "window", (7, 0), "1 or more"), (GeneralizedNeighborhood, "stride", 0, "1 or more"),
+        (Halo, "halo", -1, "0 or more"), (InwardWindow, "half", (-1, 2), "0 or more"), (HiLo, "low", 1.5, "0 to 1"),
+        (ShiftedSparse, "groups", 0, "1 or more"), (LongShort, "short", -0.1, "0 to 1"), (SvdBias, "axes", 4, "1 to 3"),
+        (LearnedBias, "rank", 0, "1 or more"), (MixtureOfHeads, "active", 2.0, "0 to 1"),
+        (Dynamic, "every", 0, "1 or more"),
+    ],
+)  # fmt: skip
+def test_an_option_out_of_range_is_named(mechanism: type[Options], option: str, value: object, wanted: str) -> None:
+    with pytest.raises(ValueError, match=f"{mechanism.about.name}: {option} is .*, expected {wanted}"):
+        mechanism(**{option: value})
