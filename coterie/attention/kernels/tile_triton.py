@@ -32,9 +32,7 @@ _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 def _rows(x, offsets, is_there, WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """Rows of a tensor, [.., BLOCK], with zeros where nothing is."""
     depth = tl.arange(0, BLOCK)
-    return tl.load(
-        x + offsets[:, None] + depth[None, :], mask=is_there[:, None] & (depth < WIDTH)[None, :], other=0.0
-    )
+    return tl.load(x + offsets[:, None] + depth[None, :], mask=is_there[:, None] & (depth < WIDTH)[None, :], other=0.0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
