@@ -44,7 +44,8 @@ class Edit(Mechanism):
         return tokens**2
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return Context(data=Data(Tokens(role=torch.randint(len(self.roles), (batch, tokens), generator=draw))))
+        role = torch.randint(len(self.roles), (batch, tokens), generator=draw).sort(-1).values
+        return Context(data=Data(Tokens(role=role)))
 
     def role(self, context: Context) -> Tensor:
         """The roles of the tokens, [1 or B, 1, N].
