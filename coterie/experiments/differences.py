@@ -10,9 +10,10 @@ Row = dict[str, Any]
 
 def differences(path: str, values: Sequence[Any]) -> Iterator[Row]:
     """Rows of `path` and `values` (None where one lacks it): every leaf that is not the same in all of `values`."""
-    if all(isinstance(value, dict) for value in values):
-        for key in sorted({key for value in values for key in value}):
-            yield from differences(f"{path}.{key}" if path else str(key), [value.get(key) for value in values])
+    parts = [{} if value is None else value for value in values]
+    if any(parts) and all(isinstance(part, dict) for part in parts):
+        for key in sorted({key for part in parts for key in part}):
+            yield from differences(f"{path}.{key}" if path else str(key), [part.get(key) for part in parts])
     elif all(isinstance(value, list) for value in values) and len({len(value) for value in values}) == 1:
         for i, items in enumerate(zip(*values, strict=True)):
             yield from differences(f"{path}[{i}]", items)
@@ -23,7 +24,7 @@ def differences(path: str, values: Sequence[Any]) -> Iterator[Row]:
 def within_kinds(rows: Sequence[Row]) -> list[Row]:
     """Without the fields of parts that are not even of one kind, unless parts of the same kind differ in them."""
     kinds = {row["path"]: row["values"] for row in rows if row["path"].endswith(".kind")}
-    return [row for row in rows if all(_tells(row["values"], kind) for kind in _above(row["path"], kinds))]
+    return [row for row in rows if all(tells(row["values"], kind) for kind in _above(row["path"], kinds))]
 
 
 def _above(path: str, kinds: Mapping[str, Sequence[Any]]) -> list[Sequence[Any]]:
@@ -31,6 +32,7 @@ def _above(path: str, kinds: Mapping[str, Sequence[Any]]) -> list[Sequence[Any]]
     return [values for other, values in kinds.items() if other != path and path.startswith(other.removesuffix("kind"))]
 
 
-def _tells(values: Sequence[Any], kinds: Sequence[Any]) -> bool:
+def tells(values: Sequence[Any], kinds: Sequence[Any]) -> bool:
+    """Whether parts of the same kind differ in these values."""
     pairs = list(zip(kinds, values, strict=True))
     return any(kind == other and value != another for kind, value in pairs for other, another in pairs)

@@ -1,28 +1,27 @@
-"""How training runs went: their metrics over agent-steps, with bands over seeds, and where they ended."""
+"""How trainings went: their metrics over what they used, with bands over seeds, and where they ended."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from coterie.errors import ConfigError
 from coterie.experiments.aggregates import Band, Floats, stratified_band
 from coterie.experiments.settings import sort_facts
 from coterie.experiments.statistics import Estimate
-from coterie.experiments.training_record import TrainingRecord
+from coterie.experiments.trainings import Kind, Training
 
-SHARES = ("success", "collision", "drone_collision", "obstacle_collision", "deadlock", "reached")
-"""Metrics that are shares of drones: the same scale in every world."""
-PREFERRED = ("reward", "success", "collision", "distance_1s")
-"""What is shown of a training, as far as its episodes have it."""
-_MOST_SHOWN = 4
+SHARES = ("success", "collision", "drone_collision", "obstacle_collision", "deadlock", "reached", "right/solver")
+"""Metrics that are shares, of drones or of solutions: the same scale in every task."""
+_MOST_OTHERS = 4
 _POINTS = 60
 LAST_SHARE = 0.1
-"""Share of the agent-steps, at the end, that the last values are means over."""
+"""Share of what was used, at the end, that the last values are means over."""
+_TINY = 1e-9
+"""Fewer episodes than these are none, but what is left of subtracting sums."""
 
 
 @dataclass(frozen=True)
@@ -31,66 +30,63 @@ class Group:
 
     Attributes:
         algorithm: What tells it from the other algorithms.
-        task: What tells its world from the others.
+        task: What tells its world, or its benchmark, from the others.
         runs: Ordered by seed.
-        steps: [P], agent-steps in the middle of each stretch.
-        metrics: By name [runs, P], the mean over the episodes that ended in each stretch; nan before the first ended.
+        used: [P], what had been used in the middle of each stretch.
+        metrics: By name [runs, P], the mean over the episodes of each stretch; nan before the first ended.
         last: By name [runs], the mean over the last tenth.
     """
 
     algorithm: str
     task: str
-    runs: tuple[TrainingRecord, ...]
-    steps: Floats
+    runs: tuple[Training, ...]
+    used: Floats
     metrics: Mapping[str, Floats]
     last: Mapping[str, Floats]
 
     @property
+    def kind(self) -> Kind:
+        """Of all runs."""
+        return self.runs[0].kind
+
+    @property
     def seeds(self) -> list[int]:
         """Of the runs."""
-        return [int(run.facts["config"]["seed"]) for run in self.runs]
+        return [run.seed for run in self.runs]
 
     def band(self, metric: str) -> Band:
         """Of one metric, over runs."""
         return stratified_band([self.metrics[metric]])
 
 
-def learning_curves(records: Sequence[TrainingRecord], points: int = _POINTS) -> list[Group]:
+def learning_curves(runs: Sequence[Training], points: int = _POINTS) -> list[Group]:
     """Runs by task and algorithm, in the order given.
 
-    All are cut to the agent-steps of the shortest and told in as many equal stretches, so that they can be compared.
+    All are cut to what the shortest has used and told in as many equal stretches, so that they can be compared.
 
     Args:
-        records: At least one that has begun.
+        runs: At least one, all of one kind, with an iteration each.
         points: At most so many stretches; fewer where a run has fewer iterations.
-
-    Raises:
-        ConfigError: A run has not begun.
     """
-    if not all(record.facts for record in records):
-        raise ConfigError("a run has not begun: there is nothing to show", remedy="start it with `coterie resume`")
-    configs = [record.facts["config"] for record in records]
-    tasks = _names([{"name": config["env"]["kind"], "env": config["env"]} for config in configs])
-    rest = [{name: value for name, value in config.items() if name != "env"} for config in configs]
-    algorithms = _names(rest)
-    end = min(record.agent_steps for record in records)
-    count = min([points, *(sum(row["agent_steps"] <= end for row in record.iterations) for record in records)])
-    names = show_metrics(records)
-    found: dict[tuple[str, str], list[TrainingRecord]] = {}
-    for algorithm, task, record in zip(algorithms, tasks, records, strict=True):
-        found.setdefault((algorithm, task), []).append(record)
-    return [
-        _group(*key, sorted(runs, key=lambda run: int(run.facts["config"]["seed"])), names, end, count)
-        for key, runs in found.items()
-    ]
+    configs, section = [run.facts["config"] for run in runs], runs[0].kind.task
+    tasks = _names([{"name": config[section]["kind"], section: config[section]} for config in configs])
+    algorithms = _names([{name: value for name, value in config.items() if name != section} for config in configs])
+    end = min(run.amount for run in runs)
+    # The last iteration of a longer run may have begun before the cut.
+    count = min([points, *(int(np.searchsorted(run.used, end)) + 1 for run in runs)])
+    names = show_metrics(runs)
+    found: dict[tuple[str, str], list[Training]] = {}
+    for algorithm, task, run in zip(algorithms, tasks, runs, strict=True):
+        found.setdefault((algorithm, task), []).append(run)
+    return [_group(*key, sorted(mine, key=lambda run: run.seed), names, end, count) for key, mine in found.items()]
 
 
-def show_metrics(records: Iterable[TrainingRecord]) -> list[str]:
+def show_metrics(runs: Sequence[Training]) -> list[str]:
     """Names of the metrics that are shown: those preferred, or the first there are."""
-    there = {name: None for record in records for row in record.iterations for name in row["metrics"]}
-    preferred = [name for name in PREFERRED if name in there]
-    others = sorted(there.keys() - PREFERRED) if len(preferred) < 2 else []
-    return [*preferred, *others][:_MOST_SHOWN]
+    there = {name for run in runs for name in run.metrics}
+    preferred = [name for name in runs[0].kind.preferred if name in there]
+    others = sorted(there - set(preferred)) if len(preferred) < 2 else []
+    return [*preferred, *others][: max(_MOST_OTHERS, len(preferred))]
 
 
 def _names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -102,9 +98,7 @@ def _names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return names
 
 
-def _group(
-    algorithm: str, task: str, runs: Sequence[TrainingRecord], names: Sequence[str], end: int, count: int
-) -> Group:
+def _group(algorithm: str, task: str, runs: Sequence[Training], names: Sequence[str], end: int, count: int) -> Group:
     edges = np.linspace(0, end, count + 1)
     tail = np.asarray([end * (1 - LAST_SHARE), end])
     return Group(
@@ -114,20 +108,24 @@ def _group(
     )  # fmt: skip
 
 
-def _means(run: TrainingRecord, name: str, edges: Floats) -> Floats:
-    """Means of a metric over the episodes that ended in each stretch ]edge, next edge]; nan where none did."""
-    rows = [row for row in run.iterations if row["metrics"].get(name) is not None]
-    steps = np.asarray([row["agent_steps"] for row in rows], np.float64)
-    weights = np.asarray([row["episodes"] for row in rows], np.float64)
-    values = np.asarray([row["metrics"][name] for row in rows], np.float64)
-    place = np.searchsorted(edges, steps, "left") - 1
-    inside = (place >= 0) & (place < len(edges) - 1)
-    size = len(edges) - 1
-    total = np.bincount(place[inside], weights[inside], size)
-    sums = np.bincount(place[inside], (weights * values)[inside], size)
-    means = np.full(size, np.nan)
-    np.divide(sums, total, out=means, where=total > 0)
+def _means(run: Training, name: str, edges: Floats) -> Floats:
+    """Means of a metric over the episodes of each stretch between two edges; nan where there are none.
+
+    The episodes of an iteration are taken to have ended evenly over what it used.
+    """
+    values = run.metrics.get(name, np.full(len(run.used), np.nan))
+    known = np.isfinite(values)
+    total = _spread(run.used, np.where(known, run.weights, 0.0), edges)
+    sums = _spread(run.used, np.where(known, run.weights * values, 0.0), edges)
+    means = np.full(len(edges) - 1, np.nan)
+    np.divide(sums, total, out=means, where=total > _TINY)
     return means
+
+
+def _spread(used: Floats, amounts: Floats, edges: Floats) -> Floats:
+    """How much of the iterations' amounts [T] falls between each two edges: [P]."""
+    begun, so_far = np.concatenate([[0.0], used]), np.concatenate([[0.0], np.cumsum(amounts)])
+    return np.diff(np.interp(edges, begun, so_far))
 
 
 def _fill(values: Floats) -> Floats:
@@ -141,10 +139,10 @@ def _fill(values: Floats) -> Floats:
 
 
 def last_values(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Rows of `label`, `runs`, `agent_steps` and `metrics`: estimates over the last tenth of the training.
+    """Rows of `label`, `runs`, `amount` and `metrics`: estimates over the last tenth of the training.
 
     An algorithm on several tasks has a further row over all of them, its runs resampled within each task; of its
-    metrics only shares, as others have another scale in each world.
+    metrics only shares, as others have another scale in each.
     """
     rows = [_row(label(groups, group), [group]) for group in groups]
     by_algorithm: dict[str, list[Group]] = {}
@@ -169,6 +167,6 @@ def _row(name: str, groups: Sequence[Group]) -> dict[str, Any]:
         metrics[metric] = Estimate(*(float(part[0]) for part in (band.value, band.low, band.high)))
     return {
         "label": name, "runs": sum(len(group.runs) for group in groups),
-        "agent_steps": min(run.agent_steps for group in groups for run in group.runs),
+        "amount": min(run.amount for group in groups for run in group.runs),
         "metrics": {metric: found for metric, found in metrics.items() if math.isfinite(found.value)},
     }  # fmt: skip

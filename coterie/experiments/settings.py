@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coterie.errors import ConfigError
-from coterie.experiments.differences import differences, within_kinds
+from coterie.experiments.differences import differences, tells, within_kinds
 from coterie.experiments.record import RunRecord
 
 Row = dict[str, Any]
@@ -142,19 +142,22 @@ def _labels(names: Sequence[str], asked: Sequence[Row]) -> list[str]:
 
 def _label(index: int, differing: Sequence[Row]) -> str:
     """A setting by the fields that tell it from the others; by its number where these are none, or too many."""
-    leaders = {_section(row["path"]): row["path"] for row in reversed(differing) if _leads(row["path"])}
-    telling = [
-        row for row in differing
-        if not any(row["path"].startswith(f"{section}.") and row["path"] != path for section, path in leaders.items())
-    ]  # fmt: skip
+    leaders = {_section(row["path"]): row for row in reversed(differing) if _leads(row["path"])}
+    telling = [row for row in differing if not any(_follows(row, leader) for leader in leaders.values())]
     if not 0 < len(telling) <= _MOST_NAMED:
         return f"run {index + 1}"
     paths = [row["path"] for row in telling]
     return ", ".join(f"{_short(row['path'], paths)}={show_value(row['values'][index])}" for row in telling)
 
 
+def _follows(row: Row, leader: Row) -> bool:
+    """Whether a field is as it is because another of its section is as that is."""
+    is_below = row["path"].startswith(f"{_section(leader['path'])}.") and row["path"] != leader["path"]
+    return is_below and not tells(row["values"], leader["values"])
+
+
 def _leads(path: str) -> bool:
-    """Whether other fields of the same section follow from this one."""
+    """Whether other fields of the same section may follow from this one."""
     return path.rpartition(".")[2] in _LEADERS
 
 

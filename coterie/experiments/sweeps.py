@@ -16,7 +16,7 @@ from coterie.experiments.attempt import start
 from coterie.experiments.continuation import save_resolved
 from coterie.experiments.folder import RunFolder
 from coterie.experiments.settings import show_value
-from coterie.experiments.training_record import is_of_world
+from coterie.experiments.trainings import kind_of
 from coterie.journal import Journal
 
 _MOST = 80
@@ -81,7 +81,8 @@ def has_begun(folder: RunFolder) -> bool:
         return False
     with Journal.read(folder.journal) as journal:
         facts = journal.get("run") or {}
-        return bool(journal.count("iteration")) if is_of_world(facts) else bool(facts)
+        kind = kind_of(facts)
+        return bool(journal.count(kind.fact) if kind else facts)
 
 
 def name_of(settings: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Training runs side by side: the last tenth of each, with intervals over seeds, and their learning curves."""
+"""Trainings side by side: the last tenth of each, with intervals over seeds, and their learning curves."""
 
 from __future__ import annotations
 
@@ -15,74 +15,71 @@ from coterie.experiments.aggregates import Floats, improvement, permutation_test
 from coterie.experiments.learning_curves import Group, label, last_values, learning_curves
 from coterie.experiments.settings import sort_facts
 from coterie.experiments.statistics import Estimate, holm
-from coterie.experiments.training_record import SCORES, TrainingRecord, is_of_world
-from coterie.experiments.updates import is_training
+from coterie.experiments.trainings import Training, kind_of
 
 Row = dict[str, Any]
 
 
 def check_same_kind(facts: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether these are training runs.
+    """Whether these are trainings.
 
     Raises:
-        ConfigError: some are, and some are not, or some are trainings of societies.
+        ConfigError: They are not all of one kind.
     """
-    if name := next((found["config"]["name"] for found in facts if is_training(found)), None):
+    kinds = [kind_of(found) for found in facts]
+    if other := next((index for index, kind in enumerate(kinds) if kind != kinds[0]), None):
+        said = [
+            f"{facts[i]['config']['name']} is {kind.name if (kind := kinds[i]) else 'a society that is not trained'}"
+            for i in (0, other)
+        ]
         raise ConfigError(
-            f"{name} is the training of a society, whose episodes are of ever other policies",
-            remedy="compare what the policies do on held-out tasks: coterie eval, then name runs in RUN/evaluations",
+            f"runs of different kinds: {', '.join(said)}",
+            remedy="compare each kind by itself; what a society was taught tell the runs that `coterie eval` left in "
+            "RUN/evaluations",
         )
-    are_trainings = [is_of_world(found) for found in facts]
-    if any(are_trainings) and not all(are_trainings):
-        name = facts[are_trainings.index(True)]["config"]["name"]
-        raise ConfigError(
-            f"{name} is a training in a world, others are runs of societies",
-            remedy="compare trainings with trainings, societies with societies",
-        )
-    return all(are_trainings)
+    return bool(kinds) and kinds[0] is not None
 
 
-def contrast_trainings(records: Sequence[TrainingRecord], names: Sequence[str] = ()) -> tuple[Row, list[Group]]:
+def contrast_trainings(runs: Sequence[Training]) -> tuple[Row, list[Group]]:
     """What several trainings show beside each other, JSON-able, and the curves to be drawn.
 
     Runs that differ in nothing but their seed are repeats of one setting. All numbers are of the last tenth of the
-    `agent_steps` that all runs have: `rows` hold `label`, `runs`, `seeds` and `metrics` (value, low and high over
-    seeds) of each setting, `runs` those of each run, and `pairs` how probable it is that a run of one setting is above
-    one of another, with the p-value of a permutation test, and that corrected for all pairs.
+    `amount`, of `unit`, that all runs have used: `rows` hold `label`, `runs`, `seeds` and `metrics` (value, low and
+    high over seeds) of each setting, `runs` those of each run and what it taught (`held_out`), and `pairs` how probable
+    it is that a run of one setting is above one of another, with the p-value of a permutation test, and that corrected
+    for all pairs.
 
     Args:
-        records: Of runs with at least one iteration.
-        names: Of their folders; by default those of the experiments.
+        runs: Of one kind, each with at least one iteration.
 
     Raises:
-        ConfigError: a run has not begun, or has no iteration yet.
+        ConfigError: A run has no iteration yet.
     """
-    for record in records:
-        if not record.iterations:
-            name = record.facts["config"]["name"] if record.facts else "a run"
-            raise ConfigError(f"{name} has no iteration yet", remedy="go on with it: `coterie resume`")
-    groups = learning_curves(records)
-    _, differing = sort_facts([record.facts for record in records], pool=True)
+    if waiting := next((run for run in runs if not len(run.used)), None):
+        name = waiting.facts["config"]["name"]
+        raise ConfigError(f"{name} has no iteration yet", remedy="go on with it: `coterie resume`")
+    groups = learning_curves(runs)
+    _, differing = sort_facts([run.facts for run in runs], pool=True)
     rows = [{**row, "metrics": {n: asdict(e) for n, e in row["metrics"].items()}} for row in last_values(groups)]
     for row, group in zip(rows, groups, strict=False):
         row["seeds"] = group.seeds
-    called = dict(zip(map(id, records), names or [record.facts["config"]["name"] for record in records], strict=True))
     pairs = list(_pairs(groups))
     for pair, corrected in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
         pair["p_holm"] = corrected
     return {
-        "agent_steps": min(record.agent_steps for record in records), "rows": rows,
-        "runs": [_run(groups, group, index, called) for group in groups for index in range(len(group.runs))],
+        "amount": min(run.amount for run in runs), "unit": runs[0].kind.unit, "rows": rows,
+        "runs": [_run(groups, group, index) for group in groups for index in range(len(group.runs))],
         "pairs": pairs, "differences": differing,
     }, groups  # fmt: skip
 
 
-def _run(groups: Sequence[Group], group: Group, index: int, names: Mapping[int, str]) -> Row:
+def _run(groups: Sequence[Group], group: Group, index: int) -> Row:
     run = group.runs[index]
     return {
-        "label": label(groups, group), "seed": group.seeds[index], "name": names[id(run)], "digest": run.digest,
-        "agent_steps": run.agent_steps, "planned": run.planned,
+        "label": label(groups, group), "seed": run.seed, "name": run.name or run.facts["config"]["name"],
+        "digest": run.digest, "amount": run.amount, "done": run.done,
         "metrics": {metric: float(values[index]) for metric, values in group.last.items()},
+        "held_out": list(run.held_out),
     }  # fmt: skip
 
 
@@ -91,7 +88,7 @@ def _pairs(groups: Sequence[Group]) -> Iterator[Row]:
     by_name: dict[str, dict[str, Group]] = {}
     for group in groups:
         by_name.setdefault(group.algorithm, {})[group.task] = group
-    metric = next((name for name in SCORES if name in groups[0].last), None)
+    metric = next((name for name in groups[0].kind.scores if name in groups[0].last), None)
     for (first, ours), (second, theirs) in combinations(by_name.items(), 2):
         tasks = [task for task in ours if task in theirs and metric is not None]
         left, right = ([side[task].last[str(metric)] for task in tasks] for side in (ours, theirs))

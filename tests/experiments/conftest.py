@@ -176,14 +176,17 @@ LEARNING: dict[str, Any] = {
 
 @pytest.fixture
 def make_school(tmp_path: Path) -> Callable[..., RunFolder]:
-    """Makes the run folder of a society's training of eight iterations: `make_school(iterations_done, status)`."""
+    """Makes the run folder of a society's training of eight iterations: `make_school(iterations_done, status)`.
 
-    def make(done: int = 8, status: str = "finished", text: str | None = None) -> RunFolder:
+    Further arguments stand in its config.
+    """
+
+    def make(done: int = 8, status: str = "finished", text: str | None = None, **changes: Any) -> RunFolder:
         folder = RunFolder.create(tmp_path / "runs", "school")
         folder.resolved.write_text("{}")
         societies = [{"label": "debate", "is_baseline": False, "agents": [dataclasses.asdict(a) for a in PAIR]}]
-        run = {"config": LEARNING, "tasks": 32, "societies": societies, "benchmark": "f" * 64, "templates": {},
-               "plugins": {}}  # fmt: skip
+        run = {"config": LEARNING | changes, "tasks": 32, "societies": societies, "benchmark": "f" * 64,
+               "templates": {}, "plugins": {}}  # fmt: skip
         with Journal.create(folder.journal) as journal:
             journal.commit([Fact("run", "run", run)], [Note("attempt", "1", {"number": 1})])
             for number in range(1, done + 1):

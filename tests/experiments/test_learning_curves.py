@@ -6,18 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coterie.errors import ConfigError
 from coterie.experiments.learning_curves import label, last_values, learning_curves, show_metrics
 from coterie.experiments.report.learning import has_anything, learning_picture, learning_plot
 from coterie.experiments.training_record import TrainingRecord
-
-Make = Callable[..., TrainingRecord]
+from coterie.experiments.trainings import Training, of_world
 
 
 def train(
     policy: str = "attention", seed: int = 1, *, scenario: str = "o_random", iterations: int = 40, level: float = 0.0,
     metrics: Callable[[int], dict[str, float]] | None = None, episodes: Callable[[int], int] = lambda i: 2,
-) -> TrainingRecord:  # fmt: skip
+) -> Training:  # fmt: skip
     """A run of 1000 agent-steps per iteration whose success is `level` plus its share of the training."""
     measured = metrics or (lambda i: {"success": level + i / 100, "reward": float(i), "collision": 0.5})
     rows = [
@@ -29,7 +27,7 @@ def train(
         "name": "trial", "seed": seed, "env": {"kind": "quad_swarm_v0", "scenario": scenario},
         "policy": {"kind": policy, "width": len(policy)}, "learning": {"kind": "ippo", "agent_steps": 40_000},
     }  # fmt: skip
-    return TrainingRecord({"config": config, "plugins": {}}, "cd", rows, ())
+    return of_world(TrainingRecord({"config": config, "plugins": {}}, "cd", rows, ()))
 
 
 def test_runs_that_differ_in_their_seed_are_one_group() -> None:
@@ -56,9 +54,9 @@ def test_a_stretch_is_the_mean_over_its_episodes() -> None:
         return {"success": 1.0 if i % 2 else 0.0, "reward": 0.0}
 
     (group,) = learning_curves([train(metrics=measured, episodes=lambda i: 3 if i % 2 else 1)], points=20)
-    assert len(group.steps) == 20
+    assert len(group.used) == 20
     np.testing.assert_allclose(group.metrics["success"], 0.75)
-    np.testing.assert_allclose(group.steps[:2], [1000, 3000])
+    np.testing.assert_allclose(group.used[:2], [1000, 3000])
 
 
 def test_before_the_first_episode_there_is_nothing_and_gaps_are_bridged() -> None:
@@ -71,7 +69,7 @@ def test_before_the_first_episode_there_is_nothing_and_gaps_are_bridged() -> Non
 
 def test_all_are_cut_to_the_shortest_run() -> None:
     groups = learning_curves([train(seed=1), train(seed=2, iterations=25)])
-    assert len(groups) == 1 and groups[0].steps[-1] < 25_000
+    assert len(groups) == 1 and groups[0].used[-1] < 25_000
     assert groups[0].last["success"][0] == groups[0].last["success"][1]
 
 
@@ -97,9 +95,9 @@ def test_of_a_world_without_the_usual_metrics_those_it_has_are_shown() -> None:
     assert show_metrics([train()]) == ["reward", "success", "collision"]
 
 
-def test_a_run_that_has_not_begun_is_refused() -> None:
-    with pytest.raises(ConfigError, match="not begun"):
-        learning_curves([train(), TrainingRecord({}, "", (), ())])
+def test_an_iteration_across_an_edge_counts_on_both_sides_by_its_share() -> None:
+    (group,) = learning_curves([train(iterations=3, metrics=lambda i: {"success": i / 10, "reward": 0.0})], points=2)
+    np.testing.assert_allclose(group.metrics["success"], [[(0.1 + 0.2 / 2) / 1.5, (0.2 / 2 + 0.3) / 1.5]])
 
 
 def test_pictures_show_every_group_by_name() -> None:

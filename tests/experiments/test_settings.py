@@ -34,3 +34,14 @@ def test_a_mode_stands_for_the_fields_that_follow_from_it() -> None:
 
 def test_repeats_under_other_seeds_are_one_setting_called_by_the_experiment() -> None:
     assert labels(facts("a", 1), facts("a", 2)) == ["a"]
+
+
+def test_a_part_that_some_lack_is_called_by_its_kind() -> None:
+    assert labels(facts("a", credit=None), *(facts("a", credit={"agent": None, "token": t}) for t in (
+        {"kind": "coupled", "top": 0.4}, {"kind": "entropy", "high": 1.0}
+    ))) == ["token=null", "token=coupled", "token=entropy"]  # fmt: skip
+
+
+def test_settings_of_one_kind_are_told_apart_beside_those_of_another() -> None:
+    found = [facts("a", policy={"kind": k, "width": w}) for k, w in (("mlp", 8), ("attention", 8), ("mlp", 16))]
+    assert labels(*found) == ["policy=mlp, width=8", "policy=attention, width=8", "policy=mlp, width=16"]

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -14,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from coterie.experiments.folder import RunFolder
+    from coterie.experiments.trainings import Training
     from coterie.journal import Journal
 
 T = TypeVar("T")
@@ -76,10 +78,9 @@ def _facts(journal: Journal) -> dict[str, Any]:
 def _show_trainings(folders: Sequence[RunFolder], as_json: bool, page: Path, command: str) -> None:
     from coterie.experiments.metrics import tidy
     from coterie.experiments.training_comparison import contrast_trainings
-    from coterie.experiments.training_record import read_training
 
     names = _names(folders)
-    found, groups = contrast_trainings([_read(folder, read_training) for folder in folders], names)
+    found, groups = contrast_trainings([_training(folder, name) for folder, name in zip(folders, names, strict=True)])
     found = tidy(found)
     if as_json:
         print(json.dumps(found, indent=2))
@@ -100,6 +101,16 @@ def _show_trainings(folders: Sequence[RunFolder], as_json: bool, page: Path, com
     write_atomically(page, render_trainings(found, groups, page.stem, command, _reports(folders, names, page)))
     print(f"picture: {picture}")
     print(f"page: {page}")
+
+
+def _training(folder: RunFolder, name: str) -> Training:
+    """A training, with what it taught where it is one of a society."""
+    from coterie.experiments.report.held_out import held_out
+    from coterie.experiments.trainings import SOCIETY, read_one
+
+    training = _read(folder, read_one)
+    taught = held_out(folder.report) if training.kind is SOCIETY else []
+    return replace(training, name=name, held_out=taught)
 
 
 def _names(folders: Sequence[RunFolder]) -> list[str]:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -78,6 +81,24 @@ def draw_png(size: tuple[float, float], paint: Callable[[Figure], None]) -> byte
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def limits(values: NDArray[np.float64], *, is_share: bool) -> tuple[float, float]:
+    """Of an axis that holds values, nan among them: what hardly moves is not to look as if it did.
+
+    Args:
+        values: Any shape; shares in percent.
+        is_share: Whether they are shares.
+    """
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    least = 10.0 if is_share else 0.1 * max(abs(low), abs(high), 1e-12)
+    if high - low < least:
+        middle = (high + low) / 2
+        low, high = middle - least / 2, middle + least / 2
+    if is_share:
+        low, high = max(low, 0.0), min(high, 100.0)
+    return low - 0.06 * (high - low), high + 0.06 * (high - low)
 
 
 @contextmanager

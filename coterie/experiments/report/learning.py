@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coterie.experiments.learning_curves import SHARES, Group, label
-from coterie.experiments.report.canvas import ON_WHITE, THEMED, WIDTH, Palette, draw, draw_png
+from coterie.experiments.report.canvas import ON_WHITE, THEMED, WIDTH, Palette, draw, draw_png, limits
 from coterie.text import clean
 
 if TYPE_CHECKING:
@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 TITLES = {
     "reward": "reward per episode", "success": "success, % of drones", "collision": "collision, % of drones",
     "distance_1s": "distance to the goal at the end, m", "length": "ticks per episode",
+    "right/solver": "solver accuracy, %", "reward/answer": "reward of solvers, per turn",
+    "reward/evaluate": "reward of evaluators, per turn", "judge/youden": "Youden's J of judges, -1 to 1",
+    "learning/entropy": "entropy of policies, nats per token",
 }  # fmt: skip
+"""What panels show; up to the comma, what sentences call a metric."""
 _PANEL_HEIGHT, _LEGEND_ROW = 2.1, 0.24
 _PER_ROW = 3
-_TITLE = "Metrics of training over agent-steps"
 
 
 def learning_plot(groups: Sequence[Group]) -> str:
     """As inline SVG in the page's colours."""
-    return draw("learning", _TITLE, _size(groups), lambda figure: _paint(figure, groups, THEMED))
+    shows = f"Metrics of training over {groups[0].kind.unit}"
+    return draw("learning", shows, _size(groups), lambda figure: _paint(figure, groups, THEMED))
 
 
 def learning_picture(groups: Sequence[Group]) -> bytes:
@@ -48,14 +52,14 @@ def _size(groups: Sequence[Group]) -> tuple[float, float]:
 
 def _paint(figure: Figure, groups: Sequence[Group], palette: Palette) -> None:
     wide, high = _size(groups)
-    rows = max(_rows(groups), 1)
+    rows, count = max(_rows(groups), 1), len(groups[0].metrics)
     for index, metric in enumerate(groups[0].metrics):
         row, column = divmod(index, 2)
         bottom = 0.45 + _PANEL_HEIGHT * (rows - 1 - row)
         axes = figure.add_axes((0.075 + 0.5 * column, bottom / high, 0.41, (_PANEL_HEIGHT - 0.62) / high))
         _panel(axes, groups, metric, palette)
-        if row == rows - 1:
-            axes.set_xlabel("agent-steps")
+        if index >= count - 2:
+            axes.set_xlabel(groups[0].kind.unit)
     if len(groups) > 1:
         # Legends are filled column by column, and read line by line.
         order = [i for column in range(_PER_ROW) for i in range(column, len(groups), _PER_ROW)]
@@ -68,21 +72,26 @@ def _paint(figure: Figure, groups: Sequence[Group], palette: Palette) -> None:
 def _panel(axes: Axes, groups: Sequence[Group], metric: str, palette: Palette) -> None:
     from matplotlib.ticker import EngFormatter
 
-    factor = 100 if metric in SHARES else 1
+    factor, shown = 100 if metric in SHARES else 1, []
     for index, group in enumerate(groups):
         band, colour = group.band(metric), _colour(index, palette)
         value, low, high = (factor * part for part in (band.value, band.low, band.high))
-        axes.fill_between(group.steps, low, high, color=colour, alpha=0.18, lw=0)
-        axes.plot(group.steps, value, _dashes(index, palette), color=colour, lw=1.8, solid_capstyle="round")
-    axes.set_title(TITLES.get(metric, clean(metric).replace("_", " ")), loc="left", fontsize=9.5, color=palette.muted)
-    axes.set_xlim(0, max(float(group.steps[-1]) for group in groups if len(group.steps)))
-    if metric in SHARES:
-        axes.set_ylim(-2, 102)
+        shown += [value, low, high]
+        axes.fill_between(group.used, low, high, color=colour, alpha=0.18, lw=0)
+        axes.plot(group.used, value, _dashes(index, palette), color=colour, lw=1.8, solid_capstyle="round")
+    axes.set_title(title(metric), loc="left", fontsize=9.5, color=palette.muted)
+    axes.set_xlim(0, max(float(group.used[-1]) for group in groups if len(group.used)))
+    axes.set_ylim(*limits(np.concatenate(shown), is_share=metric in SHARES))
     axes.xaxis.set_major_formatter(EngFormatter(sep="\u202f"))
     axes.locator_params(axis="x", nbins=5)
     axes.locator_params(axis="y", nbins=5)
     axes.tick_params(axis="y", colors=palette.muted)
     axes.grid(axis="y")
+
+
+def title(metric: str) -> str:
+    """Of a metric's panel."""
+    return TITLES.get(metric, clean(metric).replace("_", " "))
 
 
 def _key(groups: Sequence[Group], index: int, palette: Palette) -> tuple[object, str]:

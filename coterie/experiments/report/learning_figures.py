@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coterie.experiments.report.canvas import ON_WHITE, THEMED, WIDTH, Palette, draw, draw_png
+from coterie.experiments.report.canvas import ON_WHITE, THEMED, WIDTH, Palette, draw, draw_png, limits
 from coterie.text import clean
 
 if TYPE_CHECKING:
@@ -117,17 +117,7 @@ def _scale(axes: Axes, panel: Panel, lines: Sequence[np.ndarray[Any, Any]]) -> N
 
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    known = np.concatenate(lines)
-    known = known[np.isfinite(known)]
-    low, high = float(known.min()), float(known.max())
-    # What hardly moves is not to look as if it did.
-    least = 10.0 if panel.is_share else 0.1 * max(abs(low), abs(high), 1e-12)
-    if high - low < least:
-        middle = (high + low) / 2
-        low, high = middle - least / 2, middle + least / 2
-    if panel.is_share:
-        low, high = max(low, 0.0), min(high, 100.0)
-    axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+    axes.set_ylim(*limits(np.concatenate(lines), is_share=panel.is_share))
 
 
 def _lines(panel: Panel) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:

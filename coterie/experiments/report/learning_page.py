@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coterie.experiments import society_evaluation
 from coterie.experiments.display_updates import show, title
 from coterie.experiments.folder import RunFolder, write_atomically
 from coterie.experiments.record import read_part
 from coterie.experiments.report import learning_figures
+from coterie.experiments.report.held_out import read_evaluation
 from coterie.experiments.report.learning_terminal import POLICY, headline, lines_of, sentence
 from coterie.experiments.report.page import make_environment, own
-from coterie.experiments.report.society_evaluation_terminal import describe, is_part, who
 from coterie.experiments.report.transcripts import HOW_CHOSEN, choose_transcripts
 from coterie.experiments.report.wording import percent
 from coterie.journal import Journal
@@ -45,21 +44,9 @@ def write_learning_report(folder: RunFolder) -> Path:
         (folder.report / CURVES).write_bytes(learning_figures.learning_picture(panels))
     page = folder.report / "index.html"
     view = _view(summary) | {"transcripts": choose_transcripts(record), "how_chosen": _HOW_CHOSEN}
-    view |= {"evaluation": _evaluation(folder.report / society_evaluation.FILE)}
+    view |= {"evaluation": read_evaluation(folder.report)}
     write_atomically(page, make_environment().get_template("learning.html.j2").render(**view) + "\n")
     return page
-
-
-def _evaluation(path: Path) -> dict[str, Any] | None:
-    """The table of the last `coterie eval`, if there was one that can be read."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        if found["version"] != society_evaluation.VERSION:
-            return None
-        rows = [{**row, "who": who(row), "is_part": is_part(row, found["rows"])} for row in found["rows"]]
-        return {**found, "rows": rows, "sentence": describe(found)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def _panels(summary: dict[str, Any]) -> list[learning_figures.Panel]:

@@ -44,7 +44,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         sides = (row["trained"], row["untrained"])
         shares = [f"{100 * side['accuracy']:.1f}" for side in sides]
         tokens = " : ".join(number(side["per_task"]["tokens"]) for side in sides)
-        cells = (_label(row, rows), *shares, signed(row["difference"]), _interval(row), p_value(row["p_holm"]), tokens)
+        difference = signed(row["difference"])
+        cells = (_label(row, rows), *shares, difference, show_interval(row), p_value(row["p_holm"]), tokens)
         table.add_row(*map(plain, cells), style="dim" if is_part(row, rows) else "")
     return table
 
@@ -58,5 +59,6 @@ def _label(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     return f"  {who(row)}" if is_part(row, rows) else f"{row['protocol']}\n  {who(row)}"
 
 
-def _interval(row: dict[str, Any]) -> str:
+def show_interval(row: dict[str, Any]) -> str:
+    """Of a difference, in points."""
     return "n/a" if row["interval"] is None else " to ".join(signed(end, 0) for end in row["interval"])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coterie.experiments.learning_curves import Group
+from coterie.experiments.learning_curves import SHARES, Group
 from coterie.experiments.report.learning import has_anything, learning_plot
 from coterie.experiments.report.page import make_environment, own
-from coterie.experiments.report.training_terminal import head, show_estimate, show_metric
-from coterie.experiments.report.wording import count, p_value
+from coterie.experiments.report.training_terminal import head, noun, show_estimate, show_metric
+from coterie.experiments.report.wording import count, number, p_value
 from coterie.experiments.statistics import ALPHA
 
 Row = dict[str, Any]
@@ -30,12 +30,16 @@ def render_trainings(
     names = list(dict.fromkeys(name for row in found["rows"] for name in row["metrics"]))
     view = {
         "found": found, "stem": stem, "command": command, "pages": pages or {},
+        "used": f"{number(found['amount'])} {found['unit']}",
         "headline": _headline(found), "sentence": _sentence(found),
         "curves": own(learning_plot(groups)) if has_anything(groups) else None,
         "heads": [head(name).strip().replace("\n", ", ") for name in names],
         "rows": [{**row, "cells": [_cell(name, row) for name in names]} for row in found["rows"]],
         "runs": [{**run, "cells": [_shown(name, run) for name in names]} for run in found["runs"]],
         "pairs": [{**pair, "answer": _answer(pair)} for pair in found["pairs"]],
+        "score": noun(found["pairs"][0]["metric"]) if found["pairs"] else "",
+        "held_out": [{**row, "label": run["label"], "seed": run["seed"]}
+                     for run in found["runs"] for row in run["held_out"]],
     }  # fmt: skip
     return make_environment().get_template("trainings.html.j2").render(**view) + "\n"
 
@@ -74,12 +78,12 @@ def _sentence(found: Row) -> str:
 def _headline(found: Row) -> str:
     """Which setting did best, and whether that can be told from the next."""
     rows = [row for row in found["rows"] if "seeds" in row]
-    name = next((n for n in ("success", "reward") if all(n in row["metrics"] for row in rows)), None)
-    if name is None or len(rows) < 2:
+    name = found["pairs"][0]["metric"] if found["pairs"] else None
+    if name is None:
         return f"{count(len(found['runs']), 'training')} side by side"
     best, second = sorted(rows, key=lambda row: row["metrics"][name]["value"], reverse=True)[:2]
     value, next_value = (show_metric(name, row["metrics"][name]["value"]) for row in (best, second))
-    shown = f"{value} success" if name == "success" else f"a reward of {value}"
+    shown = f"{value} {noun(name)}" if name in SHARES else f"a {noun(name)} of {value}"
     if value == next_value:
         return f"No setting is ahead: {shown}"
     return f"{best['label']} ends highest, with {shown}"

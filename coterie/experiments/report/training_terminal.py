@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 
 from coterie.experiments import learning_curves
+from coterie.experiments.differences import within_kinds
 from coterie.experiments.display_plain import short
 from coterie.experiments.report.layout import break_label, make_table, plain
-from coterie.experiments.report.wording import count, duration, number, p_value, percent
+from coterie.experiments.report.learning import title
+from coterie.experiments.report.society_evaluation_terminal import show_interval
+from coterie.experiments.report.wording import count, duration, number, p_value, percent, signed
 
 SHARES = (*learning_curves.SHARES, "density")
 """Metrics that are shares, and shown in percent."""
-UNITS = {"distance_1s": "m", "distance_5s": "m", "flight_time": "s", "length": "steps"}
+UNITS = {"distance_1s": "m", "distance_5s": "m", "flight_time": "s", "length": "steps", "learning/entropy": "nats"}
 HEADS = {
     "success": "succ.", "reached": "reach", "collision": "coll.", "drone_collision": "drone",
     "obstacle_collision": "obst.", "wall_hits": "walls", "distance_1s": "dist.",
-    "distance_5s": "dist. 5s", "flight_time": "flight",
+    "distance_5s": "dist. 5s", "flight_time": "flight", "right/solver": "right\nsolvers",
+    "reward/answer": "reward\nsolve", "reward/evaluate": "reward\nevaluate", "judge/youden": "Youden's\nJ",
+    "learning/entropy": "entropy",
 }  # fmt: skip
+DIGITS = {"reward/answer": 3, "reward/evaluate": 3, "judge/youden": 3, "learning/entropy": 4}
 _SECONDS_OF_NOTHING = 1e-9
 _MOST_DIFFERENCES = 30
+_LABEL = 16
 
 
 def print_training(summary: dict[str, Any], console: Console) -> None:
@@ -38,7 +46,7 @@ def show_metric(name: str, value: float | None) -> str:
         return ""
     if name in SHARES:
         return percent(value)
-    digits = 2 if abs(value) < 100 else 0
+    digits = DIGITS.get(name, 2 if abs(value) < 100 else 0)
     return f"{number(value, digits)} {UNITS.get(name, '')}".strip()
 
 
@@ -94,19 +102,23 @@ def print_trainings(found: dict[str, Any], console: Console) -> None:
         seeds = [f"seed {run['seed']} ({run['digest'][:8]})" for run in found["runs"] if run["label"] == label]
         console.print(plain(f"{label}: {', '.join(seeds)}"))
     console.print(_comparison(found["rows"]))
-    steps = short(found["agent_steps"])
-    console.print(plain(f"Over the last tenth of {steps} agent-steps: interquartile means, 95 % over seeds."))
+    used = f"{short(found['amount'])} {found['unit']}"
+    console.print(plain(f"Over the last tenth of {used}: interquartile means, 95 % over seeds."))
     if found["pairs"]:
-        console.print(plain(f"Probability of a higher {found['pairs'][0]['metric']}, over all pairs of seeds:"))
+        console.print(plain(f"Probability of a higher {noun(found['pairs'][0]['metric'])}, over all pairs of seeds:"))
     for pair in found["pairs"]:
         span = "" if pair["low"] is None else f" ({100 * pair['low']:.0f}-{100 * pair['high']:.0f})"
         test = f"p {p_value(pair['p'])}, Holm {p_value(pair['p_holm'])}"
         console.print(plain(f"  {pair['label']} against {pair['against']}: {100 * pair['value']:.0f} %{span}, {test}"))
-    if found["differences"]:
+    if any(run["held_out"] for run in found["runs"]):
+        console.print(plain("On held-out tasks (coterie eval), trained less untrained, in points, paired:"))
+        console.print(_held_out(found["runs"]))
+    differing = within_kinds(found["differences"])
+    if differing:
         console.print(plain("What differs in the runs:"))
-    for field in found["differences"][:_MOST_DIFFERENCES]:
+    for field in differing[:_MOST_DIFFERENCES]:
         console.print(plain(f"  {field['path']}: {' -> '.join(map(json.dumps, field['values']))}"))
-    if (more := len(found["differences"]) - _MOST_DIFFERENCES) > 0:
+    if (more := len(differing) - _MOST_DIFFERENCES) > 0:
         console.print(plain(f"  ... and {count(more, 'more field')}: --json"))
 
 
@@ -115,8 +127,26 @@ def _comparison(rows: Sequence[dict[str, Any]]) -> Table:
     table = make_table("", ["seeds", *map(head, names)])
     for row in rows:
         cells = [show_estimate(name, row["metrics"].get(name)) for name in names]
-        table.add_row(*map(plain, (break_label(row["label"], 24), str(row["runs"]), *cells)))
+        table.add_row(*map(plain, (break_label(row["label"], _LABEL), str(row["runs"]), *cells)))
     return table
+
+
+def _held_out(runs: Sequence[dict[str, Any]]) -> Table:
+    """A row for each run and protocol, below the name of their setting."""
+    table = make_table("", ["trained\n%", "un-\ntrained", "differ-\nence", "\n95 %", "p\nHolm"])
+    for label, mine in groupby(runs, lambda run: run["label"]):
+        rows = [(run["seed"], row) for run in mine for row in run["held_out"]]
+        table.add_row(plain(label if rows else f"{label}: not evaluated"))
+        for seed, row in rows:
+            shares = [f"{100 * row[side]:.1f}" for side in ("trained", "untrained")]
+            cells = (*shares, signed(row["difference"]), show_interval(row), p_value(row["p_holm"]))
+            table.add_row(*map(plain, (f"  {row['protocol']}, seed {seed}", *cells)))
+    return table
+
+
+def noun(name: str) -> str:
+    """What a sentence calls a metric."""
+    return title(name).partition(",")[0]
 
 
 def head(name: str) -> str:
@@ -128,7 +158,7 @@ def show_estimate(name: str, found: dict[str, Any] | None) -> str:
     """A metric without its unit, with its interval on the line below, where it has one."""
     if found is None or found["value"] is None:
         return ""
-    factor, digits = (100, 1) if name in SHARES else (1, 2)
+    factor, digits = (100, 1) if name in SHARES else (1, DIGITS.get(name, 2))
     value = f"{factor * found['value']:.{digits}f}"
     if found["low"] is None:
         return value

@@ -22,6 +22,7 @@ from coterie.experiments.report.page import make_environment, own
 from coterie.experiments.report.training_terminal import head, show_estimate, show_metric, tell_no_episode
 from coterie.experiments.report.wording import count, duration, number, percent
 from coterie.experiments.training_record import Checkpoint, TrainingRecord, read_training
+from coterie.experiments.trainings import of_world
 from coterie.journal import Journal
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def write_world_report(folder: RunFolder) -> Path:
         summary, record = summarize(journal), read_training(journal)
     folder.report.mkdir(mode=0o700, exist_ok=True)
     write_atomically(folder.report / "summary.json", json.dumps(summary, indent=2) + "\n")
-    groups = learning_curves([record]) if record.iterations else []
+    groups = learning_curves([of_world(record)]) if record.iterations else []
     has_curves = bool(groups) and learning.has_anything(groups)
     if has_curves:
         (folder.report / CURVES).write_bytes(learning.learning_picture(groups))

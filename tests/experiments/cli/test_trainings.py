@@ -98,7 +98,7 @@ def test_trainings_are_compared_with_trainings_alone(
 ) -> None:
     other = coterie.run(make_tiny() | {"seed": 2}, runs=tmp_path)
     found = json.loads(said(capsys, "compare", str(trained.path), str(other.path), "--json"))
-    assert [(row["runs"], row["agent_steps"]) for row in found["rows"]] == [(2, 640)]
+    assert [(row["runs"], row["amount"]) for row in found["rows"]] == [(2, 640)] and found["unit"] == "agent-steps"
     society = {"name": "a", "policy": {"engine": "scripted", "model": "none"}, "seats": "S1", "protocol": "single",
                "baselines": [], "benchmark": {"kind": "sums", "limit": 1}}  # fmt: skip
     talked = coterie.run(society, runs=tmp_path)

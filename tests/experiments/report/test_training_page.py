@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from coterie.experiments.metrics import tidy
 from coterie.experiments.report.training_page import render_trainings
 from coterie.experiments.training_comparison import contrast_trainings
 from coterie.experiments.training_record import TrainingRecord
+from coterie.experiments.trainings import Training, of_world
 from coterie.text import clean
 
 CheckInert = Callable[[str], list[tuple[str, str | None]]]
@@ -19,7 +21,7 @@ HOSTILE = "<script>alert(1)</script> {{ 7 * 7 }}\x1b[31m"
 HEADINGS = ["Learning curves", "In the end", "Which is better", "The trainings", "How to reproduce"]
 
 
-def train(policy: str, seed: int, level: float = 0.0, world: str = "o_random", reward: float = 1.0) -> TrainingRecord:
+def train(policy: str, seed: int, level: float = 0.0, world: str = "o_random", reward: float = 1.0) -> Training:
     """A run whose success is `level` and a little of its seed."""
     metrics = {"success": level + seed / 100, "collision": 0.5, "reward": reward * level}
     rows = [
@@ -31,7 +33,7 @@ def train(policy: str, seed: int, level: float = 0.0, world: str = "o_random", r
         "name": "trial", "seed": seed, "env": {"kind": "quad_swarm_v0", "scenario": world}, "policy": {"kind": policy},
         "learning": {"kind": "ippo", "agent_steps": 10_000},
     }  # fmt: skip
-    return TrainingRecord({"config": config, "plugins": {}}, "cd" * 32, rows, ())
+    return of_world(TrainingRecord({"config": config, "plugins": {}}, "cd" * 32, rows, ()))
 
 
 def compare(seeds: int, *policies: str) -> dict[str, Any]:
@@ -39,8 +41,8 @@ def compare(seeds: int, *policies: str) -> dict[str, Any]:
     return tidy(contrast_trainings(runs)[0])
 
 
-def page(runs: list[TrainingRecord], **more: Any) -> str:
-    found, groups = contrast_trainings(runs, [f"run-{i}" for i in range(len(runs))])
+def page(runs: list[Training], **more: Any) -> str:
+    found, groups = contrast_trainings([replace(run, name=f"run-{i}") for i, run in enumerate(runs)])
     return render_trainings(tidy(found), groups, "comparison", **more)
 
 
@@ -56,7 +58,7 @@ def test_every_two_settings_are_compared_the_better_first() -> None:
 
 
 def test_each_run_has_its_own_numbers_and_its_folder() -> None:
-    runs = contrast_trainings([train("mlp", s) for s in (2, 1)], ["b", "a"])[0]["runs"]
+    runs = contrast_trainings([replace(train("mlp", s), name=name) for s, name in ((2, "b"), (1, "a"))])[0]["runs"]
     assert [(run["seed"], run["name"], run["metrics"]["success"]) for run in runs] == [
         (1, "a", pytest.approx(0.01)), (2, "b", pytest.approx(0.02)),
     ]  # fmt: skip
