@@ -16,15 +16,15 @@ from itertools import groupby
 from typing import NamedTuple, TypeVar
 
 from coterie import registry
-from coterie.agents.seats import Agent
 from coterie.errors import CoterieError, EngineError, EngineTimeout, ProtocolError
+from coterie.orchestration.asking import Asker
 from coterie.orchestration.budget import CUT_SHORT, BudgetSpent, Ledger
-from coterie.orchestration.embedding import EmbeddingDoor, Vectors
+from coterie.orchestration.embedding import EmbeddingDoor
 from coterie.orchestration.jobs import Examination, Job, Performed, Report, Request, TaskLimits, Work
 from coterie.orchestration.pool import EngineClient, PolicySpec
 from coterie.orchestration.protocols.base import SocietyProtocol
 from coterie.orchestration.protocols.minutes import Minutes
-from coterie.orchestration.replay import place_of, say_nothing, task_worked, without_hidden
+from coterie.orchestration.replay import task_worked, without_hidden
 from coterie.orchestration.turns import Group, Question, check_samples, go_on, make_turn, turn_key
 from coterie.types import EncodedPrompt, Messages, Outcome, Place, Sample, Sampling, Sight, Task, Turn
 
@@ -154,7 +154,7 @@ class Worker:
         protocol: SocietyProtocol = registry.impl("protocol", job.protocol.kind)(job.protocol)
         ledger = Ledger(self._limits)
         try:
-            outcome = await protocol.run(task_worked(job), job.agents, _Asker(self, job, ledger))
+            outcome = await protocol.run(task_worked(job), job.agents, Asker(self, job, ledger))
         except BudgetSpent as spent:
             # Calls let in beside the refused one are made all the same; ending before them would lose them on resume.
             turns = await asyncio.gather(*ledger.asked.values())
@@ -292,31 +292,3 @@ def _request(questions: Sequence[Question], cost: int) -> Request:
     sight = first.group.sight if first.group else None
     policy, keys = first.policy, tuple(question.key for question in others)
     return Request(first.key, first.place, policy.name, cost, policy.sampling, sight, keys)
-
-
-class _Asker:
-    """The `ask` of one episode."""
-
-    def __init__(self, worker: Worker, job: Job, ledger: Ledger) -> None:
-        self._worker, self._job, self._ledger, self.seed = worker, job, ledger, job.seed
-
-    async def __call__(
-        self, agent: Agent, prompt: Messages, *, round: int, repeat: int = 0, purpose: str = "answer",
-        said: Sequence[Turn] = (), choices: Sequence[str] = (),
-    ) -> Turn:  # fmt: skip
-        place = place_of(self._job, Place(self._job.task.id, round, agent.name, repeat, purpose))
-        if self._job.replay and agent.name in self._job.replay.hidden:
-            return say_nothing(place, agent, prompt)
-        return await self._worker.ask(self._job.task, agent.policy, prompt, place, self._ledger, said, choices=choices)
-
-    async def together(self, prompts: Mapping[Agent, Messages], *, round: int, sight: Sight) -> dict[str, Turn]:
-        [policy] = {agent.policy for agent in prompts}
-        asked = {
-            place_of(self._job, Place(self._job.task.id, round, agent.name)): prompt
-            for agent, prompt in prompts.items()
-        }
-        turns = await self._worker.ask_together(self._job.task, policy, asked, sight, self._ledger)
-        return {turn.place.seat: turn for turn in turns}
-
-    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
-        return await self._worker.embedding.embed(model, texts)

@@ -146,15 +146,15 @@ async def _check_groups(engine: Engine) -> None:
     assert ("shared_cache" in engine.capabilities) == is_able, "`shared_cache` and `generate_together` go together"
     if not isinstance(engine, GroupDecoder):
         return
-    prompts, keys = _encode(engine, 3), _places(3)
-    alone = await engine.generate(prompts, _SAMPLING, keys)
-    assert await engine.generate_together([], _SAMPLING, [], "all") == [], "no groups did not give no samples"
-    ones = await engine.generate_together([[p] for p in prompts], _SAMPLING, [[key] for key in keys], "all")
-    blind = await engine.generate_together([prompts], _SAMPLING, [keys], "own")
+    sampling, keys = Sampling(max_tokens=4), _places(2)
+    prompts = _encode(engine, 2, sampling)
+    alone = await engine.generate(prompts, sampling, keys)
+    assert await engine.generate_together([], sampling, [], "all") == [], "no groups did not give no samples"
+    ones = await engine.generate_together([[p] for p in prompts], sampling, [[key] for key in keys], "all")
+    blind = await engine.generate_together([prompts], sampling, [keys], "own")
     assert _ids(ones) == _ids(alone), "a group of one does not say what one says alone"
     assert _ids(blind) == _ids(alone), "thinkers that do not see each other do not say what they say alone"
-    seeing = await engine.generate_together([prompts], _SAMPLING, [keys], "all")
-    for prompt, sample in zip(prompts, seeing, strict=True):
+    for prompt, sample in zip(prompts, await engine.generate_together([prompts], sampling, [keys], "all"), strict=True):
         _check_sample(engine, prompt, sample)
 
 
