@@ -9,6 +9,7 @@ import dataclasses
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +62,9 @@ def reach(mechanism: Options) -> Tensor:
 def _context(mechanism: Options, draw: torch.Generator) -> Context:
     context = mechanism.context(TOKENS, draw, HEADS, 1)
     values = {f.name: getattr(context.data, f.name) for f in dataclasses.fields(context.data)}
-    doubles = {name: x.double() for name, x in values.items() if isinstance(x, Tensor) and x.is_floating_point()}
+    doubles: dict[str, Any] = {
+        name: x.double() for name, x in values.items() if isinstance(x, Tensor) and x.is_floating_point()
+    }
     features = None if context.features is None else context.features.double()
     return dataclasses.replace(context, features=features, data=dataclasses.replace(context.data, **doubles))
 
@@ -69,8 +72,8 @@ def _context(mechanism: Options, draw: torch.Generator) -> Context:
 def draw(mechanism: Options) -> Tensor:
     """Up to two heads that see different tokens, [height, width, 3]: a row for each query, darker is more."""
     heads = reach(mechanism)
-    distinct = torch.stack([head > _NOTHING for head in heads]).unique(dim=0, return_inverse=True)[1]
-    shown = [heads[int((distinct == kind).nonzero()[0])] for kind in distinct.unique(sorted=False)[:2]]
+    shown = [heads[0]]
+    shown += [head for head in heads if not torch.equal(head > _NOTHING, shown[0] > _NOTHING)][:1]
     panels = [_panel(head) for head in shown]
     gap = torch.ones(panels[0].shape[0], _PIXELS, 3)
     return torch.cat([part for panel in panels for part in (gap, panel)][1:], 1)

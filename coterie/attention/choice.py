@@ -58,7 +58,8 @@ def choose(kind: str, options: Mapping[str, Any]) -> Options:
         listed = f"known: {', '.join(fault.known)}" if fault.known else ""
         raise ConfigError(fault.message, remedy=f"did you mean {meant}? {listed}" if meant else listed)
     mechanism = registry.impl("attention", kind)
-    return restore(mechanism, _mirror(mechanism).model_validate(options))
+    chosen: Options = restore(mechanism, _mirror(mechanism).model_validate(options))
+    return chosen
 
 
 def find_faults(kind: str, options: Mapping[str, Any]) -> Iterator[Mismatch]:

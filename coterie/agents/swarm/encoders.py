@@ -247,7 +247,7 @@ class MechanismEncoder(Encoder):
 
 
 def _by_head(rows: Tensor, heads: int) -> Tensor:
-    return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return rows.view(*rows.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def _describe(tokens: Tensor, present: Tensor, obstacles: int) -> Context:

@@ -58,6 +58,7 @@ class Context:
     """Segments, roles, groups, times and agents of the tokens, hops, neighbours and distances."""
 
 
+@dataclass(frozen=True, slots=True)
 class Options(ABC):
     """A frozen dataclass whose fields are the options of one mechanism of the literature."""
 

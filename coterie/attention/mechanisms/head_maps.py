@@ -39,12 +39,14 @@ def allot(strengths: Tensor, heads: int) -> Tensor:
     rank = (wanted - whole).argsort(dim=-1, descending=True, stable=True).argsort(-1)
     counts = whole + (rank < heads - whole.sum(-1, keepdim=True))
     ends, places = counts.cumsum(-1), torch.arange(heads, device=counts.device)
-    return (ends[..., None, :] <= places[:, None]).sum(-1)
+    head_map: Tensor = (ends[..., None, :] <= places[:, None]).sum(-1)
+    return head_map
 
 
 def _key_norms(k: Tensor, context: Context) -> Tensor:
     """[B, Hk], the mean length of a key; padding is not read."""
-    norms, segment = k.detach().norm(dim=-1), context.data.queries.segment
+    norms: Tensor = k.detach().norm(dim=-1)
+    segment = context.data.queries.segment
     if segment is None:
         return norms.mean(2)
     kept = (segment >= 0).expand(len(k), -1)[:, None]
