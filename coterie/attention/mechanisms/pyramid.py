@@ -9,9 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from coterie.attention.attend import attend
-from coterie.attention.data import Data, Tokens
-from coterie.attention.masks import Listed, Segments
 from coterie.attention.mechanisms.base import (
     About,
     Context,
@@ -21,7 +18,8 @@ from coterie.attention.mechanisms.base import (
     check_unpadded,
 )
 from coterie.attention.naive import share_heads
-from coterie.attention.spec import Spec, widened
+from coterie.attention.sdpa import sdpa_attention
+from coterie.attention.spec import widened
 
 _LEVELS = (1, 2, 4, 8)
 """Keys that one pooled key stands for."""
@@ -118,9 +116,9 @@ class PyramidSparse(Mechanism):
 
 
 class _PyramidSparse(nn.Module):
-    """All levels of the keys in one buffer, of which each block of queries has a list of units.
+    """All levels of the keys in one buffer, from which each block of queries gathers what it sees.
 
-    A unit is what a block is at the highest level; at lower ones it is several.
+    It does so by units: one is a block at the highest level, at lower levels a block is several.
     """
 
     def __init__(self, mechanism: PyramidSparse) -> None:
@@ -129,16 +127,24 @@ class _PyramidSparse(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
-        options = self.mechanism
+        options, (batch, heads, n, width) = self.mechanism, q.shape
         check_unpadded(options.about, context)
         check_not_causal(options.about, context)
-        lists = self._units(self._levels(q, k))
-        count = _pyramid(torch.ones_like(k[:1, :1, :, :1]), options.block).flatten()
-        keys, values = (_pyramid(x, options.block) / count.clamp(min=1)[:, None] for x in (k, v))
-        tokens = Tokens(segment=torch.zeros(q.shape[2], dtype=torch.long, device=q.device))
-        data = Data(tokens, Tokens(segment=(count > 0).long() - 1), blocks=lists, key_bias=count.clamp(min=1).log())
         unit = options.block // _LEVELS[-1]
-        return attend(q, keys, values, Spec(Listed(unit, options.rows) & Segments(), key_bias=True), data)
+        lists = self._units(self._levels(q, k))
+        at = (lists[..., None] * unit + torch.arange(unit, device=q.device)).flatten(3)
+        count = _pyramid(torch.ones_like(k[:1, :1, :, :1]), options.block).flatten()
+        size = torch.where(at < 0, 0, count[at]).view(-1, 1, 1, at.shape[3])
+        keys, values = (
+            share_heads(_pyramid(x, options.block) / count.clamp(min=1)[:, None], heads)
+            .take_along_dim(at.clamp(min=0).flatten(2)[..., None], 2)
+            .view(-1, 1, at.shape[3], x.shape[3])
+            for x in (k, v)
+        )
+        rows = functional.pad(q, (0, 0, 0, -n % options.rows)).view(-1, 1, options.rows, width)
+        rows, keys, wide = widened(rows), widened(keys), widened(values)
+        o = sdpa_attention(rows, keys, wide, allowed=size > 0, bias=size.clamp(min=1).log(), causal=False, scale=None)
+        return o.to(v.dtype).view(batch, heads, -1, v.shape[3])[:, :, :n]
 
     @torch.no_grad()
     def _levels(self, q: Tensor, k: Tensor) -> Tensor:
