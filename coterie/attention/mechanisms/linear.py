@@ -143,7 +143,7 @@ class _Flow(nn.Module):
         n = _seen(torch.ones_like(q[..., :1]), context)
 
         def flow(ends: Tensor, starts: Tensor) -> Tensor:
-            return _safe((ends * _seen(starts, context)).sum(-1, keepdim=True))
+            return (ends * _seen(starts, context)).sum(-1, keepdim=True)
 
         incoming, outgoing = n / flow(q, k), n / flow(k, q)
         sinks, sources = flow(q, k * outgoing) / n, (flow(k, q * incoming) / n).clamp(-1, 1).exp()
@@ -153,7 +153,7 @@ class _Flow(nn.Module):
 
 
 def _seen(x: Tensor, context: Context) -> Tensor:
-    """Sums [B, H, N or 1, .] over the tokens that each token sees."""
+    """Sums [B, H, N or 1, .] over the tokens that each token sees; 1 for padding."""
     if context.data.queries.segment is None:
         return x.cumsum(2) if context.causal else x.sum(2, keepdim=True)
     one = torch.ones_like(x[..., :1])
