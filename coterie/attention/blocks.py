@@ -12,7 +12,7 @@ import math
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -139,7 +139,7 @@ class _Maker:
         self.read.view(-1, self.counts[1], KEYS)[full[:, 0], full[:, 3]] = True
         self.active.view(-1, self.counts[0], self.rows)[full[:, 0], full[:, 2]] = True
         at_once = _PAIRS_AT_ONCE[self.device.type] // (self.rows * KEYS)
-        found = [self._look(some) for some in mixed.split(at_once)] if len(mixed) else []
+        found = [self._look(mixed[first : first + at_once]) for first in range(0, len(mixed), at_once)]
         full = torch.cat([full, *(whole for whole, _, _ in found)])
         some = torch.cat([mixed[:0], *(some for _, some, _ in found)])
         bits = torch.cat([mixed.new_zeros(0, self.rows), *(bits for _, _, bits in found)])
@@ -160,24 +160,23 @@ class _Maker:
             index = b[:, None, None, None], h[:, None, None], i[:, None], j.clamp(min=0)
             share = self.sizes.heads // self.heads
             tiles = Tiles(self.fields, *index, rows=self.rows, columns=KEYS, heads=share)
-            said = self.mask.allows(tiles)
-            assert isinstance(said, Verdict)
+            said: Any = self.mask.allows(tiles)  # a Verdict, since it was given Ranges
             verdict = there & said
             if tiles.lists == self.heads:
                 break
             self.heads = tiles.lists
         may, must = verdict.may, verdict.must & ((j + 1) * KEYS <= self.sizes.keys)
-        shape = torch.broadcast_shapes((1, 1, len(i), 1), may.shape, j.shape)
+        shape = torch.broadcast_shapes((1, 1, len(i), 1), may.shape, j.shape)  # type: ignore[no-untyped-call]
         self.batch = shape[0]
         full, mixed = ((may & is_full).expand(shape).nonzero() for is_full in (must, ~must))
         if some is not None:
-            for tiles_ in (full, mixed):
-                tiles_[:, 3] = j.expand(shape)[tuple(tiles_.unbind(1))]
+            for listed in (full, mixed):
+                listed[:, 3] = j.expand(shape)[tuple(listed.unbind(1))]
         return full, mixed
 
     def _candidates(self) -> Tensor | None:
         """Columns of tiles that lists name, [.., rows, L], each once; -1: an empty slot. None: all columns."""
-        leaf = next(_listed(self.mask, through=(And,)), None)
+        leaf = next(_listed(self.mask, through_or=False), None)
         given = self.fields.data.blocks
         span = 0 if leaf is None else leaf.block // KEYS if leaf.block % KEYS == 0 else (leaf.block - 1) // KEYS + 2
         if leaf is None or given is None or span * given.shape[-1] >= self.counts[1]:
@@ -210,10 +209,10 @@ class _Maker:
         return tiles[whole], tiles[some], bits
 
 
-def _listed(mask: Mask | None, through: tuple[type, ...] = (And, Or)) -> Iterator[Listed]:
-    """The lists of blocks in a mask, looked for in what is combined by `through`."""
+def _listed(mask: Mask | None, through_or: bool = True) -> Iterator[Listed]:
+    """The lists of blocks in a mask; without `through_or` those within which all that it allows lies."""
     if isinstance(mask, Listed):
         yield mask
-    elif isinstance(mask, through):
-        for part in mask.masks:  # type: ignore[attr-defined]
-            yield from _listed(part, through)
+    elif isinstance(mask, And) or (through_or and isinstance(mask, Or)):
+        for part in mask.masks:
+            yield from _listed(part, through_or)

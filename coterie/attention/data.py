@@ -105,7 +105,7 @@ class Fields:
             is_keys = name[0] == "keys" and self.data.keys is not None
             return getattr(self.data.keys if is_keys else self.data.queries, name[1])  # type: ignore[no-any-return]
         given = getattr(self.data, name)
-        return given.index if isinstance(given, Topology) else given  # type: ignore[no-any-return]
+        return given.index if isinstance(given, Topology) else given
 
     def token(self, side: Side, field: Field, below: int | None = None) -> Tensor | None:
         """A field of the tokens of one side, int64 [N] or [B, N]; None for positions that count from 0.

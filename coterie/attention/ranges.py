@@ -130,15 +130,16 @@ class Tiles(Pairs):
         tensor = self._fields.token(side, field, below)
         if tensor is None:
             return Range(index * size, (index * size + (size - 1)).clamp(max=count - 1))
-        tiles = _padded(tensor[..., None, :], 1, size)[..., 0, :].unflatten(-1, (-1, size))
+        tiles = _padded(tensor[..., None, :], 1, size)[..., 0, :].reshape(*tensor.shape[:-1], -1, size)
         return Range(*(self._at(x, index) for x in torch.aminmax(tiles, dim=-1)))
 
     def hops(self) -> Tensor:
-        tiles = _padded(self._fields.hops(), self.rows, self.columns)
-        tiles = tiles.unflatten(-1, (-1, self.columns)).unflatten(-3, (-1, self.rows))
-        # Where there is no path, any number would be a guess: it is as far as can be.
-        far = tiles.masked_fill(tiles < 0, _MOST).amin((-3, -1)), tiles.masked_fill(tiles < 0, _MOST).amax((-3, -1))
-        return Range(*(self._at(x, self._i, self._j) for x in far))  # type: ignore[return-value]
+        hops = _padded(self._fields.hops(), self.rows, self.columns)
+        sizes = hops.shape[-2] // self.rows, self.rows, hops.shape[-1] // self.columns, self.columns
+        # Where there is no path, it is as far as can be.
+        tiles = hops.masked_fill(hops < 0, _MOST).reshape(*hops.shape[:-2], *sizes)
+        ends = tiles.amin((-3, -1)), tiles.amax((-3, -1))
+        return Range(*(self._at(x, self._i, self._j) for x in ends))  # type: ignore[return-value]
 
     def listed(self) -> Tensor:
         index = self._fields.neighbors()
@@ -149,7 +150,7 @@ class Tiles(Pairs):
         line = (row * (columns + 1)).expand(index.shape[-2:]).flatten()
         # One column more takes what stands in empty slots.
         table = torch.zeros(*index.shape[:-2], rows * (columns + 1), dtype=torch.bool, device=index.device)
-        table = table.scatter(-1, line + tiles, True).unflatten(-1, (rows, columns + 1))
+        table = table.scatter(-1, line + tiles, True).view(*index.shape[:-2], rows, columns + 1)
         may = self._at(table, self._i, self._j)
         return Verdict(may, torch.zeros_like(may))  # type: ignore[return-value]
 
@@ -161,16 +162,15 @@ class Tiles(Pairs):
         last = ((first + self.columns - 1) // block).clamp(max=table.shape[-1] - 1)
         steps = range(0, self.columns + block - 1, block)
         found = [table[b, h, row, torch.minimum((first + step) // block, last)] for step in steps]
-        whole = torch.stack(torch.broadcast_tensors(*found))
-        return Verdict(whole.any(0), whole.all(0))  # type: ignore[return-value]
+        blocks = torch.stack(found)
+        return Verdict(blocks.any(0), blocks.all(0))  # type: ignore[return-value]
 
     def by_head(self, name: str, values: tuple[int, ...]) -> Tensor:
         self.lists = self._fields.sizes.heads
         return super().by_head(name, values)
 
-    def look_up(self, table: tuple[tuple[int, ...], ...], row: Tensor, column: Tensor) -> Tensor:
+    def look_up(self, table: tuple[tuple[int, ...], ...], row: Any, column: Any) -> Tensor:
         """Known where all queries of the tile have one role, and all keys."""
-        assert isinstance(row, Range) and isinstance(column, Range)
         found = super().look_up(table, row.low, column.low)
         known = (row.low == row.high) & (column.low == column.high)
         entries = [entry for line in table for entry in line]

@@ -38,6 +38,7 @@ def compile_kernel(
     constants: Mapping[str, object],
     *,
     num_warps: int,
+    num_stages: int | None = None,
     maxnreg: int | None = None,
     capability: int = HOPPER,
     aligned: Collection[str] = (),
@@ -49,6 +50,7 @@ def compile_kernel(
         types: Of its arguments: "*fp32", "i64".
         constants: Its other arguments.
         num_warps: Per program.
+        num_stages: Of the pipeline of loads; by default what Triton takes.
         maxnreg: Registers per thread at most.
         capability: Ten times the compute capability.
         aligned: Integers, such as strides, that are multiples of 16: what Triton sees when it launches the kernel.
@@ -61,7 +63,8 @@ def compile_kernel(
         {(names.index(name),): value for name, value in constants.items()},
         {(place,): [["tt.divisibility", 16]] for place in sixteens},
     )
-    options = {"num_warps": num_warps, **({"maxnreg": maxnreg} if maxnreg else {})}
+    wanted = {"num_warps": num_warps, "num_stages": num_stages, "maxnreg": maxnreg}
+    options = {name: value for name, value in wanted.items() if value is not None}
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     loads = re.findall(r"ld\.global\S*\.v[248]\.", compiled.asm["ptx"])
     return Usage(*_read_resources(compiled.asm["cubin"]), compiled.metadata.shared, len(loads))

@@ -76,23 +76,27 @@ def backward(
     empty = least == -torch.inf
     least = least.masked_fill(empty, torch.inf)
     delta = (grad * out).sum(-1, keepdim=True) - slope_of_lse.masked_fill(empty, 0)
-    found = [None if x is None else torch.zeros_like(x) for x in (pass_.q, pass_.k, pass_.v, pass_.u, pass_.w)]
+    grad_q, grad_k, grad_v = (torch.zeros_like(x) for x in (pass_.q, pass_.k, pass_.v))
+    grad_u, grad_w = (None if x is None else torch.zeros_like(x) for x in (pass_.u, pass_.w))
     for work in pass_.works():
         rows, keys = work.rows, work.keys
         weights = pass_.scores(work).sub_(_Rows(least[work.heads], rows).value).exp_()
         mine = _Rows(grad[work.heads], rows).value
-        found[2][work.lists][..., keys, :] += (weights.mT @ mine).sum(2, keepdim=True)
+        grad_v[work.lists][..., keys, :] += (weights.mT @ mine).sum(2, keepdim=True)
         slope = mine @ pass_.v[work.lists][..., keys, :].mT
         slope = slope.sub_(_Rows(delta[work.heads], rows).value).mul_(weights)
         queries = _Rows(pass_.q[work.heads], rows).value
-        found[1][work.lists][..., keys, :] += (slope.mT @ queries).sum(2, keepdim=True)
-        _Rows(found[0][work.heads], rows).add(slope @ pass_.k[work.lists][..., keys, :])
-        if pass_.u is not None:
-            found[4][work.heads][..., keys, :] += slope.mT @ _Rows(pass_.u[work.heads], rows).value
-            _Rows(found[3][work.heads], rows).add(slope @ pass_.w[work.heads][..., keys, :])
-    found[0].mul_(terms.scale)
-    shapes = (terms.q, terms.k, v, terms.u, terms.w)
-    return Grads(*(None if x is None else x.view(y.shape).to(y.dtype) for x, y in zip(found, shapes, strict=True)))
+        grad_k[work.lists][..., keys, :] += (slope.mT @ queries).sum(2, keepdim=True)
+        _Rows(grad_q[work.heads], rows).add(slope @ pass_.k[work.lists][..., keys, :])
+        if pass_.u is not None and pass_.w is not None and grad_u is not None and grad_w is not None:
+            grad_w[work.heads][..., keys, :] += slope.mT @ _Rows(pass_.u[work.heads], rows).value
+            _Rows(grad_u[work.heads], rows).add(slope @ pass_.w[work.heads][..., keys, :])
+    u, w = (None if x is None or of is None else _like(x, of) for x, of in ((grad_u, terms.u), (grad_w, terms.w)))
+    return Grads(_like(grad_q.mul_(terms.scale), terms.q), _like(grad_k, terms.k), _like(grad_v, v), u, w)
+
+
+def _like(x: Tensor, of: Tensor) -> Tensor:
+    return x.reshape(of.shape).to(of.dtype)
 
 
 class _Work(NamedTuple):
@@ -144,7 +148,7 @@ class _Pass:
 
     def by_head(self, x: Tensor) -> Tensor:
         """[B, Hk, g or 1, .., ..]."""
-        return x.to(self.dtype).unflatten(1, (self.key_heads, -1))
+        return x.to(self.dtype).reshape(x.shape[0], self.key_heads, -1, *x.shape[2:])
 
     def scores(self, work: _Work) -> Tensor:
         """Minus infinity where nothing is allowed."""

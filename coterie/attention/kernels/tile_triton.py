@@ -367,6 +367,24 @@ def backward(
         return _Launch(terms, v, tiles).backward(o, lse, grad_o.contiguous(), grad_lse.contiguous())
 
 
+def signatures(
+    dtype: str, width: int, rank: int, rows: int, shared: int
+) -> dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]]:
+    """By pass the kernel, the types of arguments, the constants and the options of launch, for `compilation`."""
+    types = dict.fromkeys(["queries", "keys", "heads", "group", "batch_lists", "head_lists"], "i32")
+    types |= dict.fromkeys(STRIDES, "i64") | dict.fromkeys(["full_starts", "some_starts", "bits"], "*i64")
+    types |= dict.fromkeys(["full_other", "some_other", "some_places"], "*i32") | {"scale": "fp32"}
+    types |= dict.fromkeys(["q", "k", "v", "o", "grad_o", "grad_q", "grad_k", "grad_v"], f"*{dtype}")
+    unwanted = {} if rank else dict.fromkeys(["u", "w", "grad_u", "grad_w"])
+    found = {}
+    for name, kernel in (("forward", forward_kernel), ("queries", query_kernel), ("keys", key_kernel)):
+        shape, options = _shape(name, dtype, width, width, rank, rows, shared)
+        fixed = {argument: value for argument, value in {**shape, **unwanted}.items() if argument in kernel.arg_names}
+        free = {argument: types.get(argument, "*fp32") for argument in kernel.arg_names if argument not in fixed}
+        found[name] = (kernel, free, fixed, options)
+    return found
+
+
 class _Launch:
     """The arguments that all launches share."""
 

@@ -1,0 +1,170 @@
+"""The Triton form of tiles: against the naive form under Triton's interpreter, and compiled for a GPU that need not be.
+
+Both need a process of their own: the interpreter replaces kernels when they are imported. All interpreted cases share
+one, since each would import torch and Triton anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytest.importorskip("triton")
+
+INTERPRETED = """
+import torch
+from triton.runtime import interpreter
+from coterie.attention.attend import attend
+from coterie.attention.data import Data, Tokens
+from coterie.attention.masks import Blocks, Causal, Hops, Listed, Segments, Window
+from coterie.attention.spec import Spec
+
+torch.use_deterministic_algorithms(True)  # fresh memory holds NaN
+known = set()
+
+
+def call(function, *args, **kwargs):
+    # Triton patches its language anew whenever a kernel calls a function, which takes longer than the function.
+    if function.fn not in known:
+        known.add(function.fn)
+        interpreter._patch_lang(function.fn)
+    return function.rewrite()(*args, **kwargs)
+
+
+interpreter.InterpretedFunction.__call__ = call
+
+
+def compare(spec, tokens, heads=2, shared=1, width=16, values=16, keys=None, limit=1e-5, half=False, **fields):
+    draw = torch.Generator().manual_seed(tokens)
+    keys = keys or tokens
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=draw)
+
+    rows = [normal(1, tokens, heads, width).transpose(1, 2), normal(1, shared, keys, width)]
+    floats = dict(zip("qkv", [*rows, normal(1, shared, keys, values)]))
+    if half:
+        floats = {name: x.half() for name, x in floats.items()}
+    if spec.rank:
+        floats |= {"query_factors": normal(1, heads, tokens, spec.rank), "key_factors": normal(heads, keys, spec.rank)}
+    if spec.key_bias:
+        floats["key_bias"] = normal(1, 1, keys)
+    if spec.sink:
+        floats["sink"] = normal(heads)
+
+    def run(backend, **floats):
+        os.environ["COTERIE_ATTENTION"] = backend
+        floats = {name: x.detach().requires_grad_() for name, x in floats.items()}
+        data = Data(**fields, **{name: x for name, x in floats.items() if name not in "qkv"})
+        o, lse = attend(floats["q"], floats["k"], floats["v"], spec, data, return_lse=True)
+        draw = torch.Generator().manual_seed(1)
+        weights, more = (torch.randn(x.shape, generator=draw).double() for x in (o, lse))
+        some = lse.isfinite()
+        ((o.double() * weights).sum() + (lse.double() * more)[some].sum()).backward()
+        return {"o": o.detach(), "lse": lse.detach()[some], **{name: x.grad for name, x in floats.items()}}
+
+    expected = run("naive", **{name: x.double() for name, x in floats.items()})
+    for name, x in run("triton", **floats).items():
+        error = float((x.double() - expected[name]).norm() / expected[name].norm().clamp(min=1e-3))
+        assert error <= limit, (name, error)
+
+"""
+
+CASES = {
+    "one token": "compare(Spec(Causal(), key_bias=True), 1)",
+    "a window, heads that share keys, other widths": "compare(Spec(Window(20, 3)), 70, width=24, values=40)",
+    "full tiles and others, more keys than queries": "compare(Spec(Window(None, 70)), 40, keys=150, shared=2)",
+    "windows by head, a sink": "compare(Spec(Window((3, None), 0), sink=True), 66)",
+    "segments with padding and a low-rank bias": """
+segment = torch.tensor([[0] * 30 + [1] * 25 + [-1] * 15])
+compare(Spec(Segments() & Causal(), rank=3, key_bias=True), 70, queries=Tokens(segment=segment))
+""",
+    "hops": """
+hops = torch.randint(-1, 9, (65, 65), generator=torch.Generator().manual_seed(0))
+compare(Spec(Hops(2)), 65, hops=hops)
+""",
+    "a list for each query": """
+blocks = torch.randint(-1, 3, (1, 1, 8, 2), generator=torch.Generator().manual_seed(0))
+compare(Spec(Listed(64) & Window(None, 90)), 8, heads=3, keys=150, blocks=blocks)
+""",
+    "lists by head of few queries, with factors": """
+blocks = torch.randint(-1, 2, (1, 2, 5, 1), generator=torch.Generator().manual_seed(1))
+compare(Spec(Listed(32, rows=2), rank=2), 9, keys=64, blocks=blocks)
+""",
+    "half precision": "compare(Spec(Blocks(48, halo=2)), 70, limit=3e-3, half=True)",
+    "padding is not read": """
+os.environ["COTERIE_ATTENTION"] = "triton"
+segment = torch.tensor([0] * 40 + [-1] * 30)
+q, k, v = (torch.randn(1, 1, 70, 16, generator=torch.Generator().manual_seed(i)) for i in range(3))
+found = []
+for poison in (0.0, torch.nan):
+    x = [y.clone().index_fill(2, torch.arange(40, 70), poison).requires_grad_() for y in (q, k, v)]
+    o = attend(*x, Spec(Segments()), Data(Tokens(segment=segment)))
+    o.sum().backward()
+    found.append([o, *(y.grad for y in x)])
+assert all(torch.equal(x, y) for x, y in zip(*found))
+""",
+}
+
+ATTEMPT = """
+try:
+{code}
+except Exception:
+    failures[{name!r}] = traceback.format_exc()
+"""
+
+COMPILED = """
+from coterie.attention.kernels import tile_triton
+from coterie.attention.kernels.compilation import compile_kernel
+
+for name, (kernel, types, constants, options) in tile_triton.signatures(DTYPE, WIDTH, RANK, ROWS, SHARED).items():
+    usage = compile_kernel(kernel, types, constants, aligned=tile_triton.STRIDES, **options)
+    print(name, usage)
+    assert usage.stack == 0, (name, usage)
+    assert usage.shared <= 227 * 1024, (name, usage)
+"""
+
+
+def run(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def failures() -> dict[str, str]:
+    """By case what went wrong."""
+    attempts = [ATTEMPT.format(code=textwrap.indent(code, "    "), name=name) for name, code in CASES.items()]
+    start, end = "\nimport json, os, traceback\nfailures = {}\n", "\nprint(json.dumps(failures))\n"
+    found: dict[str, str] = json.loads(run(INTERPRETED + start + "".join(attempts) + end, TRITON_INTERPRET="1"))
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_interpreted_it_agrees_with_the_naive_form(failures: dict[str, str], case: str) -> None:
+    assert not failures.get(case)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "rank", "rows", "shared"),
+    [
+        ("bf16", 64, 0, 128, 1),
+        pytest.param("bf16", 128, 0, 128, 1, marks=pytest.mark.slow),
+        pytest.param("bf16", 128, 0, 1, 16, marks=pytest.mark.slow),
+        pytest.param("bf16", 64, 8, 128, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_it_compiles_for_hopper_without_spills(dtype: str, width: int, rank: int, rows: int, shared: int) -> None:
+    values = {"DTYPE": repr(dtype), "WIDTH": str(width), "RANK": str(rank), "ROWS": str(rows), "SHARED": str(shared)}
+    code = COMPILED
+    for name, value in values.items():
+        code = code.replace(name, value)
+    assert "keys" in run(code)
