@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from coterie.attention.data import Data
+from coterie.attention.attend import attend
+from coterie.attention.data import Data, Tokens
 from coterie.attention.masks import Blocks, Neighborhood
 from coterie.attention.mechanisms.base import (
     About,
@@ -18,6 +20,7 @@ from coterie.attention.mechanisms.base import (
     Heads,
     check_between,
     drawn_grid,
+    narrowed,
     visible,
 )
 from coterie.attention.naive import naive_attention
@@ -36,6 +39,53 @@ def grid_of(about: About, context: Context, *axes: int) -> tuple[int, ...]:
     return context.grid
 
 
+class OnGrid(Declaration):
+    """A declaration for tokens on a grid, which are attended to in the order of small boxes.
+
+    What is near on all axes is then near in memory, so that a window covers few tiles of keys (the token permutation of
+    Generalized Neighborhood Attention). Masks read where a token stood before.
+    """
+
+    def module(self, heads: Heads) -> nn.Module:
+        return _OnGrid(self)
+
+
+class _OnGrid(nn.Module):
+    def __init__(self, declaration: OnGrid) -> None:
+        super().__init__()
+        self.declaration = declaration
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        """O [B, Hq, N, D]."""
+        spec, data = self.declaration.declare(q, k, context)
+        spec = replace(spec, mask=narrowed(spec.mask, context))
+        if context.grid is None or len(context.grid) == 1:
+            return attend(q, k, v, spec, data)
+        order, back = _boxes(context.grid, q.device)
+        q, k, v = (x.index_select(2, order) for x in (q, k, v))
+        return attend(q, k, v, spec, _moved(data, order)).index_select(2, back)
+
+
+def _moved(data: Data, order: Tensor) -> Data:
+    """What is known about the tokens, in another order of these."""
+    given = {f.name: getattr(data.queries, f.name) for f in fields(data.queries)}
+    moved = {name: x[..., order] for name, x in given.items() if x is not None}
+    return replace(data, queries=Tokens(**({"position": order} | moved)))
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept must also serve gradients
+def _boxes(grid: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which token stands at each place, boxes one after the other, and where each token stands."""
+    side = 8 if len(grid) == 2 else 4
+    at = torch.cartesian_prod(*(torch.arange(n) for n in grid))
+    keys = [*(at // side).unbind(1), *(at % side).unbind(1)]
+    order = torch.arange(len(at))
+    for key in reversed(keys):
+        order = order[key[order].argsort(stable=True)]
+    return order.to(device), order.argsort().to(device)
+
+
 def _all_axes(grid: tuple[int, ...], by_axis: list[Tensor]) -> Tensor:
     """[N, N] of masks [n, n] for each axis of a grid: a pair is allowed where each axis allows it."""
     at = torch.cartesian_prod(*(torch.arange(n) for n in grid)).view(-1, len(grid))
@@ -43,7 +93,7 @@ def _all_axes(grid: tuple[int, ...], by_axis: list[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class GeneralizedNeighborhood(Declaration):
+class GeneralizedNeighborhood(OnGrid):
     """GNA. A window wider than its axis is the axis; causal order is one on each axis."""
 
     window: tuple[int, ...] = (7, 7)
@@ -106,7 +156,7 @@ class GeneralizedNeighborhood(Declaration):
 
 
 @dataclass(frozen=True, slots=True)
-class Halo(Declaration):
+class Halo(OnGrid):
     """HaloNet's pattern; its position logits q.r are a bias for the caller to add."""
 
     block: int = 8
@@ -149,7 +199,7 @@ class Halo(Declaration):
 
 
 @dataclass(frozen=True, slots=True)
-class InwardWindow(Declaration):
+class InwardWindow(OnGrid):
     """FreeSwim's window, as large as the picture that a model was trained on; every frame sees every other."""
 
     half: tuple[int, int] = (15, 26)

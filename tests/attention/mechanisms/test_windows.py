@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from coterie.attention.data import Data, Tokens
 from coterie.attention.mechanisms.base import Context, Declaration, Heads, Mechanism
 from coterie.attention.mechanisms.head_windows import HiLo, LongShort, ShiftedSparse
-from coterie.attention.mechanisms.windows import GeneralizedNeighborhood, Halo, InwardWindow
+from coterie.attention.mechanisms.windows import GeneralizedNeighborhood, Halo, InwardWindow, _boxes
 from coterie.attention.naive import naive_attention
 
 GRID = (9, 12)
@@ -71,6 +72,33 @@ def test_the_inside_of_a_halo_is_dense_attention_to_the_window() -> None:
     block = torch.tensor([r * 12 + c for r in (3, 4, 5) for c in (3, 4, 5)])
     dense, _ = naive_attention(q[:, :, block], k[:, :, window], v[:, :, window])
     torch.testing.assert_close(o[:, :, block], dense)
+
+
+@pytest.mark.parametrize("grid", [(9, 20), (3, 5, 6)])
+def test_tokens_in_boxes_are_near_on_all_axes_and_come_back(grid: tuple[int, ...]) -> None:
+    order, back = _boxes(grid, torch.device("cpu"))
+    n = order.numel()
+    assert torch.equal(order[back], torch.arange(n)) and torch.equal(order.sort().values, torch.arange(n))
+    first = torch.stack(torch.unravel_index(order[: 64 if len(grid) == 2 else 48], grid))
+    assert (first.amax(1) <= (7 if len(grid) == 2 else 3)).all()
+
+
+def test_what_was_kept_from_inference_serves_training() -> None:
+    q, context = normal(1, 4, 77, 8).requires_grad_(), Context(grid=(7, 11))
+    module = Halo(block=2, halo=1).module(Heads(4, 4, 8, 8))
+    with torch.inference_mode():
+        module(q, q, q, context)
+    module(q, q, q, context).sum().backward()
+    assert q.grad is not None and q.grad.isfinite().all()
+
+
+def test_roles_and_padding_keep_their_tokens_in_boxes() -> None:
+    (q, k, v), context = normal(3, 1, 4, N, 8), Context(grid=GRID)
+    segment = (torch.arange(N) % 7 == 3).long().neg()
+    padded = Context(grid=GRID, data=Data(Tokens(segment=segment)))
+    o = Halo(block=3, halo=2).module(Heads(4, 4, 8, 8))(q, k, v, padded)
+    allowed = seen(Halo(block=3, halo=2), context) & (segment == 0) & (segment == 0)[:, None]
+    torch.testing.assert_close(o, naive_attention(q, k, v, allowed=allowed)[0])
 
 
 def test_hilo_with_no_low_heads_is_windows_and_with_windows_of_one_is_dense() -> None:
