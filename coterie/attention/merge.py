@@ -18,6 +18,9 @@ from torch import Tensor
 from coterie.attention.checks import check_broadcast, check_device, check_shape
 from coterie.attention.spec import widened
 
+_MOST = 60.0
+"""Largest exponent: a part of weight 0 may be larger than all that count, and 0 times infinity would be NaN."""
+
 
 def merge(
     outputs: Sequence[Tensor],
@@ -51,10 +54,8 @@ def merge(
         )
     _check_parts(outputs, lses)
     scales = [_scale(f"weights[{at}]", factor, lses[0], renormalise) for at, factor in enumerate(factors)]
-    # A shift, no part of the result; where all are -inf it is 0, so that no infinity is subtracted from another.
-    top = torch.stack([widened(lse.detach()) for lse in lses]).amax(0)
-    top = top.masked_fill(top == -torch.inf, 0)
-    masses = [(lse - top).exp() for lse in lses]
+    top = _largest(lses, scales if renormalise else None)
+    masses = [(lse - top).clamp(max=_MOST).exp() for lse in lses]
     shares = [mass * scale for mass, scale in zip(masses, scales, strict=True)]
     total = _sum(shares if renormalise else masses)
     empty = total == 0
@@ -78,6 +79,17 @@ def _scale(name: str, weight: Tensor | float, lse: Tensor, renormalise: bool) ->
     if renormalise and bool((scale < 0).any()):
         raise ValueError(f"{name} holds values below 0, which cannot be renormalised; merge with renormalise=False")
     return scale
+
+
+def _largest(lses: Sequence[Tensor], scales: list[Tensor] | None) -> Tensor:
+    """The largest that weighs anything: a shift, no part of the result. 0 for all -inf, which cannot be subtracted."""
+    found = [lse.detach() for lse in lses]
+    if scales is not None:
+        found = [
+            lse.masked_fill(scale.expand_as(lse) == 0, -torch.inf) for lse, scale in zip(found, scales, strict=True)
+        ]
+    top = widened(torch.stack(found).amax(0))
+    return top.masked_fill(top == -torch.inf, 0)
 
 
 def _sum(tensors: list[Tensor]) -> Tensor:

@@ -48,6 +48,17 @@ def test_large_logits_do_not_overflow() -> None:
     assert lse.isfinite().all()
 
 
+def test_what_weighs_nothing_does_not_drown_the_rest() -> None:
+    outputs = [torch.ones(2, 3), torch.full((2, 3), 5.0)]
+    lses = [torch.tensor([500.0, 0.0], requires_grad=True), torch.tensor([0.0, 0.0], requires_grad=True)]
+    weight = torch.tensor([0.0, 0.5], requires_grad=True)
+    o, lse = merge(outputs, lses, [weight, 1.0])
+    torch.testing.assert_close(o[:, 0], torch.tensor([5.0, 5.5 / 1.5]))
+    torch.testing.assert_close(lse, torch.tensor([0.0, math.log(1.5)]))
+    gradients = torch.autograd.grad(o.sum() + lse.sum(), (*lses, weight))
+    assert all(g.isfinite().all() for g in gradients)
+
+
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
 @pytest.mark.parametrize("renormalise", [True, False])
 def test_rows_that_see_nothing_give_zeros_and_no_nan(renormalise: bool) -> None:
