@@ -23,10 +23,11 @@ def marked(path: Path):
 def test_an_example_plays_through_to_its_report(path, tmp_path):
     config = load(path).config
     data = config.model_dump(mode="json")
-    # The scripted engine has no cache to share; thinkers that do are of the smallest model.
-    if "shared_cache" not in config.protocol.needs:
-        for policy in data["policies"].values():
-            policy |= {"engine": {"kind": "scripted"}, "model": "none"}
+    for policy in data["policies"].values():
+        # The scripted engine has no cache to share: who needs one stays with the smallest model, and says little.
+        is_shared = "shared_cache" in config.protocol.needs
+        policy["sampling"] |= {"max_tokens": 4} if is_shared else {}
+        policy |= {} if is_shared else {"engine": {"kind": "scripted"}, "model": "none"}
     data |= {"benchmark": {"kind": "sums", "limit": 3}, "executor": {"kind": "local"}, "track": []}
     data |= {"learning": None, "credit": None, "study": None}
     run = coterie.run(data, runs=tmp_path)
