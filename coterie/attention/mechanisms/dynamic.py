@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coterie.attention.mechanisms.base import About, Context, Heads, Mechanism, check_unpadded, visible
+from coterie.attention.mechanisms.gathering import gather_tokens
 from coterie.attention.naive import naive_attention
 from coterie.attention.sdpa import sdpa_attention
 from coterie.attention.spec import widened
@@ -110,8 +111,11 @@ class _DynamicMask(nn.Module):
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, listed: Tensor, keeps: Tensor | None) -> Tensor:
     """Attention to the keys listed for each key head, [B, Hk, M]."""
     shared = q.shape[1] // k.shape[1]
-    keys, values = (widened(x.take_along_dim(listed[..., None], 2)) for x in (k, v))
-    bias = bias.gather(2, listed).repeat_interleave(shared, 1)[:, :, None]
-    allowed = None if keeps is None else keeps.repeat_interleave(shared, 1)
-    o = sdpa_attention(widened(q), keys, values, allowed=allowed, bias=bias, causal=False, scale=None)
+    keys, values = (widened(gather_tokens(x, listed)) for x in (k, v))
+    bias = widened(bias.gather(2, listed)[:, :, None])
+    if keeps is not None:
+        # Each query keeps a key at least, so that no row is without any.
+        bias = bias.masked_fill(~keeps, -torch.inf)
+    bias = bias.repeat_interleave(shared, 1)
+    o = sdpa_attention(widened(q), keys, values, allowed=None, bias=bias, causal=False, scale=None)
     return o.to(v.dtype)

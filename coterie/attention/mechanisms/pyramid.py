@@ -17,6 +17,7 @@ from coterie.attention.mechanisms.base import (
     check_not_causal,
     check_unpadded,
 )
+from coterie.attention.mechanisms.gathering import gather_tokens
 from coterie.attention.naive import share_heads
 from coterie.attention.sdpa import sdpa_attention
 from coterie.attention.spec import widened
@@ -136,9 +137,9 @@ class _PyramidSparse(nn.Module):
         count = _pyramid(torch.ones_like(k[:1, :1, :, :1]), options.block).flatten()
         size = torch.where(at < 0, 0, count[at]).view(-1, 1, 1, at.shape[3])
         keys, values = (
-            share_heads(_pyramid(x, options.block) / count.clamp(min=1)[:, None], heads)
-            .take_along_dim(at.clamp(min=0).flatten(2)[..., None], 2)
-            .view(-1, 1, at.shape[3], x.shape[3])
+            gather_tokens(
+                share_heads(_pyramid(x, options.block) / count.clamp(min=1)[:, None], heads), at.clamp(min=0).flatten(2)
+            ).view(-1, 1, at.shape[3], x.shape[3])
             for x in (k, v)
         )
         rows = functional.pad(q, (0, 0, 0, -n % options.rows)).view(-1, 1, options.rows, width)

@@ -22,6 +22,7 @@ from coterie.attention.mechanisms.base import (
     drawn_features,
     features_of,
 )
+from coterie.attention.mechanisms.gathering import gather_tokens
 from coterie.attention.naive import naive_attention, share_heads
 from coterie.attention.spec import Spec
 
@@ -122,7 +123,7 @@ class _Routing(nn.Module):
 
 def _gather(x: Tensor, index: Tensor) -> Tensor:
     """Tokens [B, H, C, w] of [B, H, N, D], clusters as a batch: [B * C, H, w, D]."""
-    gathered = x.take_along_dim(index.flatten(2)[..., None], 2)
+    gathered = gather_tokens(x, index.flatten(2))
     return torch.unflatten(gathered, 2, index.shape[2:]).transpose(1, 2).flatten(0, 1)
 
 
