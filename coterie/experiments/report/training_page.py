@@ -33,7 +33,7 @@ def render_trainings(
         "used": f"{number(found['amount'])} {found['unit']}",
         "headline": _headline(found), "sentence": _sentence(found),
         "curves": own(learning_plot(groups)) if has_anything(groups) else None,
-        "heads": [head(name).strip().replace("\n", ", ") for name in names],
+        "heads": [_head(name) for name in names],
         "rows": [{**row, "cells": [_cell(name, row) for name in names]} for row in found["rows"]],
         "runs": [{**run, "cells": [_shown(name, run) for name in names]} for run in found["runs"]],
         "pairs": [{**pair, "answer": _answer(pair)} for pair in found["pairs"]],
@@ -42,6 +42,12 @@ def render_trainings(
                      for run in found["runs"] for row in run["held_out"]],
     }  # fmt: skip
     return make_environment().get_template("trainings.html.j2").render(**view) + "\n"
+
+
+def _head(name: str) -> str:
+    """A column's name and unit on one line."""
+    *words, unit = head(name).split("\n")
+    return ", ".join(filter(None, (" ".join(words), unit)))
 
 
 def _cell(name: str, row: Row) -> list[str]:

@@ -25,7 +25,7 @@ HEADS = {
     "success": "succ.", "reached": "reach", "collision": "coll.", "drone_collision": "drone",
     "obstacle_collision": "obst.", "wall_hits": "walls", "distance_1s": "dist.",
     "distance_5s": "dist. 5s", "flight_time": "flight", "right/solver": "right\nsolvers",
-    "reward/answer": "reward\nsolve", "reward/evaluate": "reward\nevaluate", "judge/youden": "Youden's\nJ",
+    "reward/answer": "reward\nsolving", "reward/evaluate": "reward\njudging", "judge/youden": "Youden's\nJ",
     "learning/entropy": "entropy",
 }  # fmt: skip
 DIGITS = {"reward/answer": 3, "reward/evaluate": 3, "judge/youden": 3, "learning/entropy": 4}
