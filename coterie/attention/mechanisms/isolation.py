@@ -74,8 +74,8 @@ class Lamic(Declaration):
         return tokens**2
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        role = torch.randint(0, len(LAMIC_ROLES), (batch, tokens), generator=draw)
-        return Context(data=Data(Tokens(role=role, group=_entities(tokens, draw, batch))))
+        role = _runs(len(LAMIC_ROLES), tokens, draw, batch)
+        return Context(data=Data(Tokens(role=role, group=_runs(8, tokens, draw, batch))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Isolation(Declaration):
         return tokens**2
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return Context(data=Data(Tokens(group=_entities(tokens, draw, batch))))
+        return Context(data=Data(Tokens(group=_runs(8, tokens, draw, batch))))
 
 
 def reposition(x: Tensor, grid: tuple[int, int], source: Box, target: Box) -> tuple[Tensor, Tensor]:
@@ -190,6 +190,6 @@ def _rows(field: Tensor | None, q: Tensor) -> Tensor:
     return field.expand(q.shape[0], q.shape[2])
 
 
-def _entities(tokens: int, draw: torch.Generator, batch: int) -> Tensor:
-    """Sets of three entities, some empty."""
-    return torch.randint(0, 8, (batch, tokens), generator=draw)
+def _runs(below: int, tokens: int, draw: torch.Generator, batch: int) -> Tensor:
+    """Numbers that neighbouring tokens share, as tokens of one text or region do."""
+    return torch.randint(0, below, (batch, 24), generator=draw).repeat_interleave(-(-tokens // 24), 1)[:, :tokens]
