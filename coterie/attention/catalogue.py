@@ -6,8 +6,10 @@ It writes a picture of each, drawn from what its module computes, and the sectio
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ TOKENS = 36
 """A plane of 6 x 6 where a mechanism wants a grid."""
 BEGIN, END = "<!-- made by python -m coterie.attention.catalogue docs: begin -->", "<!-- end -->"
 PICTURES = Path("images") / "mechanisms"
+NOTHING_MEASURED: Mapping[str, Any] = {}
 _PIXELS = 4
 _NOTHING = 1e-30
 _PAPER, _INK, _FRAME = (torch.tensor(rgb) for rgb in ((1.0, 1.0, 1.0), (0.03, 0.19, 0.42), (0.6, 0.6, 0.6)))
@@ -90,18 +93,39 @@ def _panel(head: Tensor) -> Tensor:
     return panel
 
 
-def section() -> str:
-    """The part of the page between the marks, with a row for each registered mechanism."""
-    rows = "\n".join(_row(registry.load(entry.impl)) for entry in registry.entries("attention"))
-    return f"{BEGIN}\n| | |\n|---|---|\n{rows}\n{END}"
+def section(measured: Mapping[str, Any] = NOTHING_MEASURED) -> str:
+    """The part of the page between the marks, with a row for each registered mechanism.
+
+    Args:
+        measured: What `benchmarks/attention_mechanisms.py` has written, if anything.
+    """
+    rows = []
+    for entry in registry.entries("attention"):
+        gains = measured.get("mechanisms", {}).get(entry.name)
+        rows.append(_row(registry.load(entry.impl), [_speed(measured, gains)] if gains else []))
+    return "\n".join([BEGIN, "| | |", "|---|---|", *rows, END])
 
 
-def _row(mechanism: type[Options]) -> str:
+def _speed(measured: Mapping[str, Any], gains: Mapping[str, float]) -> str:
+    slow = " (slower)" if min(gains["forward"], gains["with_backward"]) < 1 else ""
+    return (
+        f"on {measured['threads']} CPU threads at {measured['tokens']} tokens {gains['forward']} times as fast as dense"
+        f" SDPA, with a backward pass {gains['with_backward']} times{slow}"
+    )
+
+
+def load_measured(docs: Path) -> Mapping[str, Any]:
+    """What was measured, from the repository that `docs` belongs to."""
+    path = docs.parent / "benchmarks" / "results" / "attention_mechanisms.json"
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else NOTHING_MEASURED
+
+
+def _row(mechanism: type[Options], speed: list[str]) -> str:
     about, options = mechanism.about, ", ".join(f"{f.name}={f.default!r}" for f in dataclasses.fields(mechanism))
     needed, chosen = ", ".join(needs(mechanism.small())) or "nothing more", f"`{options}`" if options else "none"
     lines = [
         f"**{about.name}**: {about.title}", *(f"`{line}`" for line in about.formula.splitlines()),
-        f"cost {about.cost}", f"needs {needed}; options {chosen}",
+        f"cost {about.cost}", *speed, f"needs {needed}; options {chosen}",
         re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", about.source),
     ]  # fmt: skip
     said = "<br>".join(line.replace("|", "\\|") for line in lines)
@@ -131,7 +155,7 @@ def write(docs: Path) -> None:
         matplotlib.image.imsave(folder / f"{entry.name}.png", draw(registry.load(entry.impl).small()).numpy())
     text = page.read_text("utf-8")
     before, rest = text.split(BEGIN)
-    page.write_text(before + section() + rest.split(END)[1], "utf-8")
+    page.write_text(before + section(load_measured(docs)) + rest.split(END)[1], "utf-8")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,18 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_the_page_shows_every_mechanism_as_it_is() -> None:
     """If this fails: python -m coterie.attention.catalogue docs."""
     page = (DOCS / "attention.md").read_text("utf-8")
-    assert catalogue.section() in page
+    assert catalogue.section(catalogue.load_measured(DOCS)) in page
     for name in registry.names("attention"):
         assert f"| **{name}**: " in page
+
+
+def test_the_page_says_what_was_measured_and_what_is_slower() -> None:
+    gains = {"alibi": {"forward": 0.9, "with_backward": 1.5}, "gna": {"forward": 2.0, "with_backward": 3.0}}
+    rows = catalogue.section({"tokens": 8192, "threads": 2, "mechanisms": gains}).splitlines()
+    said = [row for row in rows if "on 2 CPU threads at 8192 tokens" in row]
+    assert [row.split("**")[1] for row in said] == ["alibi", "gna"]
+    assert "0.9 times as fast as dense SDPA, with a backward pass 1.5 times (slower)" in said[0]
+    assert "3.0 times<br>" in said[1]
 
 
 def test_every_mechanism_has_a_small_picture_and_nothing_else_has() -> None:
