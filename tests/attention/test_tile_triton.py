@@ -96,6 +96,10 @@ compare(Spec(Listed(64) & Window(None, 90)), 8, heads=3, keys=150, blocks=blocks
 blocks = torch.randint(-1, 2, (1, 2, 5, 1), generator=torch.Generator().manual_seed(1))
 compare(Spec(Listed(32, rows=2), rank=2), 9, keys=64, blocks=blocks)
 """,
+    "a list for 32 queries": """
+blocks = torch.randint(-1, 2, (1, 1, 2, 1), generator=torch.Generator().manual_seed(2))
+compare(Spec(Listed(64, rows=32)), 50, keys=128, blocks=blocks)
+""",
     "half precision": "compare(Spec(Blocks(48, halo=2)), 70, limit=3e-3, half=True)",
     "padding is not read": """
 os.environ["COTERIE_ATTENTION"] = "triton"

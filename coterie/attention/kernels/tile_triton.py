@@ -1,8 +1,8 @@
 """Attention over lists of tiles in Triton: programs that own queries, and for keys' gradients programs that own keys.
 
 No atomics: sums are in a fixed order. Products go to the tensor cores in the dtype that q, k and v are stored in and
-are summed in fp32; factors of a bias are fp32 and multiplied as such, since they hold positions. Every program is on
-grid axis 0, since the others end at 65 535, and offsets are 64 bits wide.
+are summed in fp32; factors of a bias, which hold positions, go there as three parts that keep all bits of fp32. Every
+program is on grid axis 0, since the others end at 65 535, and offsets are 64 bits wide.
 
 Where every query or few have a list of their own, the query heads that share keys are rows of one product: a tensor
 core wants sixteen. Rows of a product are called lanes: lane l of a tile is query l // GROUP of head l % GROUP.
@@ -16,6 +16,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn import functional
 
 from coterie.attention.blocks import KEYS, Entries, TileLists
 from coterie.attention.kernels.tile_torch import Grads, Terms
@@ -23,8 +24,16 @@ from coterie.attention.kernels.tile_torch import Grads, Terms
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 WIDE = tl.constexpr(KEYS)
+_SHAPES = {
+    "forward": ((128, 4, 3), (128, 8, 3), (128, 8, 3), (128, 8, 3), (64, 8, 1)),
+    "queries": ((64, 4, 2), (128, 8, 2), (64, 8, 2), (32, 4, 2), (32, 8, 1)),
+    "keys": ((64, 4, 2), (64, 8, 2), (32, 8, 2), (32, 8, 2), (32, 8, 1)),
+}
+"""By kernel STEP, warps and stages: D up to 64 and up to 128, the same with factors, and in fp32 or wider."""
 STRIDES = tuple(f"{name}_{axis}" for name in "qkv" for axis in ("batch", "head", "token"))
 """Arguments that are multiples of 16, if D is."""
+_PARTS = ((0, 0, 1, 0, 1, 2), (0, 1, 0, 2, 1, 0))
+"""Of factors, largest first, which are multiplied: of u, and of w."""
 _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -49,17 +58,15 @@ def _columns(x, column, token, keys, WIDTH: tl.constexpr, BLOCK: tl.constexpr, I
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _factors(x, token, is_there, R: tl.constexpr, R_BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Factors of tokens, [.., R_BLOCK]."""
-    r = tl.arange(0, R_BLOCK)
-    return tl.load(
-        x + token.to(tl.int64)[:, None] * R + r[None, :], mask=is_there[:, None] & (r < R)[None, :], other=0.0
-    )
+def _factors(x, token, is_there, F: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Parts of factors of tokens, [.., F]."""
+    place = token.to(tl.int64)[:, None] * F + tl.arange(0, F)[None, :]
+    return tl.load(x + place, mask=is_there[:, None], other=0.0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _scores(  # type: ignore[no-untyped-def]
-    left, right, u, w, word, scale, R: tl.constexpr, IS_FULL: tl.constexpr, BY_KEY: tl.constexpr,
+    left, right, u, w, word, scale, F: tl.constexpr, IS_FULL: tl.constexpr, BY_KEY: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Of the rows in left and right, in units of log 2; minus infinity where nothing is allowed.
@@ -67,9 +74,9 @@ def _scores(  # type: ignore[no-untyped-def]
     Left are lanes and right keys, or with BY_KEY the other way round; u and w are the factors of left and right.
     """
     scores = tl.dot(left, tl.trans(right), input_precision=PRECISION) * (scale * LOG2E)
-    if R > 0:
+    if F > 0:
         # A product for itself, since it may be large and then little.
-        scores += tl.dot(u, tl.trans(w), input_precision="tf32x3") * LOG2E
+        scores += tl.dot(u, tl.trans(w), input_precision=PRECISION) * LOG2E
     if not IS_FULL:
         bit = tl.arange(0, WIDE)
         if BY_KEY:
@@ -81,33 +88,27 @@ def _scores(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _project(sums, slope, x, token, is_there, R: tl.constexpr, R_BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Sums plus the products of slope with the factors of tokens, one factor at a time.
-
-    Slopes of a query sum up to nothing and positions may be large, so this needs all of fp32: three products on tensor
-    cores spill registers.
-    """
-    rank = tl.arange(0, R_BLOCK)
-    for r in range(0, R):
-        factor = tl.load(x + token.to(tl.int64) * R + r, mask=is_there, other=0.0)
-        more = tl.sum(slope * factor[None, :], 1)
-        sums = tl.where((rank == r)[None, :], sums + more[:, None], sums)
-    return sums
+def _project(sums, slope, factors, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Sums plus slope times parts of factors. Slopes of a query cancel, and factors may be large: so twice the bits."""
+    high = slope.to(factors.dtype)
+    low = (slope - high.to(tl.float32)).to(factors.dtype)
+    sums = tl.dot(high, factors, sums, input_precision=PRECISION)
+    return tl.dot(low, factors, sums, input_precision=PRECISION)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _absorb(  # type: ignore[no-untyped-def]
     top, total, sums, own, k, v, u, w, column, word, scale, keys, k_token, v_token,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
-    R: tl.constexpr, R_BLOCK: tl.constexpr, IS_FULL: tl.constexpr, PRECISION: tl.constexpr,
+    F: tl.constexpr, IS_FULL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One step of a softmax that runs along: the largest score, the denominator and the sum of values."""
     others = _columns(k, column, k_token, keys, D, D_BLOCK, IS_FULL)
     factors = others
-    if R > 0:
+    if F > 0:
         key = column * WIDE + tl.arange(0, WIDE)
-        factors = _factors(w, key, key < keys, R, R_BLOCK)
-    scores = _scores(own, others, u, factors, word, scale, R, IS_FULL, False, PRECISION)
+        factors = _factors(w, key, key < keys, F)
+    scores = _scores(own, others, u, factors, word, scale, F, IS_FULL, False, PRECISION)
     new = tl.maximum(top, tl.max(scores, 1))
     base = new
     if not IS_FULL:
@@ -125,7 +126,7 @@ def forward_kernel(  # type: ignore[no-untyped-def]
     queries, keys, heads, group, batch_lists, head_lists, scale,
     q_batch, q_head, q_token, k_batch, k_head, k_token, v_batch, v_head, v_token,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
-    R: tl.constexpr, R_BLOCK: tl.constexpr,
+    F: tl.constexpr,
     ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Output and lse of STEP lanes of a row of tiles, in SHARED heads."""
@@ -140,9 +141,9 @@ def forward_kernel(  # type: ignore[no-untyped-def]
     k += batch * k_batch + head // group * k_head
     v += batch * v_batch + head // group * v_head
     factors = own
-    if R > 0:
-        factors = _factors(u + (batch * heads + head) * queries * R, row, there, R, R_BLOCK)
-        w += (batch * heads + head) * keys * R
+    if F > 0:
+        factors = _factors(u + (batch * heads + head) * queries * F, row, there, F)
+        w += (batch * heads + head) * keys * F
     line = (batch % batch_lists * head_lists + head * head_lists // heads) * tiles + tile
 
     top = tl.full([STEP], float("-inf"), tl.float32)
@@ -152,14 +153,14 @@ def forward_kernel(  # type: ignore[no-untyped-def]
         column = tl.load(full_other + entry)
         top, total, sums = _absorb(
             top, total, sums, own, k, v, factors, w, column, row, scale, keys, k_token, v_token,
-            D, D_BLOCK, DV, DV_BLOCK, R, R_BLOCK, True, PRECISION,
+            D, D_BLOCK, DV, DV_BLOCK, F, True, PRECISION,
         )  # fmt: skip
     for entry in range(tl.load(some_starts + line), tl.load(some_starts + line + 1)):
         column = tl.load(some_other + entry)
         word = tl.load(bits + entry * ROWS + lane // GROUP)
         top, total, sums = _absorb(
             top, total, sums, own, k, v, factors, w, column, word, scale, keys, k_token, v_token,
-            D, D_BLOCK, DV, DV_BLOCK, R, R_BLOCK, False, PRECISION,
+            D, D_BLOCK, DV, DV_BLOCK, F, False, PRECISION,
         )  # fmt: skip
 
     place = (batch * heads + mine) * queries + row
@@ -174,21 +175,21 @@ def forward_kernel(  # type: ignore[no-untyped-def]
 def _descend(  # type: ignore[no-untyped-def]
     slope_q, slope_u, own, grad, total, delta, k, v, u, w, column, word, scale, keys, k_token, v_token,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
-    R: tl.constexpr, R_BLOCK: tl.constexpr, IS_FULL: tl.constexpr, PRECISION: tl.constexpr,
+    F: tl.constexpr, IS_FULL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """What a column of tiles adds to the gradients of queries."""
     others = _columns(k, column, k_token, keys, D, D_BLOCK, IS_FULL)
     factors = others
-    if R > 0:
+    if F > 0:
         key = column * WIDE + tl.arange(0, WIDE)
-        factors = _factors(w, key, key < keys, R, R_BLOCK)
-    scores = _scores(own, others, u, factors, word, scale, R, IS_FULL, False, PRECISION)
+        factors = _factors(w, key, key < keys, F)
+    scores = _scores(own, others, u, factors, word, scale, F, IS_FULL, False, PRECISION)
     weights = tl.exp2(scores - total[:, None])
     values = _columns(v, column, v_token, keys, DV, DV_BLOCK, IS_FULL)
     slope = weights * (tl.dot(grad, tl.trans(values), input_precision=PRECISION) - delta[:, None])
     slope_q = tl.dot(slope.to(others.dtype), others, slope_q, input_precision=PRECISION)
-    if R > 0:
-        slope_u = _project(slope_u, slope, w, key, key < keys, R, R_BLOCK)
+    if F > 0:
+        slope_u = _project(slope_u, slope, factors, PRECISION)
     return slope_q, slope_u
 
 
@@ -199,7 +200,7 @@ def query_kernel(  # type: ignore[no-untyped-def]
     queries, keys, heads, group, batch_lists, head_lists, scale,
     q_batch, q_head, q_token, k_batch, k_head, k_token, v_batch, v_head, v_token,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
-    R: tl.constexpr, R_BLOCK: tl.constexpr,
+    F: tl.constexpr,
     ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of q and u for STEP lanes, and what the gradients of keys need to know of each query: delta."""
@@ -214,9 +215,9 @@ def query_kernel(  # type: ignore[no-untyped-def]
     k += batch * k_batch + head // group * k_head
     v += batch * v_batch + head // group * v_head
     factors = own
-    if R > 0:
-        factors = _factors(u + (batch * heads + head) * queries * R, row, there, R, R_BLOCK)
-        w += (batch * heads + head) * keys * R
+    if F > 0:
+        factors = _factors(u + (batch * heads + head) * queries * F, row, there, F)
+        w += (batch * heads + head) * keys * F
     line = (batch % batch_lists * head_lists + head * head_lists // heads) * tiles + tile
 
     place = (batch * heads + mine) * queries + row
@@ -229,27 +230,26 @@ def query_kernel(  # type: ignore[no-untyped-def]
     tl.store(delta + place, known, mask=there)
 
     slope_q = tl.zeros([STEP, D_BLOCK], tl.float32)
-    slope_u = tl.zeros([STEP, R_BLOCK], tl.float32)
+    slope_u = tl.zeros([STEP, F if F > 0 else 16], tl.float32)
     for entry in range(tl.load(full_starts + line), tl.load(full_starts + line + 1)):
         column = tl.load(full_other + entry)
         slope_q, slope_u = _descend(
             slope_q, slope_u, own, grad, total, known, k, v, factors, w, column, row, scale, keys,
-            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, R, R_BLOCK, True, PRECISION,
+            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, F, True, PRECISION,
         )  # fmt: skip
     for entry in range(tl.load(some_starts + line), tl.load(some_starts + line + 1)):
         column = tl.load(some_other + entry)
         word = tl.load(bits + entry * ROWS + lane // GROUP)
         slope_q, slope_u = _descend(
             slope_q, slope_u, own, grad, total, known, k, v, factors, w, column, word, scale, keys,
-            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, R, R_BLOCK, False, PRECISION,
+            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, F, False, PRECISION,
         )  # fmt: skip
 
     depth = tl.arange(0, D_BLOCK)
     mask = there[:, None] & (depth < D)[None, :]
     tl.store(grad_q + place[:, None] * D + depth[None, :], (slope_q * scale).to(grad_q.dtype.element_ty), mask=mask)
-    if R > 0:
-        r = tl.arange(0, R_BLOCK)
-        tl.store(grad_u + place[:, None] * R + r[None, :], slope_u, mask=there[:, None] & (r < R)[None, :])
+    if F > 0:
+        tl.store(grad_u + place[:, None] * F + tl.arange(0, F)[None, :], slope_u, mask=there[:, None])
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -257,7 +257,7 @@ def _gather(  # type: ignore[no-untyped-def]
     slope_k, slope_v, slope_w, others, values, begin, end, other, places, bits, q, grad_o, u, w, lse, delta,
     place, scale, queries, q_head, q_token,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
-    R: tl.constexpr, R_BLOCK: tl.constexpr,
+    F: tl.constexpr,
     ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, IS_FULL: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -285,9 +285,9 @@ def _gather(  # type: ignore[no-untyped-def]
         if not IS_FULL:
             word = tl.load(bits + tl.load(places + entry).to(tl.int64) * ROWS + lane // GROUP)
         factors = own
-        if R > 0:
-            factors = _factors(u, row, there, R, R_BLOCK)
-        scores = _scores(others, own, w, factors, word, scale, R, IS_FULL, True, PRECISION)
+        if F > 0:
+            factors = _factors(u, row, there, F)
+        scores = _scores(others, own, w, factors, word, scale, F, IS_FULL, True, PRECISION)
         # Queries that may attend to nothing have no finite total.
         weights = tl.where(scores == float("-inf"), 0.0, tl.exp2(scores - total[None, :]))
         grad = _rows(grad_o, at * DV, there, DV, DV_BLOCK)
@@ -295,8 +295,8 @@ def _gather(  # type: ignore[no-untyped-def]
         known = tl.load(delta + at, mask=there, other=0.0)
         slope = weights * (tl.dot(values, tl.trans(grad), input_precision=PRECISION) - known[None, :])
         slope_k = tl.dot(slope.to(own.dtype), own, slope_k, input_precision=PRECISION)
-        if R > 0:
-            slope_w = _project(slope_w, slope, u, row, there, R, R_BLOCK)
+        if F > 0:
+            slope_w = _project(slope_w, slope, factors, PRECISION)
     return slope_k, slope_v, slope_w
 
 
@@ -307,7 +307,7 @@ def key_kernel(  # type: ignore[no-untyped-def]
     queries, keys, heads, group, batch_lists, head_lists, scale,
     q_batch, q_head, q_token, k_batch, k_head, k_token, v_batch, v_head, v_token,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
-    R: tl.constexpr, R_BLOCK: tl.constexpr,
+    F: tl.constexpr,
     ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of k, v and w for a column of tiles, from all heads that read these keys."""
@@ -320,30 +320,29 @@ def key_kernel(  # type: ignore[no-untyped-def]
     slope_k = tl.zeros([WIDE, D_BLOCK], tl.float32)
     slope_v = tl.zeros([WIDE, DV_BLOCK], tl.float32)
     key = column * WIDE + tl.arange(0, WIDE)
-    r = tl.arange(0, R_BLOCK)
     for head in range(key_head * group, (key_head + 1) * group, SHARED):
         line = (batch % batch_lists * head_lists + head * head_lists // heads) * tiles + column
         place, queries_of_head = (batch * heads + head) * queries, q + batch * q_batch + head * q_head
         us, factors = u, others
-        if R > 0:
-            us = u + place * R
-            factors = _factors(w + (batch * heads + head) * keys * R, key, key < keys, R, R_BLOCK)
-        slope_w = tl.zeros([WIDE, R_BLOCK], tl.float32)
+        if F > 0:
+            us = u + place * F
+            factors = _factors(w + (batch * heads + head) * keys * F, key, key < keys, F)
+        slope_w = tl.zeros([WIDE, F if F > 0 else 16], tl.float32)
         slope_k, slope_v, slope_w = _gather(
             slope_k, slope_v, slope_w, others, values, tl.load(full_starts + line), tl.load(full_starts + line + 1),
             full_other, full_other, bits, queries_of_head, grad_o, us, factors, lse, delta,
             place, scale, queries, q_head, q_token,
-            D, D_BLOCK, DV, DV_BLOCK, R, R_BLOCK, ROWS, GROUP, SHARED, STEP, True, PRECISION,
+            D, D_BLOCK, DV, DV_BLOCK, F, ROWS, GROUP, SHARED, STEP, True, PRECISION,
         )  # fmt: skip
         slope_k, slope_v, slope_w = _gather(
             slope_k, slope_v, slope_w, others, values, tl.load(some_starts + line), tl.load(some_starts + line + 1),
             some_other, some_places, bits, queries_of_head, grad_o, us, factors, lse, delta,
             place, scale, queries, q_head, q_token,
-            D, D_BLOCK, DV, DV_BLOCK, R, R_BLOCK, ROWS, GROUP, SHARED, STEP, False, PRECISION,
+            D, D_BLOCK, DV, DV_BLOCK, F, ROWS, GROUP, SHARED, STEP, False, PRECISION,
         )  # fmt: skip
-        if R > 0:
+        if F > 0:
             at = (batch * heads + head) * keys + key
-            tl.store(grad_w + at[:, None] * R + r[None, :], slope_w, mask=(key < keys)[:, None] & (r < R)[None, :])
+            tl.store(grad_w + at[:, None] * F + tl.arange(0, F)[None, :], slope_w, mask=(key < keys)[:, None])
 
     at = (batch * key_heads + key_head) * keys + key
     depth, depth_v = tl.arange(0, D_BLOCK), tl.arange(0, DV_BLOCK)
@@ -375,6 +374,7 @@ def signatures(
     types |= dict.fromkeys(STRIDES, "i64") | dict.fromkeys(["full_starts", "some_starts", "bits"], "*i64")
     types |= dict.fromkeys(["full_other", "some_other", "some_places"], "*i32") | {"scale": "fp32"}
     types |= dict.fromkeys(["q", "k", "v", "o", "grad_o", "grad_q", "grad_k", "grad_v"], f"*{dtype}")
+    types |= dict.fromkeys(["u", "w"], "*bf16")
     unwanted = {} if rank else dict.fromkeys(["u", "w", "grad_u", "grad_w"])
     found = {}
     for name, kernel in (("forward", forward_kernel), ("queries", query_kernel), ("keys", key_kernel)):
@@ -390,7 +390,7 @@ class _Launch:
 
     def __init__(self, terms: Terms, v: Tensor, tiles: TileLists) -> None:
         self.q, self.k, self.v = (x if x.stride(-1) == 1 else x.contiguous() for x in (terms.q, terms.k, v))
-        self.u, self.w = (None if x is None else x.float().contiguous() for x in (terms.u, terms.w))
+        self.u, self.w = (None if x is None else _split(x, which) for which, x in enumerate((terms.u, terms.w)))
         self.tiles, self.width, self.rank = tiles, v.shape[-1], 0 if terms.u is None else terms.u.shape[-1]
         self.batch, self.heads, self.queries, self.depth = self.q.shape
         self.key_heads, self.keys = self.k.shape[1:3]
@@ -410,14 +410,16 @@ class _Launch:
 
     def backward(self, o: Tensor, lse: Tensor, grad_o: Tensor, grad_lse: Tensor) -> Grads:
         grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (self.q, self.k, self.v))
-        grad_u, grad_w = (None if x is None else x.new_empty(x.shape) for x in (self.u, self.w))
+        grad_u, grad_w = (None if x is None else torch.empty_like(x, dtype=lse.dtype) for x in (self.u, self.w))
         delta = torch.empty_like(lse)
         known = (o, lse, grad_o, grad_lse, delta)
         self._launch(query_kernel, "queries", self._lists(self.tiles.by_query), (*known, grad_q, grad_u))
         lists = self._lists(self.tiles.by_key)
         lists = (*lists[:4], self.tiles.by_key[1].place, *lists[4:])
         self._launch(key_kernel, "keys", lists, (lse, grad_o, delta, grad_k, grad_v, grad_w))
-        return Grads(grad_q, grad_k, grad_v, grad_u, grad_w)
+        # Slopes met the parts of the other side.
+        u, w = (None if x is None else _sum(x, self.rank, side) for side, x in ((1, grad_u), (0, grad_w)))
+        return Grads(grad_q, grad_k, grad_v, u, w)
 
     def _lists(self, entries: tuple[Entries, Entries]) -> tuple[Tensor, ...]:
         full, some = entries
@@ -433,6 +435,33 @@ class _Launch:
         kernel[programs,](self.q, self.k, self.v, self.u, self.w, *lists, *out, *self.numbers, **shape, **options)
 
 
+def _split(x: Tensor, side: int) -> Tensor:
+    """Factors [.., R] as [.., F] of bfloat16: parts whose products add up to what fp32 would give.
+
+    A tensor core multiplies no fp32. Three bfloat16 hold its 24 bits, and six products of parts all but the last bits.
+    """
+    # The interpreter cannot multiply bfloat16: there the parts are kept in fp32.
+    x, parts = x.float(), []
+    for _ in range(3):
+        parts.append(x.bfloat16().float())
+        x = x - parts[-1]
+    parts = [parts[place] for place in _PARTS[side]]
+    more = _wide(parts[0].shape[-1]) - 6 * parts[0].shape[-1]
+    whole = functional.pad(torch.cat(parts, -1), (0, more))
+    return whole.bfloat16() if whole.is_cuda else whole.contiguous()
+
+
+def _sum(x: Tensor, rank: int, side: int) -> Tensor:
+    """Of products with the parts of one side [.., F] those with each of the three, [.., R]."""
+    places = [_PARTS[side].index(part) * rank for part in range(3)]
+    return sum((x[..., place : place + rank] for place in places[1:]), x[..., places[0] : places[0] + rank])
+
+
+def _wide(rank: int) -> int:
+    """F of a rank."""
+    return max(16, _next_power(6 * rank)) if rank else 0
+
+
 def _shared(tiles: TileLists, group: int, key_heads: int, rank: int) -> int:
     """How many heads are rows of one product: those that share keys and a list, where few queries have one list."""
     return group if tiles.rows < 16 and key_heads % tiles.heads == 0 and not rank else 1
@@ -444,17 +473,18 @@ def _shape(
     """The constants of a kernel, and the options of its launch."""
     group = 1 if rows >= 16 else max(16 // rows, _next_power(shared))
     wide = max(depth, width)
-    most = {"forward": 128, "queries": 64, "keys": 64}[name]
-    if dtype == "fp32" or wide > 128 or (rank and name != "forward"):
-        most //= 2
-    step = most if name == "keys" else min(rows * group, most)
-    warps = 8 if wide > 64 or rank or (name == "keys" and rows < 16) else 4
-    if step <= 32 and name != "keys":
-        warps = 4
-    stages = 1 if wide > 128 or dtype == "fp32" else 3 if name == "forward" and step > 16 else 2
+    if dtype == "fp32" or wide > 128:
+        kind = 4
+    else:
+        kind = (2 if rank else 0) + (wide > 64)
+    step, warps, stages = _SHAPES[name][kind]
+    if name == "keys":
+        step, warps = (min(step, 32), 8) if rows < 16 else (step, warps)
+    elif step > rows * group:
+        step, warps, stages = rows * group, 4, min(stages, 2)
     constants = {
         "D": depth, "D_BLOCK": max(16, _next_power(depth)), "DV": width, "DV_BLOCK": max(16, _next_power(width)),
-        "R": rank, "R_BLOCK": max(16, _next_power(max(1, rank))),
+        "F": _wide(rank),
         "ROWS": rows, "GROUP": group, "SHARED": shared, "STEP": step,
         "PRECISION": "tf32x3" if dtype == "fp32" else "ieee",
     }  # fmt: skip
