@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import save
 
-from coterie.attention.kernels import neighbor_triton, stats_triton
+from coterie.attention.kernels import neighbor_triton, stats_triton, tile_triton
 from coterie.attention.kernels.compilation import Usage, compile_kernel
 
 Row = tuple[str, str, Usage]
@@ -38,7 +38,19 @@ def stats() -> Iterator[Row]:
             yield f"{dtype}, D={width}", name, usage
 
 
-KERNELS: list[Callable[[], Iterator[Row]]] = [neighbor, stats]
+def tile() -> Iterator[Row]:
+    for dtype, width, rank, rows, shared in (
+        ("bf16", 64, 0, 128, 1), ("bf16", 128, 0, 128, 1), ("bf16", 64, 8, 128, 1),
+        ("bf16", 64, 0, 1, 4), ("bf16", 128, 0, 1, 16), ("fp32", 64, 0, 128, 1),
+    ):  # fmt: skip
+        for name, (kernel, types, constants, options) in tile_triton.signatures(
+            dtype, width, rank, rows, shared
+        ).items():
+            usage = compile_kernel(kernel, types, constants, aligned=tile_triton.STRIDES, **options)
+            yield f"{dtype}, D={width}, R={rank}, rows={rows}, heads together={shared}", f"tile {name}", usage
+
+
+KERNELS: list[Callable[[], Iterator[Row]]] = [neighbor, stats, tile]
 
 
 if __name__ == "__main__":
