@@ -103,9 +103,9 @@ class _DynamicMask(nn.Module):
         """
         before, own = ranks[..., :-size], ranks[..., -size:]
         larger = before.shape[-1] - torch.searchsorted(before.sort(-1).values, ranks, right=True)
+        room = (self.mechanism.window - larger)[..., None, :].int()
         coming = (own[..., :, None] > ranks[..., None, :]).cumsum(-2, dtype=torch.int32)
-        seen = torch.ones_like(coming[0, 0], dtype=torch.bool).tril(before.shape[-1])
-        return (larger[..., None, :] + coming < self.mechanism.window) & seen
+        return (coming < room).tril(before.shape[-1])
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, listed: Tensor, keeps: Tensor | None) -> Tensor:
@@ -115,7 +115,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, listed: Tensor, keeps
     bias = widened(bias.gather(2, listed)[:, :, None])
     if keeps is not None:
         # Each query keeps a key at least, so that no row is without any.
-        bias = bias.masked_fill(~keeps, -torch.inf)
+        bias = torch.where(keeps, bias, -torch.inf)
     bias = bias.repeat_interleave(shared, 1)
     o = sdpa_attention(widened(q), keys, values, allowed=None, bias=bias, causal=False, scale=None)
     return o.to(v.dtype)
