@@ -1,7 +1,8 @@
-"""Attention over lists of tiles in plain torch: keys pass by, 64 at a time, and the queries that may see them look.
+"""Attention over lists of tiles in plain torch.
 
-A tile is too little work for a call of torch, so all queries of a column of tiles are taken at once: full tiles, then
-those with bits. Softmax runs along; gradients need no more than lse. Sums are in a fixed order.
+A tile is too little work for a call of torch, so all tiles of a row are taken at once. Where every query has a list of
+its own, that would copy many keys for it: then all tiles of a column are, and keys stay while queries are gathered.
+Softmax runs along; gradients need no more than lse. Sums are in a fixed order.
 
 Heads are [Hk, g] here, with g query heads for each key head: views, and keys are not repeated.
 """
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from coterie.attention.blocks import KEYS, TileLists
 
+_FEW = 16
+"""Queries of a row of tiles, below which columns are taken."""
 _MOST_NUMBERS = 1 << 20
 """Scores made at once, so that they stay in the cache."""
 
@@ -61,7 +64,7 @@ def forward(terms: Terms, v: Tensor, tiles: TileLists) -> tuple[Tensor, Tensor]:
         weights = scores.sub_(base).exp_()
         best.value = new
         sums.value = torch.addcmul(weights.sum(-1, keepdim=True), sums.value, fade)
-        mine.value = torch.addcmul(weights @ pass_.v[work.lists][..., work.keys, :], mine.value, fade)
+        mine.value = torch.addcmul(weights @ _Rows(pass_.v[work.lists], work.keys).value, mine.value, fade)
     o.div_(total.masked_fill(total == 0, 1))
     return o.flatten(1, 2).to(v.dtype), top.add_(total.log_()).flatten(1, 2).squeeze(-1)
 
@@ -82,15 +85,15 @@ def backward(
         rows, keys = work.rows, work.keys
         weights = pass_.scores(work).sub_(_Rows(least[work.heads], rows).value).exp_()
         mine = _Rows(grad[work.heads], rows).value
-        grad_v[work.lists][..., keys, :] += (weights.mT @ mine).sum(2, keepdim=True)
-        slope = mine @ pass_.v[work.lists][..., keys, :].mT
+        _Rows(grad_v[work.lists], keys).add((weights.mT @ mine).sum(2, keepdim=True))
+        slope = mine @ _Rows(pass_.v[work.lists], keys).value.mT
         slope = slope.sub_(_Rows(delta[work.heads], rows).value).mul_(weights)
         queries = _Rows(pass_.q[work.heads], rows).value
-        grad_k[work.lists][..., keys, :] += (slope.mT @ queries).sum(2, keepdim=True)
-        _Rows(grad_q[work.heads], rows).add(slope @ pass_.k[work.lists][..., keys, :])
+        _Rows(grad_k[work.lists], keys).add((slope.mT @ queries).sum(2, keepdim=True))
+        _Rows(grad_q[work.heads], rows).add(slope @ _Rows(pass_.k[work.lists], keys).value)
         if pass_.u is not None and pass_.w is not None and grad_u is not None and grad_w is not None:
-            grad_w[work.heads][..., keys, :] += slope.mT @ _Rows(pass_.u[work.heads], rows).value
-            _Rows(grad_u[work.heads], rows).add(slope @ pass_.w[work.heads][..., keys, :])
+            _Rows(grad_w[work.heads], keys).add(slope.mT @ _Rows(pass_.u[work.heads], rows).value)
+            _Rows(grad_u[work.heads], rows).add(slope @ _Rows(pass_.w[work.heads], keys).value)
     u, w = (None if x is None or of is None else _like(x, of) for x, of in ((grad_u, terms.u), (grad_w, terms.w)))
     return Grads(_like(grad_q.mul_(terms.scale), terms.q), _like(grad_k, terms.k), _like(grad_v, v), u, w)
 
@@ -100,14 +103,14 @@ def _like(x: Tensor, of: Tensor) -> Tensor:
 
 
 class _Work(NamedTuple):
-    """Some queries that look at the keys of one column of tiles."""
+    """Some queries that look at some keys."""
 
     heads: tuple[slice, slice, slice]
     """Sequences, key heads, and query heads of each, of one list."""
     lists: tuple[slice, slice]
     """The first two."""
     rows: slice | Tensor
-    keys: slice
+    keys: slice | Tensor
     forbidden: Tensor | None
     """Bool [rows, keys]; None: they may see all of them."""
 
@@ -152,32 +155,53 @@ class _Pass:
 
     def scores(self, work: _Work) -> Tensor:
         """Minus infinity where nothing is allowed."""
-        scores = _Rows(self.q[work.heads], work.rows).value @ self.k[work.lists][..., work.keys, :].mT
+        scores = _Rows(self.q[work.heads], work.rows).value @ _Rows(self.k[work.lists], work.keys).value.mT
         if self.u is not None and self.w is not None:
             # Its own sum first: it may be large, and then little.
-            scores += _Rows(self.u[work.heads], work.rows).value @ self.w[work.heads][..., work.keys, :].mT
+            scores += _Rows(self.u[work.heads], work.rows).value @ _Rows(self.w[work.heads], work.keys).value.mT
         return scores if work.forbidden is None else scores.masked_fill_(work.forbidden, -torch.inf)
 
     def works(self) -> Iterator[_Work]:
-        """All tiles, column by column."""
-        tiles, (batch, heads, group, queries, _) = self.tiles, self.q.shape
-        columns = tiles.counts[1]
+        """All tiles, row by row, or column by column where rows are few queries."""
+        tiles, (batch, heads, group, queries, _), keys = self.tiles, self.q.shape, self.k.shape[-2]
+        by_row = tiles.rows >= _FEW
+        lines, entries = (tiles.counts[0], tiles.by_query) if by_row else (tiles.counts[1], tiles.by_key)
         shared = batch // tiles.batch * heads * group // tiles.heads
         at_once = max(1, _MOST_NUMBERS // (shared * tiles.rows * KEYS))
-        kinds = [(entries.starts.tolist(), *entries[1:]) for entries in tiles.by_key]
-        for line in range(tiles.batch * tiles.heads * columns):
-            place, column = divmod(line, columns)
-            part = self._heads(*divmod(place, tiles.heads))
-            keys = slice(column * KEYS, min((column + 1) * KEYS, self.k.shape[-2]))
-            for kind, (starts, others, places) in enumerate(kinds):
-                for begin in range(starts[line], starts[line + 1], at_once):
-                    end = min(begin + at_once, starts[line + 1])
-                    rows, forbidden = _rows(others[begin:end], tiles.rows, queries), None
-                    if kind:
-                        forbidden = _unpack(tiles.bits[places[begin:end]])
-                        forbidden = forbidden[: len(rows) if isinstance(rows, Tensor) else rows.stop - rows.start]
-                        forbidden = forbidden[:, : keys.stop - keys.start]
-                    yield _Work(part, part[:2], rows, keys, forbidden)
+        (full_starts, full, _), (some_starts, some, places) = ((x.starts.tolist(), *x[1:]) for x in entries)
+        for line in range(tiles.batch * tiles.heads * lines):
+            list_, own = divmod(line, lines)
+            part = self._heads(*divmod(list_, tiles.heads))
+            whole, mixed = slice(*full_starts[line : line + 2]), slice(*some_starts[line : line + 2])
+            mine = torch.tensor([own])
+            for others, at in self._kinds(full[whole], some[mixed], places[mixed], by_row):
+                for first in range(0, len(others), at_once):
+                    other, place = others[first : first + at_once], at[first : first + at_once]
+                    rows, columns = (mine, other) if by_row else (other, mine)
+                    sizes = _count(rows, tiles.rows, queries), _count(columns, KEYS, keys)
+                    forbidden = self._forbidden(place, by_row, *sizes)
+                    rows, columns = _rows(rows, tiles.rows, queries), _rows(columns, KEYS, keys)
+                    yield _Work(part, part[:2], rows, columns, forbidden)
+
+    def _kinds(
+        self, full: Tensor, some: Tensor, places: Tensor, together: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+        """Tiles in order, and where their bits are, -1 for full ones: all together, or full ones and others."""
+        if together:
+            others, order = torch.cat([full, some]).sort()
+            yield others, torch.cat([torch.full_like(full, -1), places])[order]
+        else:
+            yield full, torch.full_like(full, -1)
+            yield some, places
+
+    def _forbidden(self, places: Tensor, by_row: bool, rows: int, columns: int) -> Tensor | None:
+        """Bool [rows, columns] of tiles side by side, or one under the other; None: nothing is forbidden."""
+        mixed = places >= 0
+        if not bool(mixed.any()):
+            return None
+        forbidden = torch.zeros(len(places), self.tiles.rows, KEYS, dtype=torch.bool)
+        forbidden[mixed] = _unpack(self.tiles.bits[places[mixed]])
+        return (forbidden.transpose(0, 1).flatten(1) if by_row else forbidden.flatten(0, 1))[:rows, :columns]
 
     def _heads(self, sequence: int, list_: int) -> tuple[slice, slice, slice]:
         batch = slice(sequence, sequence + 1) if self.tiles.batch > 1 else slice(None)
@@ -190,18 +214,22 @@ class _Pass:
         return batch, slice(list_ // lists, list_ // lists + 1), slice(first, first + size)
 
 
-def _rows(tiles: Tensor, size: int, queries: int) -> slice | Tensor:
-    """The queries of tiles that are in order, as a slice if they are one behind the other."""
-    first, last = int(tiles[0]), int(tiles[-1])
-    if last - first + 1 == len(tiles):
-        return slice(first * size, min((last + 1) * size, queries))
-    rows = (tiles.long()[:, None] * size + torch.arange(size)).flatten()
-    return rows[: len(rows) - max(0, (last + 1) * size - queries)]
+def _count(tiles: Tensor, size: int, tokens: int) -> int:
+    """How many tokens tiles in order hold, the last of which may be cut off."""
+    return len(tiles) * size - max(0, (int(tiles[-1]) + 1) * size - tokens)
+
+
+def _rows(tiles: Tensor, size: int, tokens: int) -> slice | Tensor:
+    """The tokens of tiles that are in order, as a slice if they are one behind the other."""
+    first, count = int(tiles[0]), _count(tiles, size, tokens)
+    if int(tiles[-1]) - first + 1 == len(tiles):
+        return slice(first * size, first * size + count)
+    return (tiles.long()[:, None] * size + torch.arange(size)).flatten()[:count]
 
 
 def _unpack(bits: Tensor) -> Tensor:
-    """Where bits are not set: bool [E rows, 64]."""
-    return _unset()[bits.flatten().view(torch.uint8).int()].view(-1, KEYS)
+    """Where bits are not set: bool [.., 64]."""
+    return _unset()[bits.flatten().view(torch.uint8).int()].view(*bits.shape, KEYS)
 
 
 @functools.cache
