@@ -1,6 +1,6 @@
 """Every mechanism of the literature against dense SDPA at one length: forward, and with a backward pass.
 
-Each is compared with its formula first; then it and SDPA take turns, on tensors of 4 heads of 64 in float32. Ratios
+Each is compared with its formula first; then it and SDPA take turns, on tensors of 6 heads of 64 in float32. Ratios
 above 1 are gains. The page of mechanisms shows them: `python -m coterie.attention.catalogue docs` afterwards.
 
     python benchmarks/attention_mechanisms.py [NAME ...] [--tokens 8192] [--rounds 3] [--threads 2]

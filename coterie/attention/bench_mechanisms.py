@@ -16,7 +16,7 @@ from coterie.attention.bench import LIMIT, Work, time_once
 from coterie.attention.mechanisms.base import Context, Features, Heads, Mechanism, Options
 from coterie.attention.topology import Topology
 
-HEADS = Heads(4, 4, 64, 256)
+HEADS = Heads(6, 6, 64, 384)
 CHECKED = 512
 """The length at which the output is compared with the formula, which holds every pair."""
 
@@ -45,7 +45,7 @@ class Timing:
 
 
 class Race:
-    """A mechanism with its first weights against dense SDPA on tensors of the same size: 4 heads of 64, float32.
+    """A mechanism with its first weights against dense SDPA on tensors of the same size: 6 heads of 64, float32.
 
     Raises:
         ValueError: The mechanism cannot be called so: causally, perhaps.
@@ -56,7 +56,7 @@ class Race:
         self.mechanism, self.device, self.causal = mechanism, torch.device(device), causal
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.module = mechanism.module(HEADS).to(device).eval()
+            self.module = mechanism.module(HEADS).to(device).eval().eval()
         self.error = self._compare()
         """Largest difference to the formula, relative to its largest value."""
 

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from coterie.attention import bench, bench_mechanisms
+from coterie.attention.choice import choose
 from coterie.experiments.cli.main import main
 
 SMALL = ["--device", "cpu", "--repeats", "1", "--tokens", "128", "--agents", "64"]
@@ -70,6 +71,12 @@ def test_what_cannot_be_raced_is_one_message(given: list[str], says: str, capsys
     assert main(["bench", "attention", "--device", "cpu", *given]) == 2
     err = capsys.readouterr().err
     assert says in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("kind", ["pgqa", "routing", "ggem"])
+def test_a_mechanism_is_raced_as_in_evaluation(kind: str) -> None:
+    """Noise and centres that change in training would differ from the formula at every call."""
+    assert bench_mechanisms.Race(choose(kind, {}), "cpu").is_correct
 
 
 def test_a_mechanism_that_does_not_equal_its_formula_is_not_timed(
