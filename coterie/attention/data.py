@@ -210,7 +210,8 @@ class Fields:
         return tensor
 
     def _source(self, name: tuple[Side, Field] | str) -> Tensor | None:
-        self.read.add(name)
+        if name not in self.read:  # FlexAttention refuses a function that changes anything, even to what it was.
+            self.read.add(name)
         return self.source(name)
 
     def _once(self, key: object, read: Callable[[], Tensor]) -> Tensor:

@@ -168,20 +168,20 @@ class _Pass:
         lines, entries = (tiles.counts[0], tiles.by_query) if by_row else (tiles.counts[1], tiles.by_key)
         shared = batch // tiles.batch * heads * group // tiles.heads
         at_once = max(1, _MOST_NUMBERS // (shared * tiles.rows * KEYS))
-        (full_starts, full, _), (some_starts, some, places) = ((x.starts.tolist(), *x[1:]) for x in entries)
+        (full_starts, full, _), (some_starts, some, bits) = ((x.starts.tolist(), *x[1:]) for x in entries)
         for line in range(tiles.batch * tiles.heads * lines):
             list_, own = divmod(line, lines)
             part = self._heads(*divmod(list_, tiles.heads))
             whole, mixed = slice(*full_starts[line : line + 2]), slice(*some_starts[line : line + 2])
             mine = torch.tensor([own])
-            for others, at in self._kinds(full[whole], some[mixed], places[mixed], by_row):
+            for others, at in self._kinds(full[whole], some[mixed], bits[mixed], by_row):
                 for first in range(0, len(others), at_once):
                     other, place = others[first : first + at_once], at[first : first + at_once]
                     rows, columns = (mine, other) if by_row else (other, mine)
                     sizes = _count(rows, tiles.rows, queries), _count(columns, KEYS, keys)
                     forbidden = self._forbidden(place, by_row, *sizes)
-                    rows, columns = _rows(rows, tiles.rows, queries), _rows(columns, KEYS, keys)
-                    yield _Work(part, part[:2], rows, columns, forbidden)
+                    places = _rows(rows, tiles.rows, queries), _rows(columns, KEYS, keys)
+                    yield _Work(part, part[:2], *places, forbidden)
 
     def _kinds(
         self, full: Tensor, some: Tensor, places: Tensor, together: bool
