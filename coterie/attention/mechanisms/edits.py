@@ -199,9 +199,7 @@ class Suppression(Edit):
         return merge(*self.parts(q, k, v, context), [self.keep, 1.0])[0]
 
     def edit(self, p: Tensor, role: Tensor) -> Tensor:
-        weighted = torch.where((role == 1)[..., None, :], p, self.keep * p)
-        total = weighted.sum(-1, keepdim=True)
-        return torch.where(total > 0, weighted / torch.where(total > 0, total, 1), 0)
+        return _normalised(torch.where((role == 1)[..., None, :], p, self.keep * p))
 
     def mass_outside(self, q: Tensor, k: Tensor, context: Context) -> Tensor:
         """What each query gives to keys outside the target, [B, Hq, N]; differentiable."""
@@ -234,14 +232,18 @@ class AttentiveEraser(Edit):
         is_object = role == 1
         # Powers of a softmax are the softmax of multiples.
         erased = torch.where(is_object[..., None, :] | (p == 0), 0, p.clamp(min=1e-300) ** self.similarity)
-        total = erased.sum(-1, keepdim=True)
-        erased = torch.where(total > 0, erased / torch.where(total > 0, total, 1), 0)
-        return torch.where(is_object[..., None], erased, p)
+        return torch.where(is_object[..., None], _normalised(erased), p)
 
 
 def _map(q: Tensor, k: Tensor, context: Context) -> Tensor:
     logits = q @ share_heads(k, q.shape[1]).mT / math.sqrt(q.shape[-1])
     return logits.masked_fill(~visible(q, context), -torch.inf).softmax(-1)
+
+
+def _normalised(weights: Tensor) -> Tensor:
+    """Rows that sum to one; those of zeros alone stay."""
+    total = weights.sum(-1, keepdim=True)
+    return torch.where(total > 0, weights / torch.where(total > 0, total, 1), 0)
 
 
 def _masses(lses: list[Tensor]) -> list[Tensor]:
