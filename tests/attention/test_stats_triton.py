@@ -6,15 +6,16 @@ one, since each would import torch and Triton anew.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import own_process
 
 pytest.importorskip("triton")
 
@@ -119,13 +120,6 @@ else:
 """,
 }
 
-ATTEMPT = """
-try:
-{code}
-except Exception:
-    failures[{name!r}] = traceback.format_exc()
-"""
-
 COMPILED = """
 from coterie.attention.kernels import stats_triton
 from coterie.attention.kernels.compilation import compile_kernel
@@ -138,22 +132,10 @@ for name, (kernel, types, constants, options) in stats_triton.signatures(DTYPE, 
 """
 
 
-def run(code: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def failures() -> dict[str, str]:
     """By case what went wrong."""
-    attempts = [ATTEMPT.format(code=textwrap.indent(code, "    "), name=name) for name, code in CASES.items()]
-    start, end = "\nimport json, traceback\nfailures = {}\n", "\nprint(json.dumps(failures))\n"
-    found: dict[str, str] = json.loads(run(INTERPRETED + start + "".join(attempts) + end, TRITON_INTERPRET="1"))
-    return found
+    return own_process.interpret(INTERPRETED, CASES)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -165,7 +147,7 @@ def test_interpreted_it_agrees_with_the_naive_form(failures: dict[str, str], cas
     ("dtype", "depth"), [("bf16", 128), ("fp32", 64), pytest.param("fp32", 128, marks=pytest.mark.slow)]
 )
 def test_it_compiles_for_hopper_without_spills(dtype: str, depth: int) -> None:
-    assert "stats WAAD and FAI" in run(COMPILED.replace("DTYPE", repr(dtype)).replace("DEPTH", str(depth)))
+    assert "stats WAAD and FAI" in own_process.run(COMPILED.replace("DTYPE", repr(dtype)).replace("DEPTH", str(depth)))
 
 
 @pytest.mark.slow

@@ -6,13 +6,13 @@ one, since each would import torch and Triton anew.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-import textwrap
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import own_process
 
 pytest.importorskip("triton")
 
@@ -115,13 +115,6 @@ assert all(torch.equal(x, y) for x, y in zip(*found))
 """,
 }
 
-ATTEMPT = """
-try:
-{code}
-except Exception:
-    failures[{name!r}] = traceback.format_exc()
-"""
-
 COMPILED = """
 from coterie.attention.kernels import tile_triton
 from coterie.attention.kernels.compilation import compile_kernel
@@ -134,22 +127,10 @@ for name, (kernel, types, constants, options) in tile_triton.signatures(DTYPE, W
 """
 
 
-def run(code: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def failures() -> dict[str, str]:
     """By case what went wrong."""
-    attempts = [ATTEMPT.format(code=textwrap.indent(code, "    "), name=name) for name, code in CASES.items()]
-    start, end = "\nimport json, os, traceback\nfailures = {}\n", "\nprint(json.dumps(failures))\n"
-    found: dict[str, str] = json.loads(run(INTERPRETED + start + "".join(attempts) + end, TRITON_INTERPRET="1"))
-    return found
+    return own_process.interpret(INTERPRETED, CASES)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -171,4 +152,4 @@ def test_it_compiles_for_hopper_without_spills(dtype: str, width: int, rank: int
     code = COMPILED
     for name, value in values.items():
         code = code.replace(name, value)
-    assert "keys" in run(code)
+    assert "keys" in own_process.run(code)
