@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import save, save_gpu, spread, timed
+from _results import save, save_gpu, spread, timed
 from attention_stats import queue
 
 from coterie.attention.dispatch import VARIABLE

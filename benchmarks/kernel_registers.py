@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import save
+from _results import save
 
 from coterie.attention.kernels import neighbor_triton, stats_triton, tile_triton
 from coterie.attention.kernels.compilation import Usage, compile_kernel
