@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import save, save_gpu, spread, timed
+from _results import save, save_gpu, spread, timed
 
 from coterie.attention.statistics_request import StatisticsRequest
 from coterie.attention.stats import AttentionStatistics, attention_statistics, attention_with_lse
