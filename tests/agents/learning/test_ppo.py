@@ -11,10 +11,10 @@ from coterie.types import ObservationLayout, WorldSpec
 SPEC = WorldSpec(3, 18 + 12, "continuous", 4, ObservationLayout(18, 2))
 
 
-def learner(kind="attention", **settings):
+def learner(kind="attention", device="cpu", **settings):
     chosen = PPOSettings(**{"epochs": 1, "minibatch": 96, **settings})
     shape = Architecture(kind, width=8, heads=2, head_size=4, final_width=8)
-    return PPOLearner(Actor(shape, SPEC), Critic(shape, SPEC, central=chosen.central), chosen)
+    return PPOLearner(Actor(shape, SPEC), Critic(shape, SPEC, central=chosen.central), chosen, device)
 
 
 def batch(made, steps=64, dead=0.0):
@@ -142,3 +142,19 @@ def test_observations_are_normalised_for_those_who_act_with_what_was_known_then(
     made.observations.update(given.observation)
     assert float(made.observations.count[0]) == len(given.alive)
     assert not torch.equal(made.prepare(given).observation, before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("central", [False, True])
+def test_recorded_updates_are_those_of_the_same_kernels_started_one_by_one(monkeypatch, central):
+    def weights(shapes):
+        torch.manual_seed(0)
+        made = learner(device="cuda", central=central)
+        monkeypatch.setattr(made._teaching, "_most", shapes)
+        given = Batch(*(x if x is None else x.cuda() for x in batch(learner(central=central), dead=0.2)))
+        for iteration in range(4):
+            update(made, given, iteration)
+        assert any(made._teaching._seen.values()) == bool(shapes)
+        return made.weights()
+
+    torch.testing.assert_close(weights(8), weights(0))
