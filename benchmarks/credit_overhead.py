@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import save, save_gpu, spread, timed
+from _results import save, save_gpu, spread, timed
 
 from coterie import rng
 from coterie.agents.learning.examples import Example

@@ -6,6 +6,7 @@ ours, whose function computes what SDPA computes, by the same kernel and on the 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -57,6 +58,8 @@ class _Ear:
 
 
 _ears: WeakKeyDictionary[nn.Module, list[_Ear]] = WeakKeyDictionary()
+_layers: WeakKeyDictionary[nn.Module, dict[int, list[nn.Module]]] = WeakKeyDictionary()
+"""Attention modules of models by layer: to look for them takes as long as some passes."""
 _switched: WeakKeyDictionary[nn.Module, tuple[dict[str, str], int]] = WeakKeyDictionary()
 """Models that call us: what they called before, and for how many listeners. The last to go switches back."""
 _lock = Lock()
@@ -112,7 +115,12 @@ def _attention_modules(model: Any, layers: Sequence[int] | None) -> list[nn.Modu
     wanted = set(range(count) if layers is None else layers)
     if wrong := sorted(wanted - set(range(count))):
         raise ValueError(f"layers holds {wrong[0]}, expected 0 <= layer < {count}")
-    return [module for module in model.modules() if getattr(module, "layer_idx", None) in wanted]
+    if model not in _layers:
+        found: dict[int, list[nn.Module]] = {}
+        for module in model.modules():
+            found.setdefault(getattr(module, "layer_idx", -1), []).append(module)
+        _layers[model] = {layer: found.get(layer, []) for layer in range(count)}
+    return [module for layer in sorted(wanted) for module in _layers[model][layer]]
 
 
 def _switch(model: Any) -> None:
@@ -127,24 +135,32 @@ def _switch_back(model: Any) -> None:
         if listeners > 1:
             _switched[model] = previous, listeners - 1
         else:
-            model.set_attn_implementation(previous)
+            model.config._attn_implementation = previous
 
 
 def _call_us(model: Any) -> dict[str, str]:
-    """Make the model call us, and say what it called before, as `set_attn_implementation` takes it."""
+    """Make the model call us, and say what it called before, as its config takes it.
+
+    `set_attn_implementation` would do the same to the config, and walk through all modules, each time.
+    """
     parts = {name: getattr(model.config, name) for name in model.config.sub_configs}
     previous = {"": model.config._attn_implementation} | {n: c._attn_implementation for n, c in parts.items() if c}
     if previous[""] not in _FROM:
         raise ValueError(
             f"model runs {previous['']} attention, expected sdpa or eager: model.set_attn_implementation('sdpa') first"
         )
+    if not _can_be_switched(type(model)):
+        raise ValueError(f"model is a {type(model).__name__}, which does not use transformers' attention interface")
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
-    model.set_attn_implementation(NAME)
-    if model.config._attn_implementation != NAME:
-        model.set_attn_implementation(previous)
-        raise ValueError(f"model is a {type(model).__name__}, which does not use transformers' attention interface")
+    model.config._attn_implementation = NAME
     return previous
+
+
+@functools.cache
+def _can_be_switched(kind: Any) -> bool:
+    """By the source of its file, which transformers reads."""
+    return bool(kind._can_set_attn_implementation())
 
 
 def _attend(

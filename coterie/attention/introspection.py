@@ -10,6 +10,7 @@ computes anyway are read in passing.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -102,7 +103,16 @@ def _pick(heard: Attended, heads: list[int] | None) -> tuple[Tensor, Tensor, Ten
     if heads is None:
         return query, key, lse
     group = query.shape[1] // key.shape[1]
-    return query[:, heads], key[:, [head // group for head in heads]], None if lse is None else lse[:, heads]
+    mine, shared = (_index(numbers, query.device) for numbers in (tuple(heads), tuple(head // group for head in heads)))
+    picked = None if lse is None else lse.index_select(1, mine)
+    return query.index_select(1, mine), key.index_select(1, shared), picked
+
+
+@functools.lru_cache(maxsize=256)
+def _index(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Kept, since to put numbers on a GPU is to wait for all that it has to do before."""
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, device=device)
 
 
 class _MaskReader:
