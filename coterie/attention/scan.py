@@ -92,7 +92,7 @@ def _both_sides(
 
 
 def _causal(q: Tensor, k: Tensor, v: Tensor, rate: Tensor, run: Tensor | None, start: Tensor) -> tuple[Tensor, Tensor]:
-    candidates = [Candidate("fla", _fla_refusal(q, run)), Candidate("cpu"), Candidate("naive")]
+    candidates = [Candidate("fla", _fla_refusal(q, rate, run)), Candidate("cpu"), Candidate("naive")]
     backend = choose("scan", candidates, why="kernels for all chunks at once, or else a chunk after the other")
     if backend == "fla":
         return _by_fla(q, k, v, rate, start)
@@ -102,21 +102,22 @@ def _causal(q: Tensor, k: Tensor, v: Tensor, rate: Tensor, run: Tensor | None, s
 
 
 def _by_fla(q: Tensor, k: Tensor, v: Tensor, rate: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """By `chunk_simple_gla`, which has tokens before heads, a decay for each token, and names the state initial."""
+    """By `chunk_simple_gla`, which has tokens before heads, and names the state initial."""
     form = importlib.import_module("fla.ops.simple_gla").chunk_simple_gla
     rows = (x.transpose(1, 2).contiguous() for x in (q, k, v))
-    decay = rate.expand(q.shape[0], q.shape[2], -1).contiguous()
-    o, last = form(*rows, g=decay, scale=1.0, initial_state=start.contiguous(), output_final_state=True)
+    o, last = form(*rows, g_gamma=rate, scale=1.0, initial_state=start.contiguous(), output_final_state=True)
     return o.transpose(1, 2), last
 
 
-def _fla_refusal(q: Tensor, run: Tensor | None) -> str:
+def _fla_refusal(q: Tensor, rate: Tensor, run: Tensor | None) -> str:
     if not q.is_cuda:
         return f"it does not run on {q.device.type}"
     if not has_fla():
         return "flash-linear-attention is not installed"
     if q.dtype not in (torch.bfloat16, torch.float16):
         return "it would round to tf32"
+    if rate.requires_grad and torch.is_grad_enabled():
+        return "its decays by head have no gradient"
     if run is not None or not q.shape[2]:
         return "it is used for one segment"
     return ""
