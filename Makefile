@@ -5,6 +5,9 @@ BIN := .venv/bin
 # Two processes share the tests, file by file; a machine with more cores takes `make test PARALLEL="-n 8 --dist loadfile"`.
 PARALLEL ?= -n 2 --dist loadfile
 
+# Every process reads what Python compiled once: without it, each start compiles torch and the rest anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run setup test test-all lint bench tiny clean
 
 run: setup

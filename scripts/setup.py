@@ -269,6 +269,7 @@ def uv(*arguments: str | Path) -> Sequence[str | Path]:
 def environment() -> dict[str, str]:
     """The person's package sources and cache, for uv, which does not read pip's settings."""
     env = {**os.environ, "VIRTUAL_ENV": str(VENV), "DEBIAN_FRONTEND": "noninteractive"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # the first import keeps its bytecode, whatever the shell says
     pip = {
         "index-url": "UV_DEFAULT_INDEX",
         "extra-index-url": "UV_INDEX",

@@ -26,6 +26,9 @@ from hypothesis import settings
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Nor may threads of torch spin for long while other processes want the cores (see agents/engines/process.py).
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+# Processes that share the tests of a run share the cores: one thread each, their children's too.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A crowded machine takes its time; what must be fast is asserted where it must be.
 settings.register_profile("patient", deadline=None)
