@@ -38,6 +38,7 @@ class Cluster:
 
         Raises:
             EnvironmentMissing: Ray is missing, the cluster cannot be reached, or it lets in anybody.
+            KeyboardInterrupt: SIGTERM came meanwhile.
         """
         settings = self._private() if self.address == "local" else self._shared()
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -63,8 +64,12 @@ class Cluster:
                 where=f"executor.address: {self.address}",
                 remedy="check the address and the token (RAY_AUTH_TOKEN_PATH), or use `address: local`",
             ) from cause
+        except SystemExit as stopped:
+            # While it starts, Ray takes SIGTERM, with which runs are stopped in order, for itself.
+            self.close()
+            raise KeyboardInterrupt from stopped
         finally:
-            # In the main thread Ray takes this signal, with which runs are stopped in order, for itself.
+            # So it does later, in the main thread.
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)
 
