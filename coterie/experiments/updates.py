@@ -69,7 +69,7 @@ _KNOWN: tuple[tuple[str, str, Form], ...] = (
     ("judge/recall", "recall", "share"), ("judge/youden", "Youden's J", "signed"),
     ("judge/correlation", "score with truth", "signed"), ("judge/unread", "unread scores", "share"),
     ("judge/own_evaluations", "own solution evaluated", "share"), ("judge/own_scores", "own solution scored", "share"),
-    ("judge/canaries_passed", "empty solutions passed", "share"),
+    ("judge/unanswered_passed", "unanswered passed", "share"), ("judge/canary_score", "canary score", "share"),
     ("judge/contradictions", "contradictions passed", "share"),
     ("learning/loss", "loss", "number"), ("learning/entropy", "entropy, nats", "number"),
     ("learning/kl", "KL of the update", "number"), ("learning/reference_kl", "KL to the start", "number"),

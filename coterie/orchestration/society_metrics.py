@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from coterie.orchestration.harvest import EarnedTurn, PlayedEpisode
-from coterie.rewards.judge import calibrate, is_decided, read_rulings
+from coterie.rewards.judge import calibrate, is_decided, read_canaries, read_rulings
 
 Row = dict[str, Any]
 
@@ -83,12 +83,13 @@ def _solver(episodes: Sequence[PlayedEpisode], earned: Sequence[EarnedTurn]) -> 
 
 
 def _judge(episodes: Sequence[PlayedEpisode]) -> Row | None:
-    """Rates, and how many right and wrong solutions got each of the scores 1, 2, 3."""
+    """Rates, and how many right and wrong solutions, and canaries, got each of the scores 1, 2, 3."""
     rulings = [one for e in episodes for one in read_rulings(e.outcome, e.turns, e.verdicts)]
     if not rulings:
         return None
-    found = calibrate(rulings)
-    return {"rulings": len(rulings), "right": list(found.right), "wrong": list(found.wrong), **found.rates()}
+    found = calibrate(rulings, (one for e in episodes for one in read_canaries(e.outcome)))
+    counts = {name: list(getattr(found, name)) for name in ("right", "wrong", "canaries")}
+    return {"rulings": len(rulings), **counts, **found.rates()}
 
 
 def _correlation(right: Sequence[float], wrong: Sequence[float]) -> float | None:

@@ -16,6 +16,9 @@ from coterie.orchestration.pool import PolicySpec
 from coterie.text import join_pieces
 from coterie.types import EncodedPrompt, Messages, Place, Sample, Sight, Task, TokenIds, Turn
 
+CANARY = "canary_"
+"""Begins the purposes of turns that judge a canary, a null answer that nobody gave: they are none of the episode's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -65,6 +68,11 @@ def turn_key(
     ]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return f"turn/{place}/{digest[:16]}"
+
+
+def is_canary(key: str) -> bool:
+    """Whether the turn of this key judges a canary."""
+    return key.rsplit("/", 2)[1].startswith(CANARY)
 
 
 def go_on(prompt: EncodedPrompt, said: Sequence[Turn]) -> EncodedPrompt:

@@ -84,7 +84,8 @@ class Calibration:
         num_unread: Those whose judge did not give a score that could be read, at least not at once.
         num_own_evaluations: Rulings whose solver evaluated its own solution.
         num_own_scores: Rulings whose solver scored its own solution.
-        canaries: How many solutions without an answer got each of the scores.
+        unanswered: How many solutions without an answer got each of the scores.
+        canaries: How many null answers did that were planted; they are in no other count.
         pairs: How many pairs of rulings on one task are on different answers, and have scores that could be read.
         pairs_passed: Those of them that both call their solutions right; one of the two is wrong.
     """
@@ -96,6 +97,7 @@ class Calibration:
     num_unread: int
     num_own_evaluations: int
     num_own_scores: int
+    unanswered: tuple[int, int, int]
     canaries: tuple[int, int, int]
     pairs: int
     pairs_passed: int
@@ -118,14 +120,15 @@ class Calibration:
             "unread": _share(self.num_unread, self.num_rulings),
             "own_evaluations": _share(self.num_own_evaluations, self.num_rulings),
             "own_scores": _share(self.num_own_scores, self.num_rulings),
-            "canaries_passed": _share(sum(self.canaries[least_right - 1 :]), sum(self.canaries)),
+            "unanswered_passed": _share(sum(self.unanswered[least_right - 1 :]), sum(self.unanswered)),
+            "canary_score": _mean_worth(self.canaries),
             "contradictions": _share(self.pairs_passed, self.pairs),
         }
 
     @property
     def solver_reward(self) -> float | None:
-        """Mean of (score - 1) / 2 over all scores that could be read."""
-        return _share(self.scores[1] + 2 * self.scores[2], 2 * sum(self.scores))
+        """What solutions are worth on average."""
+        return _mean_worth(self.scores)
 
     @property
     def correlation(self) -> float | None:
@@ -152,6 +155,11 @@ def read_judgements(outcome: Outcome) -> list[Judgement]:
         ) from cause  # fmt: skip
 
 
+def read_canaries(outcome: Outcome) -> list[Judgement]:
+    """The judgements of null answers that were planted in an episode; `solution` is the canary's kind."""
+    return [_read(row) for row in outcome.extra.get("canaries", ())]
+
+
 def read_rulings(outcome: Outcome, turns: Mapping[str, Turn], verdicts: Mapping[str, Verdict]) -> list[Ruling]:
     """The judgements of one episode with what is known of them.
 
@@ -163,8 +171,8 @@ def read_rulings(outcome: Outcome, turns: Mapping[str, Turn], verdicts: Mapping[
     return [_rule(judgement, turns, verdicts.get(judgement.solution)) for judgement in read_judgements(outcome)]
 
 
-def calibrate(rulings: Iterable[Ruling]) -> Calibration:
-    """Count rulings: of one run, of one iteration, or of one scorer."""
+def calibrate(rulings: Iterable[Ruling], canaries: Iterable[Judgement] = ()) -> Calibration:
+    """Count rulings, and what was said of canaries: of one run, of one iteration, or of one scorer."""
     rulings = list(rulings)
     pairs = list(_contradicting(rulings))
     return Calibration(
@@ -175,7 +183,8 @@ def calibrate(rulings: Iterable[Ruling]) -> Calibration:
         num_unread=sum(not r.is_read for r in rulings),
         num_own_evaluations=sum(r.is_own_evaluation for r in rulings),
         num_own_scores=sum(r.is_own_score for r in rulings),
-        canaries=_by_score(r for r in rulings if r.answer is None),
+        unanswered=_by_score(r for r in rulings if r.answer is None),
+        canaries=_by_score(canaries),
         pairs=len(pairs),
         pairs_passed=sum(min(a, b) >= LEAST_RIGHT for a, b in pairs),
     )
@@ -209,7 +218,7 @@ def _rule(judgement: Judgement, turns: Mapping[str, Turn], verdict: Verdict | No
     )
 
 
-def _by_score(rulings: Iterable[Ruling]) -> tuple[int, int, int]:
+def _by_score(rulings: Iterable[Ruling | Judgement]) -> tuple[int, int, int]:
     scores = [ruling.score for ruling in rulings]
     return scores.count(1), scores.count(2), scores.count(3)
 
@@ -224,6 +233,11 @@ def _contradicting(rulings: Iterable[Ruling]) -> Iterator[tuple[int, int]]:
         for a, b in combinations(group, 2):
             if a.answer != b.answer and a.score is not None and b.score is not None:
                 yield a.score, b.score
+
+
+def _mean_worth(counts: tuple[int, int, int]) -> float | None:
+    """Mean of (score - 1) / 2 over so many scores of 1, 2 and 3."""
+    return _share(counts[1] + 2 * counts[2], 2 * sum(counts))
 
 
 def _share(part: int, whole: int) -> float | None:

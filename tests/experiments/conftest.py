@@ -150,7 +150,7 @@ def make_update_row(number: int, iterations: int, policies: tuple[str, ...] = ("
                    "correlation": 0.5},
         "judge": {"rulings": 8, "right": [1, 1, 2], "wrong": [2, 1, 0], "base_rate": 0.5, "precision": 0.75,
                   "recall": 0.75, "youden": x / 2, "solver_reward": x, "correlation": 0.4, "unread": 0.125,
-                  "own_evaluations": 0.0, "own_scores": 0.0, "canaries_passed": None, "contradictions": None},
+                  "own_evaluations": 0.0, "own_scores": 0.0, "unanswered_passed": None, "contradictions": None},
         "lag": 0, "memory": {}, "checkpoint": f"{number:064x}",
         "policies": {name: {"weights": f"{number:064x}", "learning": learning} for name in policies},
     }  # fmt: skip

@@ -41,7 +41,7 @@ def test_every_quantity_of_an_iteration_has_a_key_and_a_place(updates: Any) -> N
     found = measure(update)
     assert found["reward/answer"] == 1.0 and found["reward/evaluate"] == 0.0 and found["judge/youden"] == 0.5
     assert found["speed/tokens_per_second"] == 16.0 and found["speed/lag"] == 0.0
-    assert found["learning/entropy"] == 1.0 and "judge/canaries_passed" not in found
+    assert found["learning/entropy"] == 1.0 and "judge/unanswered_passed" not in found
     times = [value for key, value in found.items() if key.startswith("time/")]
     assert found["time/rollout"] == 0.6 and sum(times) == pytest.approx(1.0)
     labels = [curve.label for curve in curves([update]) if curve.group == "reward"]

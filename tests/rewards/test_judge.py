@@ -1,6 +1,6 @@
 import pytest
 
-from coterie.rewards.judge import calibrate, read_rulings
+from coterie.rewards.judge import calibrate, read_canaries, read_rulings
 from coterie.types import Outcome, Place, Turn, Verdict
 
 PURPOSES = ("answer", "evaluate", "score")
@@ -64,9 +64,17 @@ def test_solvers_that_judge_themselves_are_counted():
     assert (found["own_evaluations"], found["own_scores"]) == (1 / 2, 1 / 2)
 
 
-def test_solutions_without_an_answer_are_canaries():
+def test_solutions_without_an_answer_are_wrong_whatever_is_right():
     found = calibrate(rule((None, 3, "abc"), (None, 1, "bca"), (None, None, "cab"), ("4", 3, "abc"))).rates()
-    assert found["canaries_passed"] == 1 / 2
+    assert found["unanswered_passed"] == 1 / 2
+
+
+def test_canaries_have_a_score_of_their_own_and_are_in_no_other_rate():
+    row = {"solution": "empty", "evaluation": "e", "scoring": "s"}
+    outcome = Outcome(None, (), extra={"canaries": [row | {"score": score} for score in (1, 1, 3, None)]})
+    found, without = calibrate(rule(*ORACLE), read_canaries(outcome)), calibrate(rule(*ORACLE))
+    assert (found.canaries, found.rates()["canary_score"]) == ((2, 0, 1), 1 / 3)
+    assert found.rates() == {**without.rates(), "canary_score": 1 / 3} and without.rates()["canary_score"] is None
 
 
 def test_only_solutions_of_one_task_contradict_each_other():
@@ -78,7 +86,7 @@ def test_without_verdicts_the_rates_that_need_none_are_still_there():
     found = calibrate(rule(*ORACLE, verdicts={})).rates()
     assert found["precision"] is found["recall"] is found["youden"] is found["base_rate"] is None
     assert found["correlation"] is None
-    assert found["solver_reward"] == 0.5 and found["unread"] == 1 / 8 and found["canaries_passed"] == 0
+    assert found["solver_reward"] == 0.5 and found["unread"] == 1 / 8 and found["unanswered_passed"] == 0
 
 
 def test_a_verdict_that_nobody_knows_is_in_no_rate():

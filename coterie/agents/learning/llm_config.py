@@ -175,6 +175,9 @@ class PolicyGradientConfig(KindConfig):
     one; on GPUs each process has one. Changes results by rounding only."""
     mask_cut: bool = True
     """Learn nothing from replies that were cut at their greatest length."""
+    canary_limit: float | None = Field(None, ge=0, le=1)
+    """The greatest `canary_score` of an iteration (see `canaries` of `comas`): above it the training ends before that
+    iteration is learnt from. Null: it is said where judges give null answers more than half of what there is."""
 
     @model_validator(mode="before")
     @classmethod

@@ -18,9 +18,11 @@ from coterie.agents.prompts import template
 from coterie.agents.seats import Agent
 from coterie.orchestration.decisions import decide
 from coterie.orchestration.protocols.base import Ask, opening
+from coterie.orchestration.protocols.comas_canaries import plant
 from coterie.orchestration.protocols.comas_roles import Slot, cast_roles
 from coterie.orchestration.protocols.config_comas import ComasConfig
 from coterie.orchestration.protocols.minutes import Minutes
+from coterie.orchestration.turns import CANARY
 from coterie.text import fence
 from coterie.types import Message, Messages, Outcome, Task, Turn
 
@@ -55,7 +57,7 @@ class Judgement:
 
 
 class Comas:
-    """Parts are dealt anew in every round; `extra` holds all judgements."""
+    """Parts are dealt anew in every round; `extra` holds all judgements, and those of canaries apart."""
 
     def __init__(self, config: ComasConfig) -> None:
         self.config = config
@@ -96,6 +98,7 @@ class _Discussion:
         self.config, self.task, self.agents, self.ask = config, task, agents, ask
         self._minutes = Minutes()
         self._rounds: list[list[_Thread]] = []
+        self._canaries: list[asyncio.Task[Judgement]] = []
 
     async def hold(self) -> Outcome:
         """Start every turn; each waits for what it reads."""
@@ -104,14 +107,17 @@ class _Discussion:
             self._rounds.append([self._open(number, place, slot, shown) for place, slot in enumerate(slots)])
         threads = list(chain(*self._rounds))
         # All in one, so that where a budget ends no failure goes unseen.
-        await asyncio.gather(*(task for t in threads for task in (t.solution, *t.evaluations, *t.judgements)))
+        said = [task for t in threads for task in (t.solution, *t.evaluations, *t.judgements)]
+        await asyncio.gather(*said, *self._canaries)
         for number, held in enumerate(self._rounds):
             self._minutes.note(number, {thread.solver.name: thread.solution.result().turn for thread in held})
         # In the order of the seats, whoever spoke first.
         answers = [{a.name: said[a.name] for a in self.agents if a.name in said} for said in self._minutes.answers]
         answer, reason = decide(self.config.decision, answers, self.task.id, self.ask.seed)
-        rows = [judged.result().row() for thread in threads for judged in thread.judgements]
-        return self._minutes.conclude(answer, reason, {"judgements": rows})
+        extra = {"judgements": [judged.result().row() for thread in threads for judged in thread.judgements]}
+        if self._canaries:
+            extra["canaries"] = [judged.result().row() for judged in self._canaries]
+        return self._minutes.conclude(answer, reason, extra)
 
     def _choose(self, number: int) -> list[_Pair]:
         """What solvers of a round read of the rounds before."""
@@ -127,19 +133,29 @@ class _Discussion:
     def _open(self, number: int, place: int, slot: Slot, shown: Sequence[_Pair]) -> _Thread:
         solver = self.agents[slot.solver]
         thread = _Thread(solver, asyncio.ensure_future(self._solve(solver, number, shown)), [], [])
-        for index, pair in enumerate(slot.judges):
-            evaluator, scorer = (self.agents[i] for i in pair)
+        told = shown if self.config.evaluator_sees_history else ()
+        for index, judges in enumerate(slot.judges):
             # An agent may have the same part for several solutions of a round.
             repeat = place * len(slot.judges) + index
-            evaluation = None
-            if self.config.evaluations:
-                told = shown if self.config.evaluator_sees_history else ()
-                evaluation = asyncio.ensure_future(self._evaluate(evaluator, number, repeat, thread.solution, told))
-                thread.evaluations.append(evaluation)
-            judge = scorer if self.config.scoring else evaluator
-            judging = self._judge(judge, number, repeat, thread.solution, evaluation)
-            thread.judgements.append(asyncio.ensure_future(judging))
+            evaluation, judging = self._review(judges, number, repeat, thread.solution, told)
+            thread.evaluations.extend([evaluation] if evaluation else [])
+            thread.judgements.append(judging)
+            if canary := plant(self.task, self.ask.seed, self.config.canaries, number, repeat):
+                planted = asyncio.ensure_future(_be_said(canary))
+                self._canaries.append(self._review(judges, number, repeat, planted, told, CANARY)[1])
         return thread
+
+    def _review(
+        self, judges: tuple[int, int], number: int, repeat: int, solution: _Saying, told: Sequence[_Pair],
+        mark: str = "",
+    ) -> tuple[_Saying | None, asyncio.Task[Judgement]]:  # fmt: skip
+        """The evaluation of a solution, if there are any, and its judgement; `mark` begins the purposes of turns."""
+        evaluator, scorer = (self.agents[i] for i in judges)
+        evaluation = None
+        if self.config.evaluations:
+            evaluation = asyncio.ensure_future(self._evaluate(evaluator, number, repeat, solution, told, mark))
+        judge = scorer if self.config.scoring else evaluator
+        return evaluation, asyncio.ensure_future(self._judge(judge, number, repeat, solution, evaluation, mark))
 
     async def _solve(self, solver: Agent, number: int, shown: Sequence[_Pair]) -> _Said:
         discussion, read = await self._recall(shown)
@@ -147,7 +163,7 @@ class _Discussion:
         return await self._ask(solver, opening(solver, self.task, note), read, number, 0, "answer")
 
     async def _evaluate(
-        self, evaluator: Agent, number: int, repeat: int, solution: _Saying, told: Sequence[_Pair]
+        self, evaluator: Agent, number: int, repeat: int, solution: _Saying, told: Sequence[_Pair], mark: str
     ) -> _Said:
         subject = (await solution).turn
         discussion, read = await self._recall(told)
@@ -157,21 +173,23 @@ class _Discussion:
         form = template("comas_evaluate" if self.config.scoring else "comas_evaluate_and_score")
         request = Message("user", form.fill(question=question, solution=fence(subject.text, _LONGEST)))
         prompt = (*evaluator.preamble(), request)
-        return await self._ask(evaluator, prompt, (subject, *read), number, repeat, "evaluate")
+        return await self._ask(evaluator, prompt, (subject, *read), number, repeat, f"{mark}evaluate")
 
     async def _judge(
-        self, judge: Agent, number: int, repeat: int, solution: _Saying, evaluation: _Saying | None
+        self, judge: Agent, number: int, repeat: int, solution: _Saying, evaluation: _Saying | None, mark: str
     ) -> Judgement:
         subject = (await solution).turn
         evaluated = None if evaluation is None else await evaluation
         remarks = evaluated.turn if evaluated else None
-        scored = await self._score(judge, number, repeat, subject, remarks) if self.config.scoring else None
+        scored = await self._score(judge, number, repeat, subject, remarks, mark) if self.config.scoring else None
         said = scored or evaluated
         assert said is not None, "the config makes sure that somebody judges"
-        score, verdict = await self._read(judge, said)
+        score, verdict = await self._read(judge, said, mark)
         return Judgement(subject, remarks, scored.turn if scored else None, verdict, score)
 
-    async def _score(self, scorer: Agent, number: int, repeat: int, solution: Turn, evaluation: Turn | None) -> _Said:
+    async def _score(
+        self, scorer: Agent, number: int, repeat: int, solution: Turn, evaluation: Turn | None, mark: str
+    ) -> _Said:
         """Of the solution and its evaluation alone; the question is all else that a scorer knows."""
         fields = {"question": self.task.question, "solution": fence(solution.text, _LONGEST)}
         if evaluation is None:
@@ -180,9 +198,9 @@ class _Discussion:
             text = template("comas_score").fill(**fields, evaluation=fence(evaluation.text, _LONGEST))
         read = (solution,) if evaluation is None else (solution, evaluation)
         prompt = (*scorer.preamble(), Message("user", text))
-        return await self._ask(scorer, prompt, read, number, repeat, "score")
+        return await self._ask(scorer, prompt, read, number, repeat, f"{mark}score")
 
-    async def _read(self, judge: Agent, said: _Said) -> tuple[int | None, Turn | None]:
+    async def _read(self, judge: Agent, said: _Said, mark: str) -> tuple[int | None, Turn | None]:
         """The score in a reply; or else, where verdicts are constrained, that of one more turn."""
         turn = said.turn
         score = read_score(turn.text, is_cut=turn.finish == "length")
@@ -191,7 +209,7 @@ class _Discussion:
         request = Message("user", template("comas_verdict").fill())
         prompt = (*cast(Messages, turn.prompt), Message("assistant", turn.text), request)
         number, repeat = turn.place.round, turn.place.repeat
-        verdict = (await self._ask(judge, prompt, said.read, number, repeat, "verdict", SCORES)).turn
+        verdict = (await self._ask(judge, prompt, said.read, number, repeat, f"{mark}verdict", SCORES)).turn
         # Where something had to go, what was to be judged went first.
         is_read = verdict.text in SCORES and not verdict.num_dropped
         return int(verdict.text) if is_read else None, verdict
@@ -214,9 +232,15 @@ class _Discussion:
         self, agent: Agent, prompt: Messages, read: tuple[Turn, ...], number: int, repeat: int, purpose: str,
         choices: Sequence[str] = (),
     ) -> _Said:  # fmt: skip
-        self._minutes.link(number, read, [agent.name], purpose)
+        if not purpose.startswith(CANARY):
+            self._minutes.link(number, read, [agent.name], purpose)
         turn = await self.ask(agent, prompt, round=number, repeat=repeat, purpose=purpose, choices=choices)
         return _Said(turn, read)
+
+
+async def _be_said(turn: Turn) -> _Said:
+    """What is there already, as if it were awaited."""
+    return _Said(turn, ())
 
 
 def read_score(text: str, *, is_cut: bool = False) -> int | None:

@@ -53,6 +53,9 @@ class ComasConfig(ProtocolConfig):
     verdict: Literal["free", "constrained"] = "free"
     """Where a reply gives no score that can be read: that is kept as a failure, or (`constrained`, improved) its author
     is asked once more, and can say 1, 2 or 3 only; needs engines with `choices`."""
+    canaries: float = Field(0.0, ge=0, le=1)
+    """Beside this share of judgements (`improved`: 0.02) the same judges are shown a null answer, which is none of the
+    episode's: nothing, punctuation, an opening phrase, the question, or a claim to be right. See `canary_score`."""
     decision: DecisionConfig = DecisionConfig()
     """Made of the last solution of each agent; neither source defines one."""
 
@@ -84,5 +87,5 @@ class ComasConfig(ProtocolConfig):
 _RELEASE = {"turn_order": "parallel_all", "rounds": 2, "history": "sampled_pairs", "evaluator_sees_history": False}
 _PRESETS: dict[Any, dict[str, Any]] = {
     "release": _RELEASE,
-    "improved": {**_RELEASE, "self_judging": False, "deal": "balanced", "verdict": "constrained"},
+    "improved": {**_RELEASE, "self_judging": False, "deal": "balanced", "verdict": "constrained", "canaries": 0.02},
 }

@@ -338,3 +338,50 @@ def test_a_config_that_is_spelt_out_means_the_same():
 def test_an_unknown_preset_is_refused():
     with pytest.raises(ValidationError, match="preset"):
         config(preset="best")
+
+
+# --- canaries
+
+
+def planted(prompt: str) -> str:
+    """What stands where the solution does in the prompt of a judge."""
+    return prompt.split("<<<\n", 1)[1].split("\n>>>", 1)[0]
+
+
+@pytest.mark.parametrize("fields", [{}, {"evaluations": 0}, {"scoring": False}])
+def test_canaries_stand_beside_solutions_in_the_same_prompts_and_change_nothing(perform, fields):
+    reply = lambda place: "Score: 3" if place.purpose.startswith("canary") else f"{said(place)}\nScore: 2"  # noqa: E731
+    fields = {**fields, "rounds": 8, "evaluator_sees_history": False}
+    outcome, script = perform(config(canaries=1, **fields), reply, FOUR)
+    plain, without = perform(config(**fields), reply, FOUR)
+    canaries = outcome.extra["canaries"]
+    assert len(canaries) == len(outcome.extra["judgements"]) and {row["score"] for row in canaries} == {3}
+    assert outcome.extra["judgements"] == plain.extra["judgements"] and outcome.edges == plain.edges
+    for place, prompt in without.asked.items():
+        assert script.asked[place] == prompt
+        if (beside := place._replace(purpose=f"canary_{place.purpose}")) in script.asked:
+            assert script.asked[beside].split("<<<", 1)[0] == prompt.split("<<<", 1)[0]
+            assert planted(script.asked[beside]) != planted(prompt)
+
+
+def test_canaries_are_null_answers_of_five_kinds_drawn_from_the_seed(perform):
+    kinds = [perform(config(rounds=64, canaries=0.5), said, FOUR, seed)[0].extra["canaries"] for seed in (0, 0, 1)]
+    drawn = [[(row["evaluation"], row["solution"]) for row in rows] for rows in kinds]
+    assert drawn[0] == drawn[1] != drawn[2] and 16 < len(drawn[0]) < 48
+    assert {kind for _, kind in drawn[0]} == {"empty", "punctuation", "opener", "question", "injection"}
+
+
+def test_a_canary_that_nobody_scores_legibly_is_asked_for_once_more(perform):
+    reply = lambda place: "2" if place.purpose.endswith("verdict") else "I say nothing."  # noqa: E731
+    outcome, _ = perform(config(preset="improved", rounds=1, canaries=1), reply, FOUR)
+    assert [row["score"] for row in outcome.extra["canaries"]] == [2] * 4
+    assert all("canary_verdict" in row["verdict"] for row in outcome.extra["canaries"])
+
+
+def test_canaries_are_none_of_the_episodes_turns():
+    with play(config(rounds=2, canaries=1), num_tasks=2) as journal:
+        assert journal.verify() == []
+        asked = Counter(fact.payload["place"]["purpose"] for fact in journal.facts("turn"))
+        turns = [key for fact in journal.facts("episode") for key in fact.payload["turns"]]
+    assert asked["canary_evaluate"] == asked["canary_score"] == 4 == asked["score"]
+    assert not any("canary" in key for key in turns) and len(turns) == 12
