@@ -28,11 +28,12 @@ def find_foreign_learner(data: Mapping[str, Any], trains: str) -> Iterator[Misma
 
 def check_learning(config: ExperimentConfig) -> list[Mismatch]:
     """Rules that need the whole config."""
-    found = [*_able_to_adapt(config), *_credit_to_learn_by(config), *_credit_by_replays(config)]
+    always = (_able_to_adapt, _credit_to_learn_by, _credit_by_replays, _sleep_beside_a_learner)
+    found = [mismatch for rule in always for mismatch in rule(config)]
     if config.learning is not None:
         rules = (
             _anybody_learns, _own_names, _one_society, _rewarded, _plainly_sampled, _trainable_engines, _fresh_adapters,
-            _known_ranks, _tasks_to_train_on, _replies_by_themselves,
+            _known_ranks, _tasks_to_train_on, _replies_by_themselves, _canaries_to_heed,
         )  # fmt: skip
         found += [mismatch for rule in rules for mismatch in rule(config)]
     return found
@@ -54,6 +55,20 @@ def _credit_by_replays(config: ExperimentConfig) -> Iterator[Mismatch]:
     most, seated = getattr(rule, "max_agents", None), sum(seat.count for seat in config.seats)
     if most is not None and seated > most:
         yield Mismatch(where, f"{rule.kind} works at most {most} agents, the seats hold {seated}", is_key=True)
+
+
+def _sleep_beside_a_learner(config: ExperimentConfig) -> Iterator[Mismatch]:
+    """An engine gives way to a learner on its own device, and vLLM lets one engine of a process do so."""
+    sleeping = [name for name, policy in config.policies.items() if getattr(policy.engine, "sleep", False)]
+    why = ""
+    if config.learning is None:
+        why = "nothing learns here that its memory could go to"
+    elif config.executor.kind != "local":
+        why = "learners of a cluster have devices of their own"
+    elif len(config.policies) > 1 and getattr(config.learning, "lora", None) is None:
+        why = "one engine of a process can sleep, and full weights take one for each policy: train adapters"
+    for name in sleeping if why else ():
+        yield Mismatch(("policies", name, "engine", "sleep"), f"{why}, so leave this out", is_key=True)
 
 
 def _trained(config: ExperimentConfig) -> dict[str, PolicyConfig]:
@@ -139,6 +154,12 @@ def _replies_by_themselves(config: ExperimentConfig) -> Iterator[Mismatch]:
     if "shared_cache" in getattr(config.protocol, "needs", ()):
         message = "replies that were said into one cache are no lesson: a learner reads each by itself"
         yield Mismatch(("protocol",), f"{message}; use {config.protocol.kind} with another granularity")
+
+
+def _canaries_to_heed(config: ExperimentConfig) -> Iterator[Mismatch]:
+    if getattr(config.learning, "canary_limit", None) is not None and not getattr(config.protocol, "canaries", 0):
+        message = "nobody judges canaries here: use comas, and give its `canaries` a share such as 0.02"
+        yield Mismatch(("learning", "canary_limit"), message)
 
 
 def _able_to_adapt(config: ExperimentConfig) -> Iterator[Mismatch]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from coterie.config.load import Loaded
+from coterie.errors import LearningError
 from coterie.experiments.display import Display
 from coterie.experiments.folder import RunFolder
 from coterie.experiments.society_attempt import Attempt
@@ -40,10 +41,13 @@ from coterie.orchestration.society_metrics import describe_iteration
 from coterie.orchestration.society_trainer import PolicyUpdate, SocietyTrainer
 from coterie.orchestration.team_credit import Shared, TeamCredit, describe_credit
 from coterie.orchestration.training_spec import find_device
+from coterie.rewards.judge import calibrate, read_canaries
 from coterie.types import Grader, Weights
 
 # KL of the engine's from the learner's log-probabilities, per token: bfloat16 on both sides stays well below.
 _ALARM = 0.01
+# Of canaries: above, judges pay for nothing more than they withhold.
+_FOOLED = 0.5
 
 
 class TrainingAttempt(Attempt):
@@ -75,22 +79,28 @@ class TrainingAttempt(Attempt):
     def check_room(self) -> None:
         """Refuse what does not fit into this machine's memory; on a cluster every actor has its own."""
         if self.config.executor.kind == "local":
+            self.display.say("working out what engines and learners take of the memory")
             device = find_device(self.config.device)
             self.display.say(check_plan(plan_memory(self.config, self.staff.engines, device), device))
 
     async def work(self, executor: Executor, jobs: Sequence[Job]) -> None:
         """Iterate over jobs, which are those of all iterations in order."""
-        self.display.say(f"{len(self.trained)} policies learn ({executor.config.kind}, device: {self.config.device})")
+        if not getattr(self.config.learning, "held_out", 0):
+            self.display.say("no tasks are held out (learning.held_out), so `coterie eval` will have none to ask")
+        where = f"{executor.config.kind}, device: {self.config.device}"
+        self.display.say(f"starting learners of {len(self.trained)} policies ({where})")
+        await executor.sleep()
         trainer = await asyncio.to_thread(SocietyTrainer.make, self.config, self.config.device, executor)
         self._load(trainer)
         self.team = await asyncio.to_thread(TeamCredit.make, self.config, self.weights, trainer.learners)
+        self.display.say("publishing the first weights to the engines")
         await self._publish(executor, trainer)
         size = len(jobs) // trainer.iterations
         while not trainer.is_done and not self.stopped:
             begin = trainer.iteration * size
             await self._iterate(executor, trainer, jobs[begin : begin + size])
         if self.pending:
-            self._commit(trainer, is_due=False)
+            await self._commit(trainer, is_due=False)
 
     def _load(self, trainer: SocietyTrainer) -> None:
         """Put the trainer where the journal ends."""
@@ -108,13 +118,15 @@ class TrainingAttempt(Attempt):
             return
         rolled = time.monotonic()
         episodes = [read_episode(self.journal, job, self.weights) for job in jobs]
+        self._heed_canaries(episodes)
         shared = await self._share(executor, jobs, episodes)
         if shared is None:
             return
         earned = self._gather(episodes, shared)
+        await executor.sleep()
         updates = await asyncio.to_thread(trainer.learn, earned)
         learnt = time.monotonic()
-        row = self._keep(trainer, episodes, earned, updates, shared)
+        row = await self._keep(trainer, episodes, earned, updates, shared)
         self._warn(updates)
         kept = time.monotonic()
         if not (trainer.is_done or self.stopped):
@@ -124,6 +136,19 @@ class TrainingAttempt(Attempt):
                 "publication": ended - kept, "tokens": self.meter.tokens - before}  # fmt: skip
         self.journal.commit(notes=[Note("iteration", _key(trainer.iteration), note), *trainer.take_notes()])
         self.audience.on_update(make_update(row, note))
+
+    def _heed_canaries(self, episodes: Sequence[PlayedEpisode]) -> None:
+        """Say it where judges pay for null answers, or end there, before anything is learnt from what they say."""
+        canaries = [one for episode in episodes for one in read_canaries(episode.outcome)]
+        score, limit = calibrate((), canaries).rates()["canary_score"], cast(Any, self.config.learning).canary_limit
+        if score is None or score <= (_FOOLED if limit is None else limit):
+            return
+        what = f"agents score null answers {score:.2g} on average, of {len(canaries)} canaries (0 is right, 1 the most)"
+        remedy = "pay for verdicts too (`rewards`), or have other policies judge"
+        if limit is None:
+            self.display.say(f"{what}: solvers can be paid for nothing; {remedy}")
+        else:
+            raise LearningError(f"{what}, more than {limit:g}", where="learning.canary_limit", remedy=remedy)
 
     async def _share(
         self, executor: Executor, jobs: Sequence[Job], episodes: Sequence[PlayedEpisode]
@@ -138,7 +163,10 @@ class TrainingAttempt(Attempt):
         if wanted:
             self.display.say(f"replaying {len(jobs)} episodes: {len(wanted)} replays")
             await self.work_replays(executor, wanted, Deaf(self.audience, self.meter))
-        return None if self.stopped else await asyncio.to_thread(self.team.share, self.journal, jobs, episodes)
+        if self.stopped:
+            return None
+        await executor.sleep()
+        return await asyncio.to_thread(self.team.share, self.journal, jobs, episodes)
 
     def _gather(self, episodes: Sequence[PlayedEpisode], shared: Sequence[Shared]) -> list[EarnedTurn]:
         """What is learnt from: shares of team rewards, or else what turns were given themselves."""
@@ -153,7 +181,7 @@ class TrainingAttempt(Attempt):
                 what = f"policy {name}: engine and learner are {apart:.2g} nats per token apart (more than {_ALARM:g})"
                 self.display.say(f"{what}; take the same dtype for both, or see learning.correction")
 
-    def _keep(
+    async def _keep(
         self, trainer: SocietyTrainer, episodes: Sequence[PlayedEpisode], earned: Sequence[EarnedTurn],
         updates: Mapping[str, PolicyUpdate], shared: Sequence[Shared],
     ) -> dict[str, Any]:  # fmt: skip
@@ -165,18 +193,18 @@ class TrainingAttempt(Attempt):
         self.pending += [one.fact for one in shared]
         self.pending.append(Fact(_key(trainer.iteration), "update", finite(row)))
         if trainer.is_done or trainer.iteration % self.config.checkpoint_every == 0:
-            self._commit(trainer, is_due=True)
+            await self._commit(trainer, is_due=True)
         return row
 
-    def _commit(self, trainer: SocietyTrainer, *, is_due: bool) -> None:
+    async def _commit(self, trainer: SocietyTrainer, *, is_due: bool) -> None:
         """Keep what was learnt, and say it: first the checkpoint, whole on disk, then the facts that lead to it."""
-        checkpoint = write_checkpoint(self.folder, trainer.iteration, trainer.save)
+        checkpoint = await asyncio.to_thread(write_checkpoint, self.folder, trainer.iteration, trainer.save)
         if is_due:
             self.pending[-1].payload["checkpoint"] = checkpoint.hash
         note = {"iteration": checkpoint.iteration, "sha256": checkpoint.hash, "due": is_due}
         self.journal.commit(self.pending, [Note("checkpoint", checkpoint.name, note)])
         self.pending = []
-        checkpoints.prune(self.folder.checkpoints, {checkpoint.name})
+        await asyncio.to_thread(checkpoints.prune, self.folder.checkpoints, {checkpoint.name})
 
     async def _publish(self, executor: Executor, trainer: SocietyTrainer) -> None:
         """Have the engines generate with what was learnt."""
@@ -190,7 +218,7 @@ class TrainingAttempt(Attempt):
         await executor.publish(self.policies, weights)
         for folder in self.published.iterdir():
             if folder not in folders.values():
-                shutil.rmtree(folder)
+                await asyncio.to_thread(shutil.rmtree, folder)
 
 
 def _key(iteration: int) -> str:

@@ -13,7 +13,7 @@ from coterie.agents.learning.llm_settings import LLMSettings
 from coterie.config.schema import ExperimentConfig
 from coterie.errors import EnvironmentMissing
 from coterie.experiments.checks import available_memory
-from coterie.orchestration.memory_plan import GIB, MemoryPlan, ModelSize, plan_engine, plan_learner, tell
+from coterie.orchestration.memory_plan import GIB, PHASES, MemoryPlan, ModelSize, plan_engine, plan_learner, tell
 from coterie.orchestration.pool import EngineSpec
 
 
@@ -39,12 +39,13 @@ def plan_memory(
 
 
 def check_plan(planned: list[tuple[str, int, MemoryPlan]], device: str) -> str:
-    """The plan in a few lines.
+    """The plan in a few lines, for the phase that takes the most.
 
     Raises:
         EnvironmentMissing: it is larger than the memory that is free.
     """
-    total, free = sum(count * plan.total for _, count, plan in planned), _free(device)
+    total = max(sum(count * plan.during(phase) for _, count, plan in planned) for phase in PHASES)
+    free = _free(device)
     room = f" of {tell(free)} that are free" if free is not None else ""
     lines = [f"memory on {device}: about {tell(total)}{room}"]
     lines += [f"  {f'{count} x ' if count > 1 else ''}{name} {plan}" for name, count, plan in planned]
@@ -53,7 +54,7 @@ def check_plan(planned: list[tuple[str, int, MemoryPlan]], device: str) -> str:
             "engines and learners do not fit into memory together:\n    " + "\n    ".join(lines),
             where=f"device {device}",
             remedy="train adapters (learning.lora), set a smaller learning.micro_tokens or engine memory "
-            "(gpu_memory_utilization), or take a smaller model",
+            "(gpu_memory_utilization), on a GPU let the engine `sleep` meanwhile, or take a smaller model",
         )  # fmt: skip
     return "\n".join(lines)
 
@@ -88,7 +89,7 @@ def _engine(spec: EngineSpec, device: str) -> tuple[str, int, MemoryPlan] | None
         # It takes its share of the card whole: what weights and adapters leave of that is for keys and values.
         share, parts = int(config.gpu_memory_utilization * _gpu()[1]), config.tensor_parallel
         least = plan_engine(size, dtype, 0, **adapters, parts=parts).total
-        plan = plan_engine(size, dtype, max(share - least, 0), **adapters, parts=parts)
+        plan = plan_engine(size, dtype, max(share - least, 0), **adapters, parts=parts, sleeps=config.sleep)
     else:
         plan = plan_engine(size, dtype, int(config.memory * GIB), **adapters)
     return f"engine of {spec.model}", 1, plan

@@ -76,6 +76,10 @@ class Executor(Protocol):
         """
         ...
 
+    async def sleep(self) -> None:
+        """Have the engines whose config says so leave their device's memory to learners; they wake by themselves."""
+        ...
+
     def hire_learners(self, specs: Sequence[LearnerSpec]) -> Sequence[Learner]:
         """Learners as specified, after `start`; blocks until their models are loaded. `close` closes them.
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coterie.agents.engines.base import Engine
+from coterie.agents.engines.base import Engine, Sleeper
 from coterie.orchestration.config import LocalConfig
 from coterie.orchestration.executor import Staff, WorkerClient
 from coterie.orchestration.learners import Learner, LearnerSpec
@@ -55,6 +55,11 @@ class LocalExecutor:
         self._policies = policies
         for worker in self._workers:
             worker.adopt(policies)
+
+    async def sleep(self) -> None:
+        for engine in self._engines.values():
+            if isinstance(engine, Sleeper):
+                await engine.sleep()
 
     def hire_learners(self, specs: Sequence[LearnerSpec]) -> list[Learner]:
         first = len(self._learners)

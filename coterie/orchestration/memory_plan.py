@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from coterie.agents.learning.llm_settings import LLMSettings
 
@@ -82,16 +82,26 @@ class ModelSize:
         return sum(rank * (before + after) for before, after in self.linear)
 
 
+Phase = Literal["rollout", "update"]
+PHASES: tuple[Phase, ...] = ("rollout", "update")
+"""Of an iteration: engines generate, or learners learn."""
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Bytes by what they are for, in order; all of it is there at once."""
+    """Bytes by what they are for, in order; `only` names the phase that an item is there in, if not in both."""
 
     items: Mapping[str, int]
+    only: Mapping[str, Phase] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
         """All of them."""
         return sum(self.items.values())
+
+    def during(self, phase: Phase) -> int:
+        """Those that are there in a phase."""
+        return sum(size for name, size in self.items.items() if self.only.get(name, phase) == phase)
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {tell(size)}" for name, size in self.items.items())
@@ -99,7 +109,7 @@ class MemoryPlan:
 
 
 def plan_engine(
-    size: ModelSize, dtype: str, cache: int, *, rank: int = 0, adapters: int = 0, parts: int = 1
+    size: ModelSize, dtype: str, cache: int, *, rank: int = 0, adapters: int = 0, parts: int = 1, sleeps: bool = False
 ) -> MemoryPlan:
     """An engine that generates, or the part of it on one device.
 
@@ -110,12 +120,13 @@ def plan_engine(
         rank: Of its adapters.
         adapters: How many there is room for.
         parts: Devices that share its weights.
+        sleeps: It holds nothing while policies learn.
     """
     width = _BYTES[dtype]
     items = {"weights": width * size.parameters // parts, "keys and values": cache}
     if adapters:
         items["adapters"] = width * adapters * size.adapter(rank)
-    return MemoryPlan(items)
+    return MemoryPlan(items, dict.fromkeys(items, "rollout") if sleeps else {})
 
 
 def plan_learner(
@@ -146,7 +157,7 @@ def plan_learner(
     }
     items |= {"adapters": 4 * trained // parts} if settings.lora is not None else {}
     items |= {"reference": reference // parts} if reference else {}
-    return MemoryPlan(items)
+    return MemoryPlan(items, dict.fromkeys(("gradients", "activations (estimate)", "logits"), "update"))
 
 
 def _activations(size: ModelSize, settings: LLMSettings, width: int) -> int:

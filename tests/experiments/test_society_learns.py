@@ -8,6 +8,7 @@ import pytest
 
 import coterie
 from coterie import rng
+from coterie.errors import LearningError
 from coterie.experiments import society_training
 from coterie.journal import Journal
 from coterie.testing.models import write_llama
@@ -62,3 +63,47 @@ def test_with_shuffled_rewards_it_does_not(tmp_path, monkeypatch, seed):
 
     monkeypatch.setattr(society_training, "gather", shuffled)
     assert max(accuracies(tmp_path, seed)) <= 0.25
+
+
+def judged(folder, **learning) -> coterie.Run:
+    """Two agents of random weights judge each other, and a canary beside every solution."""
+    model = write_llama(folder / "llama", alphabet=DIGITS, layers=1, width=32)
+    return coterie.run(
+        {
+            "name": "judged", "seed": 1, "device": "cpu", "determinism": "exact",
+            "policy": {
+                "engine": {"kind": "transformers", "dtype": "float32", "context": 512},
+                "model": str(model), "sampling": {"temperature": 1.0, "max_tokens": 4},
+            },
+            "seats": [{"name": "agent", "count": 2}],
+            "protocol": {"kind": "comas", "preset": "improved", "rounds": 1, "canaries": 1},
+            "benchmark": {"kind": "sums", "limit": 4}, "rewards": ["interaction"],
+            "learning": {"kind": "policy_gradient", "iterations": 1, "tasks": 4, "copies": 1, **learning},
+        },
+        runs=folder / "runs", display="plain",
+    )  # fmt: skip
+
+
+def test_canaries_are_scored_and_nobody_learns_from_them(tmp_path, monkeypatch, capsys):
+    learnt = []
+    learn = society_training.SocietyTrainer.learn
+    monkeypatch.setattr(society_training, "_FOOLED", 0.0)
+    monkeypatch.setattr(
+        society_training.SocietyTrainer, "learn", lambda *given: learnt.extend(given[1]) or learn(*given)
+    )
+    run = judged(tmp_path)
+    with Journal.read(run.folder.journal) as journal:
+        [judge] = [fact.payload["judge"] for fact in journal.facts("update")]
+        asked = [fact.key for fact in journal.facts("turn") if "/canary_" in fact.key]
+    assert 0 < sum(judge["canaries"]) <= 8 and judge["canary_score"] > 0 and len(asked) > 8
+    assert learnt and not {earned.turn.key for earned in learnt} & set(asked)
+    assert "agents score null answers" in capsys.readouterr().err
+
+
+def test_judges_that_pay_for_canaries_end_a_training_before_it_learns_from_them(tmp_path):
+    with pytest.raises(LearningError, match="agents score null answers .* more than 0") as error:
+        judged(tmp_path, canary_limit=0.0)
+    assert error.value.where == "learning.canary_limit"
+    [journal] = tmp_path.glob("runs/*/journal.sqlite")
+    with Journal.read(journal) as facts:
+        assert facts.count("turn") > 0 and facts.count("update") == 0

@@ -67,6 +67,21 @@ def test_ranks_share_what_is_trained_and_not_their_activations(llama):
     assert [count for _, count, _ in planned(llama, "cuda", engine, ranks={"base": 2})[1:]] == [1, 1]
 
 
+def test_an_engine_that_sleeps_and_a_learner_at_work_are_never_there_together(llama, monkeypatch):
+    free, card = 60 << 20, 100 << 20
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (free, card))
+    engine = {"kind": "vllm", "gpu_memory_utilization": 0.4}
+    asleep, awake = (planned(llama, "cuda", engine | {"sleep": s}, lora={"rank": 2}) for s in (True, False))
+    (_, _, mine), (_, _, learner) = asleep
+    lasting = sum(learner.items[name] for name in ("weights", "optimiser", "adapters"))
+    assert (mine.during("update"), mine.during("rollout")) == (0, 40 << 20)
+    assert (learner.during("update"), learner.during("rollout")) == (learner.total, lasting)
+    assert learner.total < free < learner.total + mine.total
+    assert check_plan(asleep, "cuda")
+    with pytest.raises(EnvironmentMissing, match="let the engine `sleep`"):
+        check_plan(awake, "cuda")
+
+
 def test_what_is_larger_than_the_free_memory_is_refused(llama):
     told = check_plan(planned(llama, "cuda", {"kind": "vllm", "gpu_memory_utilization": 0.4}), "cuda")
     assert "memory on cuda: about 32" in told and "of 40.0 GiB that are free" in told

