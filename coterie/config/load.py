@@ -36,6 +36,7 @@ from coterie.config.schema import (
     StudyConfig,
     WorldConfig,
     WorldCreditConfig,
+    written_path,
 )
 from coterie.config.shape import OF_SOCIETIES, file_model
 from coterie.config.sources import Sources
@@ -191,9 +192,11 @@ def _validate(
     except ValidationError as error:
         follows = (_MISSES_A_FILE if not is_whole else ()) + (_MISSES_A_PART if not knows_parts else ())
         errors = [found for found in error.errors(include_url=False) if found["type"] not in follows]
+        for found in errors:
+            found["loc"] = written_path(found["loc"], data)
         return None, [*problems, *explain(errors, root)]
     if isinstance(config, ExperimentConfig):
-        problems += _place(check(config), root)
+        problems += _place((replace(one, path=written_path(one.path, data)) for one in check(config)), root)
     assert isinstance(config, ExperimentConfig | WorldConfig)
     return config, problems
 

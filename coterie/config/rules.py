@@ -36,7 +36,7 @@ def check(config: ExperimentConfig) -> list[Mismatch]:
     rules = (
         _exact_without_clock, _exact_with_seeded_engines, _replies_that_fit, _enough_agents, _countable_agents,
         _able_engines, _one_cache, _able_protocols, _known_judge, _societies_once, _parts_once,
-        _judged_episodes,
+        _judged_episodes, _other_policies,
     )  # fmt: skip
     return [*(mismatch for rule in rules for mismatch in rule(config)), *check_learning(config), *check_study(config)]
 
@@ -250,6 +250,16 @@ def _judged_episodes(config: ExperimentConfig) -> Iterator[Mismatch]:
         if getattr(reward, "of_judgements", False) and silent:
             message = f"{reward.kind} rewards what agents judge of each other, and there is none of it in {silent[0]}"
             remedy = "use comas" if config.protocol.kind in silent else "set `baselines: []`"
+            yield Mismatch(("rewards", index), f"{message}; {remedy}")
+
+
+def _other_policies(config: ExperimentConfig) -> Iterator[Mismatch]:
+    """Rewards by the votes of other policies have other policies."""
+    seated = {seat.policy for seat in config.seats}
+    for index, reward in enumerate(config.rewards):
+        if getattr(reward, "voters", "") == "other_policies" and len(seated) == 1:
+            message = f"{reward.kind} has answers judged by agents of other policies, and all seats have {min(seated)}"
+            remedy = "give seats policies of their own (in a training: `sharing: agent`), or set `voters: other_agents`"
             yield Mismatch(("rewards", index), f"{message}; {remedy}")
 
 

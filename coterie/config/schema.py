@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
@@ -10,6 +11,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from coterie.config.base import Config, KindConfig, OneOf
+from coterie.config.tree import Path
 from coterie.types import Sampling
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -242,6 +244,20 @@ class ExperimentConfig(FileConfig):
         required = [name for name in schema.pop("required") if name != "policies"]
         whole = {"required": required, "oneOf": [{"required": ["policies"]}, {"required": ["policy"]}]}
         return {**schema, "anyOf": [{"required": ["extends"]}, whole]}
+
+
+def written_path(path: Path, data: Mapping[str, Any]) -> Path:
+    """Where in a file a policy's value stands: with `sharing: agent` agents have copies of one that seats share."""
+    expanded, policies = expand_shorthands(dict(data)).get("policies"), data.get("policies")
+    if len(path) < 2 or path[0] != "policies" or not isinstance(expanded, dict):
+        return path
+    places: dict[Path, Any] = {("policy",): data.get("policy")}
+    if isinstance(policies, dict):
+        places = {("policies", name): policy for name, policy in policies.items()}
+    copy = expanded.get(path[1])
+    if path[:2] in places or copy is None:
+        return path
+    return next((place + path[2:] for place, policy in places.items() if policy is copy), path)
 
 
 def expand_credit(data: Any) -> Any:

@@ -115,6 +115,7 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
     config = loaded.config
     assert isinstance(config, ExperimentConfig)
     check_secrets(config.model_dump(mode="json"))
+    display.say(f"preparing the tasks of {config.benchmark.kind}")
     benchmark = make_benchmark(loaded)
     jobs = planned(config, benchmark)
     facts = facts_of(loaded, benchmark.fingerprint(), len({job.task.id for job in jobs}))

@@ -123,8 +123,9 @@ def _frame(training: _Training, questions: Questions) -> dict[str, Any]:
     held_out = int(getattr(learning, "held_out", 0))
     if not held_out:
         raise ConfigError(
-            "the training held no tasks out: it has seen all there are", where="learning.held_out",
-            remedy="train with `held_out`; the tasks of an evaluation must be new to the policies",
+            "the training held no tasks out, so there are none that are new to its policies",
+            where=f"learning.held_out of {training.folder.path}",
+            remedy="train anew with `learning: {held_out: 100}`, say: the benchmark's last 100 tasks are then kept",
         )  # fmt: skip
     count = len(make_benchmark(training.loaded).tasks())
     limit = min(questions.limit or held_out, held_out)

@@ -47,5 +47,8 @@ class RayConfig(ExecutorConfig):
     the driver has."""
     learner_gpus: float = Field(0.0, ge=0)
     """GPUs, likewise."""
+    learner_deadline: float = Field(3600.0, gt=0)
+    """Seconds a learner may take for one call, such as all updates of a policy after a rollout, before it counts as
+    hung."""
     heartbeat: float = Field(30.0, ge=0.5)
     """Seconds after which an actor that answers nothing at all is named and replaced. Of a society alone."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from coterie.rewards.config import RewardConfig
 
 
 class InteractionConfig(RewardConfig):
-    """Rewards from scores that agents give: solution and evaluation share 1 (CoMAS, arXiv 2510.08529)."""
+    """Rewards from scores that agents give: solution and evaluation share 1 (CoMAS, arXiv 2510.08529).
+
+    `preset` fills in what is not given: `faithful` as published, `improved` where what cannot be read costs its author
+    alone, evaluations have to say something, and scores are paid for agreeing with the other solvers' majority.
+    """
 
     of_judgements = True
 
     kind: Literal["interaction"] = "interaction"
+    preset: Literal["faithful", "improved"] = "faithful"
     failed: float = Field(-1.0, le=0)
     """For a scoring whose score cannot be read."""
     unread: Literal["zero", "nothing"] = "zero"
@@ -24,6 +29,14 @@ class InteractionConfig(RewardConfig):
     or with the majority of the other solvers' answers; nothing where there is no such thing."""
     check_evaluations: bool = False
     """An evaluation without a word, or cut at its longest, gets `failed`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, data: Any) -> Any:
+        return {**_IMPROVED, **data} if isinstance(data, dict) and data.get("preset") == "improved" else data
+
+
+_IMPROVED = {"unread": "nothing", "scorer": "majority", "check_evaluations": True}
 
 
 class VoteConfig(RewardConfig):

@@ -1,13 +1,15 @@
 """A society that is trained: what becomes of its weights, its versions and its facts, also when it is killed."""
 
+import json
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from coterie.config.load import loads
+from coterie.config.load import load, loads
 from coterie.config.problems import InvalidConfig
+from coterie.config.tree import show
 from coterie.journal import Journal
 from coterie.testing.models import write_llama
 
@@ -18,6 +20,7 @@ from society_runs import experiment as plain
 
 PLAIN = {"temperature": 1.0}
 LEARNING = {**SHARED, "sharing": "agent"}
+SLEEPER = {"engine": {"kind": "vllm", "sleep": True}, "sampling": PLAIN}
 
 
 def experiment(model: Path, **learning: object) -> dict[str, object]:
@@ -127,6 +130,22 @@ def test_a_checkpoint_that_is_gone_is_named(tmp_path, llama, undisturbed):
     assert "the checkpoint after iteration 1 cannot be read" in resumed.stderr
 
 
+def test_what_is_wrong_with_a_policy_of_many_agents_is_said_once_where_it_stands(llama, tmp_path):
+    file = tmp_path / "society.yaml"
+    for sampling, says in (({"topp": 1, **PLAIN}, "unknown key"), ({"temperature": 0.5}, "must be 1 for a policy")):
+        policy = experiment(llama)["policies"]["base"] | {"sampling": sampling}
+        for section, path in (({"policies": {"base": policy}}, "policies.base"), ({"policy": policy}, "policy")):
+            config = {k: v for k, v in experiment(llama).items() if k != "policies"} | section
+            config["seats"] = [{"name": "ann", "count": 4} | ({"policy": "base"} if "policies" in section else {})]
+            file.write_text(json.dumps(config, indent=1))
+            with pytest.raises(InvalidConfig, match=says) as error:
+                load(file)
+            [problem] = error.value.problems
+            line = file.read_text().splitlines()[problem.mark.line - 1]
+            assert show(problem.path).startswith(f"{path}.sampling.")
+            assert f'"{problem.path[-1]}"' in line
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -138,6 +157,10 @@ def test_a_checkpoint_that_is_gone_is_named(tmp_path, llama, undisturbed):
         ({"policies": {"base": {"frozen": True, "sampling": {"temperature": 1.0}}}}, "nothing to train"),
         ({"learning": {**LEARNING, "ranks": {"nobody": 2}}}, "no policy nobody is trained; those that are: ann, bob"),
         ({"benchmark": {"kind": "sums", "limit": 2}}, "2 of at most 2 tasks are held out"),
+        ({"learning": SHARED, "rewards": ["co_rl"]}, "all seats have base; give seats policies of their own"),
+        ({"policies": {"base": SLEEPER}}, "one engine of a process"),
+        ({"policies": {"base": SLEEPER}, "learning": None}, "nothing learns here"),
+        ({"learning": {**LEARNING, "canary_limit": 0.5}}, "nobody judges canaries here"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(llama, change, says):

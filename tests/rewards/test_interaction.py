@@ -84,6 +84,13 @@ def test_a_scorer_may_be_paid_for_agreeing_with_the_other_solvers():
     assert found["cleo/score"] == 0 and "dan/score" not in found
 
 
+def test_a_preset_fills_in_what_is_not_given():
+    mended = {"unread": "nothing", "scorer": "majority", "check_evaluations": True}
+    assert InteractionConfig(preset="improved") == InteractionConfig(preset="improved", **mended)
+    assert InteractionConfig(preset="improved", scorer="verdict").scorer == "verdict"
+    assert InteractionConfig() == InteractionConfig(preset="faithful", unread="zero", scorer="format")
+
+
 def test_a_scorer_that_had_to_be_asked_again_has_failed_but_its_score_counts():
     assert score(worked([(*ONE, 3, "cleo/verdict")])) == {"ann/answer": 1, "bob/evaluate": 0, "cleo/score": -1}
 

@@ -157,6 +157,9 @@ class RayExecutor:
         await asyncio.gather(*(self._bring(self._replicas[name], name) for name in {name for name, _ in weights}))
         await asyncio.gather(*(self._inform(index) for index in range(len(self.workers))))
 
+    async def sleep(self) -> None:
+        """Nothing: a learner has a device of its own, and `validate` refuses engines that are to sleep here."""
+
     async def _bring(self, replicas: Sequence[Replica], engine: str) -> None:
         published = self._published[engine]
         try:
@@ -190,7 +193,7 @@ class RayExecutor:
         for index, spec in enumerate(specs):
             name = f"the learner of {', '.join(spec.policies)}"
             self._learners.append(
-                RayLearner(partial(hire, index, name), name, config.deadline, config.attempts, self._tell)
+                RayLearner(partial(hire, index, name), name, config.learner_deadline, config.attempts, self._tell)
             )
         for learner in self._learners:
             learner.start()

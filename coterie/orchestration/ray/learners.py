@@ -116,7 +116,7 @@ class RayLearner:
     Args:
         hire: Makes an actor.
         name: What errors call it.
-        deadline: Seconds for one call, for each turn that it is about.
+        deadline: Seconds for one call.
         attempts: How often in a row an actor is replaced.
         on_loss: Told of each that is lost.
     """
@@ -142,7 +142,7 @@ class RayLearner:
 
     def update(self, policy: str, examples: Sequence[Example], *, iteration: int) -> dict[str, float]:
         """See `LanguageLearner`."""
-        metrics, state = self._ask("update", policy, list(examples), iteration, size=len(examples))
+        metrics, state = self._ask("update", policy, list(examples), iteration)
         self._keep(policy, state)
         found: dict[str, float] = metrics
         return found
@@ -163,11 +163,11 @@ class RayLearner:
 
     def logprobs(self, policy: str, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
         """See `LanguageLearner`."""
-        return [np.array(one) for one in self._ask("logprobs", policy, list(examples), size=len(examples))]
+        return [np.array(one) for one in self._ask("logprobs", policy, list(examples))]
 
     def reference_logprobs(self, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
         """See `LanguageLearner`."""
-        return [np.array(one) for one in self._ask("reference_logprobs", list(examples), size=len(examples))]
+        return [np.array(one) for one in self._ask("reference_logprobs", list(examples))]
 
     def count_layers(self) -> int:
         """See `LanguageLearner`."""
@@ -177,19 +177,19 @@ class RayLearner:
         self, policy: str, examples: Sequence[Example], request: SignalRequest, roles: Roles | None = None
     ) -> list[dict[str, NDArray[np.floating[Any]]]]:
         """See `LanguageLearner`."""
-        found = self._ask("score", policy, list(examples), request, roles, size=len(examples))
+        found = self._ask("score", policy, list(examples), request, roles)
         return [{name: np.array(values) for name, values in one.items()} for one in found]
 
     def assign_roles(self, policy: str, examples: Sequence[Example], request: SignalRequest) -> Roles:
         """See `LanguageLearner`."""
-        roles: Roles = self._ask("assign_roles", policy, list(examples), request, size=len(examples))
+        roles: Roles = self._ask("assign_roles", policy, list(examples), request)
         return roles
 
     def influence(
         self, policy: str, examples: Sequence[Example], labels: Sequence[NDArray[np.int64]], layers: int = 5
     ) -> list[NDArray[np.float32]]:
         """See `LanguageLearner`."""
-        found = self._ask("influence", policy, list(examples), list(labels), layers, size=len(examples))
+        found = self._ask("influence", policy, list(examples), list(labels), layers)
         return [np.array(one) for one in found]
 
     def export(self, policy: str, folder: Path) -> None:
@@ -217,10 +217,8 @@ class RayLearner:
         # Put here, they are the driver's own: neither the actor's end nor its node's takes them along.
         self._states[policy] = ray.put(state[0]), ray.put(state[1])
 
-    def _ask(self, method: str, *arguments: Any, size: int = 1) -> Any:
-        return self._insist(
-            lambda: self._wait(self.actor.perform.remote(method, *arguments), self._patience * max(size, 1))
-        )
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        return self._insist(lambda: self._wait(self.actor.perform.remote(method, *arguments), self._patience))
 
     def _insist(self, work: Callable[[], T]) -> T:
         """What comes of some work with the actor, or with one that replaces it."""
@@ -253,7 +251,8 @@ class RayLearner:
         except ray.exceptions.RayTaskError as error:
             raise unwrapped(error) from None
         except ray.exceptions.GetTimeoutError:
-            raise WorkerLost(f"a learner did not answer within {seconds:g} s", where=self._name) from None
+            raise WorkerLost(f"a learner did not answer within {seconds:g} s", where=self._name,
+                             remedy="if it is only slow, raise executor.learner_deadline") from None  # fmt: skip
         except ray.exceptions.RayError as lost:
             raise WorkerLost(f"a learner was lost: {first_line(lost)}", where=self._name) from None
 
