@@ -19,6 +19,7 @@ from coterie.config.load import Loaded
 from coterie.errors import LearningError
 from coterie.experiments.display import Display
 from coterie.experiments.folder import RunFolder
+from coterie.experiments.leaving import in_thread
 from coterie.experiments.society_attempt import Attempt
 from coterie.experiments.tally import Audience, Deaf, Meter, Watcher
 from coterie.experiments.training_memory import check_plan, plan_memory
@@ -39,6 +40,7 @@ from coterie.orchestration.pool import Learning
 from coterie.orchestration.sittings import grader_of
 from coterie.orchestration.society_metrics import describe_iteration
 from coterie.orchestration.society_trainer import PolicyUpdate, SocietyTrainer
+from coterie.orchestration.step_values import Valuer
 from coterie.orchestration.team_credit import Shared, TeamCredit, describe_credit
 from coterie.orchestration.training_spec import find_device
 from coterie.rewards.judge import calibrate, read_canaries
@@ -75,6 +77,7 @@ class TrainingAttempt(Attempt):
         self.published = folder.path / "published"
         self.pending: list[Fact] = []
         self.team: TeamCredit | None = None
+        self.valuer: Valuer | None = None
 
     def check_room(self) -> None:
         """Refuse what does not fit into this machine's memory; on a cluster every actor has its own."""
@@ -93,6 +96,7 @@ class TrainingAttempt(Attempt):
         trainer = await asyncio.to_thread(SocietyTrainer.make, self.config, self.config.device, executor)
         self._load(trainer)
         self.team = await asyncio.to_thread(TeamCredit.make, self.config, self.weights, trainer.learners)
+        self.valuer = await in_thread(Valuer.make, self.config, self.weights)
         self.display.say("publishing the first weights to the engines")
         await self._publish(executor, trainer)
         size = len(jobs) // trainer.iterations
@@ -122,9 +126,11 @@ class TrainingAttempt(Attempt):
         shared = await self._share(executor, jobs, episodes)
         if shared is None:
             return
-        earned = self._gather(episodes, shared)
+        earned = await self._value(executor, jobs, episodes, self._gather(episodes, shared))
+        if earned is None:
+            return
         await executor.sleep()
-        updates = await asyncio.to_thread(trainer.learn, earned)
+        updates = await in_thread(trainer.learn, earned)
         learnt = time.monotonic()
         row = await self._keep(trainer, episodes, earned, updates, shared)
         self._warn(updates)
@@ -159,14 +165,27 @@ class TrainingAttempt(Attempt):
         """
         if self.team is None:
             return []
-        wanted = list(replay.missing(self.journal, self.team.replays(jobs, episodes)))
-        if wanted:
-            self.display.say(f"replaying {len(jobs)} episodes: {len(wanted)} replays")
-            await self.work_replays(executor, wanted, Deaf(self.audience, self.meter))
+        await self._replay(executor, jobs, self.team.replays(jobs, episodes))
         if self.stopped:
             return None
         await executor.sleep()
-        return await asyncio.to_thread(self.team.share, self.journal, jobs, episodes)
+        return await in_thread(self.team.share, self.journal, jobs, episodes)
+
+    async def _value(
+        self, executor: Executor, jobs: Sequence[Job], episodes: Sequence[PlayedEpisode], earned: Sequence[EarnedTurn]
+    ) -> Sequence[EarnedTurn] | None:
+        """The turns, with what they are worth at their steps where token credit asks for it; None as of `_share`."""
+        if self.valuer is None:
+            return earned
+        await self._replay(executor, jobs, self.valuer.replays(jobs, episodes, earned))
+        return None if self.stopped else self.valuer.value(self.journal, jobs, episodes, earned)
+
+    async def _replay(self, executor: Executor, jobs: Sequence[Job], replays: Sequence[Job]) -> None:
+        """Work the replays of which the journal has nothing yet."""
+        wanted = list(replay.missing(self.journal, replays))
+        if wanted:
+            self.display.say(f"replaying {len(jobs)} episodes: {len(wanted)} replays")
+            await self.work_replays(executor, wanted, Deaf(self.audience, self.meter))
 
     def _gather(self, episodes: Sequence[PlayedEpisode], shared: Sequence[Shared]) -> list[EarnedTurn]:
         """What is learnt from: shares of team rewards, or else what turns were given themselves."""

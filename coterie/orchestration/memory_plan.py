@@ -129,9 +129,7 @@ def plan_engine(
     return MemoryPlan(items, dict.fromkeys(items, "rollout") if sleeps else {})
 
 
-def plan_learner(
-    size: ModelSize, settings: LLMSettings, dtype: str, policies: int, parts: int = 1
-) -> MemoryPlan:
+def plan_learner(size: ModelSize, settings: LLMSettings, dtype: str, policies: int, parts: int = 1) -> MemoryPlan:
     """A learner of one model, all of its weights for one policy or adapters for several; or one of its processes.
 
     Args:

@@ -73,8 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except CoterieError as error:
+        from coterie.experiments.leaving import leave
+
         print(_safe(str(error)), file=sys.stderr)
-        return error.exit_code
+        return leave(error.exit_code)
     except Exception:
         print(_safe(traceback.format_exc()), file=sys.stderr)
         return 1
