@@ -1,8 +1,10 @@
 """Attention over lists of tiles in plain torch.
 
-A tile is too little work for a call of torch, so all tiles of a row are taken at once. Where every query has a list of
-its own, that would copy many keys for it: then all tiles of a column are, and keys stay while queries are gathered.
-Softmax runs along; gradients need no more than lse. Sums are in a fixed order.
+A tile is too little work for a call of torch, so all full tiles of a row are taken at once, and all mixed ones. Where
+every query has a list of its own, that would copy many keys for it: then those of a column are, and keys stay while
+queries are gathered. Each such piece goes through torch's flash attention, which keeps scores in a core's cache, and
+pieces are merged by lse. Gradients of a bias are sums of products, since flash attention has none. Sums are in a fixed
+order.
 
 Heads are [Hk, g] here, with g query heads for each key head: views, and keys are not repeated.
 """
@@ -15,13 +17,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from coterie.attention.blocks import KEYS, TileLists
 
 _FEW = 16
 """Queries of a row of tiles, below which columns are taken."""
 _MOST_NUMBERS = 1 << 20
-"""Scores made at once, so that they stay in the cache."""
+"""Scores in memory at once, where they are, so that they stay in the cache."""
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 class Terms(NamedTuple):
@@ -50,56 +56,48 @@ class Grads(NamedTuple):
 
 def forward(terms: Terms, v: Tensor, tiles: TileLists) -> tuple[Tensor, Tensor]:
     """The output [B, Hq, N, Dv] in the dtype of v, and lse [B, Hq, N] in float32 or float64."""
-    pass_ = _Pass(terms, v, tiles)
-    o = pass_.q.new_zeros(*pass_.q.shape[:-1], v.shape[-1])
-    total = pass_.q.new_zeros(*pass_.q.shape[:-1], 1)
-    top = torch.full_like(total, -torch.inf)
+    pass_ = _Pass(terms, v, tiles, is_fused=terms.u is None)
+    o = torch.zeros_like(pass_.q)
+    lse = torch.full_like(o[..., :1], -torch.inf)
     for work in pass_.works():
-        mine, best, sums = (_Rows(x[work.heads], work.rows) for x in (o, top, total))
-        scores = pass_.scores(work)
-        new = torch.maximum(best.value, scores.amax(-1, keepdim=True))
+        mine, before = (_Rows(x[work.heads], work.rows) for x in (o, lse))
+        part, more = pass_.attend(work)
+        after = torch.logaddexp(before.value, more)
         # Where nothing was allowed yet there is nothing to subtract.
-        base = new.masked_fill(new == -torch.inf, 0)
-        fade = (best.value - base).exp_()
-        weights = scores.sub_(base).exp_()
-        best.value = new
-        sums.value = torch.addcmul(weights.sum(-1, keepdim=True), sums.value, fade)
-        mine.value = torch.addcmul(weights @ _Rows(pass_.v[work.lists], work.keys).value, mine.value, fade)
-    o.div_(total.masked_fill(total == 0, 1))
-    return o.flatten(1, 2).to(v.dtype), top.add_(total.log_()).flatten(1, 2).squeeze(-1)
+        base = after.masked_fill(after == -torch.inf, 0)
+        mine.value = torch.addcmul(part.mul_((more - base).exp_()), mine.value, (before.value - base).exp_())
+        before.value = after
+    return o[..., : v.shape[-1]].flatten(1, 2).to(v.dtype), lse.flatten(1, 2).squeeze(-1)
 
 
 def backward(
     terms: Terms, v: Tensor, tiles: TileLists, o: Tensor, lse: Tensor, grad_o: Tensor, grad_lse: Tensor
 ) -> Grads:
     """What `forward` gave, and gradients of it."""
-    pass_ = _Pass(terms, v, tiles)
-    grad, out = (pass_.by_head(x) for x in (grad_o, o))
-    least, slope_of_lse = (pass_.by_head(x[..., None]) for x in (lse, grad_lse))
-    empty = least == -torch.inf
-    least = least.masked_fill(empty, torch.inf)
-    delta = (grad * out).sum(-1, keepdim=True) - slope_of_lse.masked_fill(empty, 0)
+    values, empty = v, (lse == -torch.inf)[..., None]
+    if bool(grad_lse.any()):
+        # It moves scores as the gradient of one more output would, of which all values are 1.
+        grad_o = torch.cat([grad_o, grad_lse[..., None].to(grad_o.dtype).masked_fill(empty, 0)], -1)
+        o, values = pad(o, (0, 1)), pad(v, (0, 1), value=1)
+    pass_ = _Pass(terms, values, tiles, is_fused=terms.u is None and tiles.rows >= _FEW)
+    grad, out = (pass_.wide(x) for x in (grad_o, o))
+    least = pass_.by_head(lse[..., None].masked_fill(empty, torch.inf))
     grad_q, grad_k, grad_v = (torch.zeros_like(x) for x in (pass_.q, pass_.k, pass_.v))
     grad_u, grad_w = (None if x is None else torch.zeros_like(x) for x in (pass_.u, pass_.w))
     for work in pass_.works():
-        rows, keys = work.rows, work.keys
-        weights = pass_.scores(work).sub_(_Rows(least[work.heads], rows).value).exp_()
-        mine = _Rows(grad[work.heads], rows).value
-        _Rows(grad_v[work.lists], keys).add((weights.mT @ mine).sum(2, keepdim=True))
-        slope = mine @ _Rows(pass_.v[work.lists], keys).value.mT
-        slope = slope.sub_(_Rows(delta[work.heads], rows).value).mul_(weights)
-        queries = _Rows(pass_.q[work.heads], rows).value
-        _Rows(grad_k[work.lists], keys).add((slope.mT @ queries).sum(2, keepdim=True))
-        _Rows(grad_q[work.heads], rows).add(slope @ _Rows(pass_.k[work.lists], keys).value)
-        if pass_.u is not None and pass_.w is not None and grad_u is not None and grad_w is not None:
-            _Rows(grad_w[work.heads], keys).add(slope.mT @ _Rows(pass_.u[work.heads], rows).value)
-            _Rows(grad_u[work.heads], rows).add(slope @ _Rows(pass_.w[work.heads], keys).value)
+        found = pass_.slopes(work, *(_Rows(x[work.heads], work.rows).value for x in (grad, out, least)))
+        _Rows(grad_q[work.heads], work.rows).add(found.q)
+        _Rows(grad_k[work.lists], work.keys).add(found.k.sum(2, keepdim=True))
+        _Rows(grad_v[work.lists], work.keys).add(found.v.sum(2, keepdim=True))
+        if grad_u is not None and grad_w is not None and found.u is not None and found.w is not None:
+            _Rows(grad_u[work.heads], work.rows).add(found.u)
+            _Rows(grad_w[work.heads], work.keys).add(found.w)
     u, w = (None if x is None or of is None else _like(x, of) for x, of in ((grad_u, terms.u), (grad_w, terms.w)))
     return Grads(_like(grad_q.mul_(terms.scale), terms.q), _like(grad_k, terms.k), _like(grad_v, v), u, w)
 
 
 def _like(x: Tensor, of: Tensor) -> Tensor:
-    return x.reshape(of.shape).to(of.dtype)
+    return x[..., : of.shape[-1]].reshape(of.shape).to(of.dtype)
 
 
 class _Work(NamedTuple):
@@ -111,8 +109,8 @@ class _Work(NamedTuple):
     """The first two."""
     rows: slice | Tensor
     keys: slice | Tensor
-    forbidden: Tensor | None
-    """Bool [rows, keys]; None: they may see all of them."""
+    penalty: Tensor | None
+    """[rows, keys], minus infinity where a query may not see a key, else 0; None: they may see all of them."""
 
 
 class _Rows:
@@ -140,12 +138,13 @@ class _Rows:
 
 
 class _Pass:
-    """Over all tiles: tensors with heads apart, in which sums are made."""
+    """Over all tiles: tensors with heads apart, in which sums are made; q, k and v are of one width."""
 
-    def __init__(self, terms: Terms, v: Tensor, tiles: TileLists) -> None:
-        self.tiles, self.key_heads = tiles, v.shape[1]
+    def __init__(self, terms: Terms, v: Tensor, tiles: TileLists, *, is_fused: bool) -> None:
+        self.tiles, self.key_heads, self.width = tiles, v.shape[1], max(v.shape[-1], terms.q.shape[-1])
         self.dtype = torch.promote_types(v.dtype, torch.float32)
-        self.q, self.k, self.v = (self.by_head(x) for x in (terms.q, terms.k, v))
+        self.by_row, self.is_fused = tiles.rows >= _FEW, is_fused
+        self.q, self.k, self.v = (self.wide(x) for x in (terms.q, terms.k, v))
         self.q = self.q * terms.scale
         self.u, self.w = (None if x is None else self.by_head(x) for x in (terms.u, terms.w))
 
@@ -153,55 +152,83 @@ class _Pass:
         """[B, Hk, g or 1, .., ..]."""
         return x.to(self.dtype).reshape(x.shape[0], self.key_heads, -1, *x.shape[2:])
 
-    def scores(self, work: _Work) -> Tensor:
-        """Minus infinity where nothing is allowed."""
-        scores = _Rows(self.q[work.heads], work.rows).value @ _Rows(self.k[work.lists], work.keys).value.mT
-        if self.u is not None and self.w is not None:
-            # Its own sum first: it may be large, and then little.
-            scores += _Rows(self.u[work.heads], work.rows).value @ _Rows(self.w[work.heads], work.keys).value.mT
-        return scores if work.forbidden is None else scores.masked_fill_(work.forbidden, -torch.inf)
+    def wide(self, x: Tensor) -> Tensor:
+        """By head, with zeros behind narrower rows."""
+        missing = self.width - x.shape[-1]
+        return self.by_head(pad(x, (0, missing)) if missing else x)
+
+    def attend(self, work: _Work) -> tuple[Tensor, Tensor]:
+        """Output and lse [.., 1] of a piece."""
+        q, k, v, u, w = self._piece(work)
+        o, lse = _flash(q, k, v, 0.0, False, attn_mask=_bias(u, w, work.penalty), scale=1.0)
+        if work.penalty is not None:
+            lse = lse.masked_fill(work.penalty.amax(-1) == -torch.inf, -torch.inf)
+        return self._apart(work, o), self._apart(work, lse[..., None])
+
+    def slopes(self, work: _Work, grad: Tensor, o: Tensor, lse: Tensor) -> Grads:
+        """What a piece adds to the gradients, given what all pieces together came to at its queries."""
+        q, k, v, u, w = self._piece(work)
+        grad, o, lse = (x.flatten(0, 1) for x in (grad, o, lse))
+        bias = _bias(u, w, work.penalty)
+        of_u = of_w = None
+        if self.is_fused:
+            of_q, of_k, of_v = _flash_backward(grad, q, k, v, o, lse[..., 0], 0.0, False, attn_mask=bias, scale=1.0)
+        else:
+            scores = q @ k.mT
+            weights = (scores if bias is None else scores.add_(bias)).sub_(lse).exp_()
+            slope = (grad @ v.mT).sub_((grad * o).sum(-1, keepdim=True)).mul_(weights)
+            of_q, of_k, of_v = slope @ k, slope.mT @ q, weights.mT @ grad
+            if u is not None and w is not None:
+                of_u, of_w = self._apart(work, slope @ w), self._apart(work, slope.mT @ u)
+        of_k, of_v = (x.sum(1, keepdim=True) for x in (of_k, of_v))
+        return Grads(*(self._apart(work, x) for x in (of_q, of_k, of_v)), of_u, of_w)
+
+    def _piece(self, work: _Work) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Queries, keys, values and factors of a piece, [B Hk, g, .., ..]; keys are not copied for each head."""
+        q = _Rows(self.q[work.heads], work.rows).value.flatten(0, 1)
+        k, v = (
+            _Rows(x[work.lists], work.keys).value.flatten(0, 1).expand(-1, q.shape[1], -1, -1) for x in (self.k, self.v)
+        )
+        if self.u is None or self.w is None:
+            return q, k, v, None, None
+        u, w = _Rows(self.u[work.heads], work.rows).value, _Rows(self.w[work.heads], work.keys).value
+        return q, k, v, u.flatten(0, 1), w.flatten(0, 1)
+
+    def _apart(self, work: _Work, x: Tensor) -> Tensor:
+        """[B Hk, ..] to [B, Hk, ..]."""
+        return x.unflatten(0, self.q[work.heads].shape[:2])
 
     def works(self) -> Iterator[_Work]:
-        """All tiles, row by row, or column by column where rows are few queries."""
-        tiles, (batch, heads, group, queries, _), keys = self.tiles, self.q.shape, self.k.shape[-2]
-        by_row = tiles.rows >= _FEW
-        lines, entries = (tiles.counts[0], tiles.by_query) if by_row else (tiles.counts[1], tiles.by_key)
-        shared = batch // tiles.batch * heads * group // tiles.heads
-        at_once = max(1, _MOST_NUMBERS // (shared * tiles.rows * KEYS))
-        (full_starts, full, _), (some_starts, some, bits) = ((x.starts.tolist(), *x[1:]) for x in entries)
+        """All tiles, row by row, or column by column where rows are few queries: full ones, then mixed ones."""
+        tiles, queries, keys = self.tiles, self.q.shape[-2], self.k.shape[-2]
+        lines, entries = (tiles.counts[0], tiles.by_query) if self.by_row else (tiles.counts[1], tiles.by_key)
+        kinds = [
+            (x.starts.tolist(), x.other, places) for x, places in zip(entries, (None, entries[1].place), strict=True)
+        ]
+        at_once = self._at_once()
         for line in range(tiles.batch * tiles.heads * lines):
             list_, own = divmod(line, lines)
-            part = self._heads(*divmod(list_, tiles.heads))
-            whole, mixed = slice(*full_starts[line : line + 2]), slice(*some_starts[line : line + 2])
-            mine = torch.tensor([own])
-            for others, at in self._kinds(full[whole], some[mixed], bits[mixed], by_row):
-                for first in range(0, len(others), at_once):
-                    other, place = others[first : first + at_once], at[first : first + at_once]
-                    rows, columns = (mine, other) if by_row else (other, mine)
+            part, mine = self._heads(*divmod(list_, tiles.heads)), torch.tensor([own])
+            for starts, others, places in kinds:
+                for first in range(starts[line], starts[line + 1], at_once):
+                    some = slice(first, min(first + at_once, starts[line + 1]))
+                    rows, columns = (mine, others[some]) if self.by_row else (others[some], mine)
                     sizes = _count(rows, tiles.rows, queries), _count(columns, KEYS, keys)
-                    forbidden = self._forbidden(place, by_row, *sizes)
-                    places = _rows(rows, tiles.rows, queries), _rows(columns, KEYS, keys)
-                    yield _Work(part, part[:2], *places, forbidden)
+                    penalty = None if places is None else self._penalty(places[some], *sizes)
+                    yield _Work(part, part[:2], _rows(rows, tiles.rows, queries), _rows(columns, KEYS, keys), penalty)
 
-    def _kinds(
-        self, full: Tensor, some: Tensor, places: Tensor, together: bool
-    ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
-        """Tiles in order, and where their bits are, -1 for full ones: all together, or full ones and others."""
-        if together:
-            others, order = torch.cat([full, some]).sort()
-            yield others, torch.cat([torch.full_like(full, -1), places])[order]
-        else:
-            yield full, torch.full_like(full, -1)
-            yield some, places
+    def _at_once(self) -> int:
+        """Tiles of a piece: as many as there are, unless its scores are in memory."""
+        if self.is_fused:
+            return max(self.tiles.counts)
+        batch, heads, group = self.q.shape[:3]
+        shared = batch // self.tiles.batch * heads * group // self.tiles.heads
+        return max(1, _MOST_NUMBERS // (shared * self.tiles.rows * KEYS))
 
-    def _forbidden(self, places: Tensor, by_row: bool, rows: int, columns: int) -> Tensor | None:
-        """Bool [rows, columns] of tiles side by side, or one under the other; None: nothing is forbidden."""
-        mixed = places >= 0
-        if not bool(mixed.any()):
-            return None
-        forbidden = torch.zeros(len(places), self.tiles.rows, KEYS, dtype=torch.bool)
-        forbidden[mixed] = _unpack(self.tiles.bits[places[mixed]])
-        return (forbidden.transpose(0, 1).flatten(1) if by_row else forbidden.flatten(0, 1))[:rows, :columns]
+    def _penalty(self, places: Tensor, rows: int, columns: int) -> Tensor:
+        """Of tiles side by side, or one under the other: [rows, columns]."""
+        penalty = _unpack(self.tiles.bits[places], self.dtype)
+        return (penalty.transpose(0, 1).flatten(1) if self.by_row else penalty.flatten(0, 1))[:rows, :columns]
 
     def _heads(self, sequence: int, list_: int) -> tuple[slice, slice, slice]:
         batch = slice(sequence, sequence + 1) if self.tiles.batch > 1 else slice(None)
@@ -212,6 +239,13 @@ class _Pass:
         size = self.q.shape[2] // lists
         first = list_ % lists * size
         return batch, slice(list_ // lists, list_ // lists + 1), slice(first, first + size)
+
+
+def _bias(u: Tensor | None, w: Tensor | None, penalty: Tensor | None) -> Tensor | None:
+    """What is added to q.k, summed for itself: it may be large, and then little."""
+    if u is None or w is None:
+        return penalty
+    return u @ w.mT if penalty is None else (u @ w.mT).add_(penalty)
 
 
 def _count(tiles: Tensor, size: int, tokens: int) -> int:
@@ -227,12 +261,13 @@ def _rows(tiles: Tensor, size: int, tokens: int) -> slice | Tensor:
     return (tiles.long()[:, None] * size + torch.arange(size)).flatten()[:count]
 
 
-def _unpack(bits: Tensor) -> Tensor:
-    """Where bits are not set: bool [.., 64]."""
-    return _unset()[bits.flatten().view(torch.uint8).int()].view(*bits.shape, KEYS)
+def _unpack(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Minus infinity where bits are not set, else 0: [.., 64]."""
+    return _by_byte(dtype).index_select(0, bits.flatten().view(torch.uint8).int()).view(*bits.shape, KEYS)
 
 
 @functools.cache
-def _unset() -> Tensor:
-    """By byte which of its bits are not set."""
-    return (torch.arange(256)[:, None] >> torch.arange(8)) % 2 == 0
+@torch.inference_mode(False)  # what is kept must also serve gradients
+def _by_byte(dtype: torch.dtype) -> Tensor:
+    is_set = (torch.arange(256)[:, None] >> torch.arange(8)) % 2 == 1
+    return torch.where(is_set, 0.0, -torch.inf).to(dtype)
