@@ -143,7 +143,7 @@ def check(learner: LanguageLearner, rival: Rival, examples: Sequence[Example], r
 
 
 def measure(model: str, device: str, tokens: int, count: int, repeats: int) -> dict[str, Any]:
-    learner = LanguageLearner(model, ("policy",), LLMSettings(micro_tokens=tokens), device, 0)
+    learner = LanguageLearner(model, ("policy",), LLMSettings(micro_batch_tokens=tokens), device, 0)
     examples = replies(count, tokens, learner._base.teacher.model.config.vocab_size)
     roles = learner.assign_roles("policy", examples[:1], REQUEST)
     rival = Rival(learner, roles, tokens)

@@ -179,7 +179,7 @@ def planned(config: ExperimentConfig, benchmark: Benchmark) -> list[Job]:
     if config.learning is not None:
         learning: Any = config.learning
         train, _ = split_tasks(tasks, learning.held_out)
-        size, copies = learning.tasks, learning.copies
+        size, copies = learning.tasks, learning.episodes_per_task
         tasks = [t for number in range(learning.iterations) for t in draw(train, number + 1, size, copies, config.seed)]
     return [Job(s.label, task, s.agents, s.protocol, config.seed) for task in tasks for s in societies(config)]
 

@@ -53,7 +53,7 @@ def check_plan(planned: list[tuple[str, int, MemoryPlan]], device: str) -> str:
         raise EnvironmentMissing(
             "engines and learners do not fit into memory together:\n    " + "\n    ".join(lines),
             where=f"device {device}",
-            remedy="train adapters (learning.lora), set a smaller learning.micro_tokens or engine memory "
+            remedy="train adapters (learning.lora), set a smaller learning.micro_batch_tokens or engine memory "
             "(gpu_memory_utilization), on a GPU let the engine `sleep` meanwhile, or take a smaller model",
         )  # fmt: skip
     return "\n".join(lines)

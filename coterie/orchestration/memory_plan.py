@@ -151,7 +151,7 @@ def plan_learner(size: ModelSize, settings: LLMSettings, dtype: str, policies: i
         "gradients": gradients // parts,
         "optimiser": 8 * trained // parts,
         "activations (estimate)": _activations(size, settings, width),
-        "logits": 3 * 4 * min(_LOGITS, settings.micro_tokens * size.vocabulary),
+        "logits": 3 * 4 * min(_LOGITS, settings.micro_batch_tokens * size.vocabulary),
     }
     items |= {"adapters": 4 * trained // parts} if settings.lora is not None else {}
     items |= {"reference": reference // parts} if reference else {}
@@ -161,7 +161,7 @@ def plan_learner(size: ModelSize, settings: LLMSettings, dtype: str, policies: i
 def _activations(size: ModelSize, settings: LLMSettings, width: int) -> int:
     layer = 9 * size.hidden + 4 * size.inner
     kept = size.layers * size.hidden + layer if settings.gradient_checkpointing else size.layers * layer
-    return int(_WORKING * width * settings.micro_tokens * kept)
+    return int(_WORKING * width * settings.micro_batch_tokens * kept)
 
 
 def tell(size: float) -> str:

@@ -170,7 +170,7 @@ def updates() -> Callable[[int], list[Update]]:
 LEARNING: dict[str, Any] = {
     "name": "school", "seed": 0, "determinism": "exact", "benchmark": {"kind": "sums", "limit": 4},
     "protocol": {"kind": "comas"}, "policies": {}, "checkpoint_every": 1,
-    "learning": {"kind": "policy_gradient", "iterations": 8, "tasks": 2, "copies": 2, "held_out": 2},
+    "learning": {"kind": "policy_gradient", "iterations": 8, "tasks": 2, "episodes_per_task": 2, "held_out": 2},
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from coterie.journal import Journal
 PLUGIN = Path(__file__).parent.parent / "data" / "mortal_training.py"
 ALPHABET = "0123456789 +-=.\nScore:Answer"
 LEARNING = {
-    "kind": "policy_gradient", "iterations": 2, "tasks": 2, "copies": 2, "learning_rate": 0.01, "updates": 2,
+    "kind": "policy_gradient", "iterations": 2, "tasks": 2, "episodes_per_task": 2, "learning_rate": 0.01, "updates": 2,
     "held_out": 2, "advantage": {"kind": "rae"}, "mask_cut": False,
 }  # fmt: skip
 

@@ -35,7 +35,7 @@ def accuracies(folder, seed: int) -> list[float]:
                 "fields": {"question": "question", "answer": "answer"},
             },
             "learning": {
-                "kind": "policy_gradient", "iterations": 20, "tasks": 5, "copies": 32, "advantage": "grpo",
+                "kind": "policy_gradient", "iterations": 20, "tasks": 5, "episodes_per_task": 32, "advantage": "grpo",
                 "learning_rate": 0.01, "mask_cut": False,
             },
         },
@@ -78,7 +78,7 @@ def judged(folder, **learning) -> coterie.Run:
             "seats": [{"name": "agent", "count": 2}],
             "protocol": {"kind": "comas", "preset": "improved", "rounds": 1, "canaries": 1},
             "benchmark": {"kind": "sums", "limit": 4}, "rewards": ["interaction"],
-            "learning": {"kind": "policy_gradient", "iterations": 1, "tasks": 4, "copies": 1, **learning},
+            "learning": {"kind": "policy_gradient", "iterations": 1, "tasks": 4, "episodes_per_task": 1, **learning},
         },
         runs=folder / "runs", display="plain",
     )  # fmt: skip

@@ -27,8 +27,8 @@ def test_every_policy_learns_the_tokens_that_its_own_engine_read_and_said(tmp_pa
         "policies": {name: {**policy, "model": str(path)} for name, path in models.items()},
         "seats": [{"name": f"seat-{name}", "policy": name} for name in models],
         "benchmark": {"kind": "sums", "limit": 2},
-        "learning": {"kind": "policy_gradient", "iterations": 1, "tasks": 2, "copies": 2, "advantage": "rloo",
-                     "updates": 1, "mask_cut": False},
+        "learning": {"kind": "policy_gradient", "iterations": 1, "tasks": 2, "episodes_per_task": 2,
+                     "advantage": "rloo", "updates": 1, "mask_cut": False},
     }  # fmt: skip
     run = coterie.run(config, runs=tmp_path / "runs")
     with Journal.read(run.folder.journal) as journal:

@@ -366,8 +366,9 @@ def society(model, executor="local", **learning):
         "seats": [{"name": "ann", "policy": "base"}, {"name": "bob", "policy": "base"}],
         "protocol": {"kind": "comas", "rounds": 1}, "benchmark": {"kind": "sums", "limit": 6},
         "rewards": [{"kind": "digits"}],
-        "learning": {"kind": "policy_gradient", "iterations": 2, "tasks": 2, "copies": 2, "learning_rate": 0.01,
-                     "updates": 2, "sharing": "agent", "held_out": 2, "advantage": {"kind": "rae"}, "mask_cut": False,
+        "learning": {"kind": "policy_gradient", "iterations": 2, "tasks": 2, "episodes_per_task": 2,
+                     "learning_rate": 0.01, "updates": 2, "sharing": "agent", "held_out": 2,
+                     "advantage": {"kind": "rae"}, "mask_cut": False,
                      **learning},
         "executor": executor,
     }  # fmt: skip

@@ -18,7 +18,7 @@ from coterie.attention.statistics_request import StatisticsRequest
 from coterie.errors import LearningError
 
 Labels = NDArray[np.int64]
-_MICRO_TOKENS = 4096
+_MICRO_BATCH_TOKENS = 4096
 
 
 class AttentionReader:
@@ -27,14 +27,14 @@ class AttentionReader:
     Args:
         model: A folder as transformers writes it, or a hub id.
         device: `cpu`, `cuda`, or `auto`.
-        micro_tokens: Tokens that go through the model at once.
+        micro_batch_tokens: Tokens that go through the model at once.
 
     Raises:
         EnvironmentMissing: The model cannot be loaded.
     """
 
-    def __init__(self, model: str, device: str, micro_tokens: int = _MICRO_TOKENS) -> None:
-        self._device, self._micro_tokens = bases.pick_device(device), micro_tokens
+    def __init__(self, model: str, device: str, micro_batch_tokens: int = _MICRO_BATCH_TOKENS) -> None:
+        self._device, self._micro_batch_tokens = bases.pick_device(device), micro_batch_tokens
         loaded = bases.load_model(model, self._device, torch.float32)
         self._teacher = TeacherForcing(loaded.requires_grad_(False))
 
@@ -45,7 +45,7 @@ class AttentionReader:
         """As `LanguageLearner.influence`; whose policy it is does not matter."""
         check_labels(examples, labels)
         found = [np.zeros(count_labels(label), np.float32) for label in labels]
-        for batch in pack(examples, self._micro_tokens):
+        for batch in pack(examples, self._micro_batch_tokens):
             masses = attend(self._teacher, batch.to(self._device), examples, labels, layers)
             for number, mass in zip(batch.turns, masses, strict=True):
                 found[number] = mass.cpu().numpy()

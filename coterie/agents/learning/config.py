@@ -50,7 +50,7 @@ class _PpoConfig(KindConfig):
     min_std: float = Field(0.15, ge=0)
     """The standard deviations of continuous actions do not get smaller: without exploration nothing more is learnt.
     Smaller ones are raised at the first step. 0: no limit."""
-    max_gradient: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
     """Greatest norm of the gradient of policy and critic each."""
     normalise_values: bool = True
     """Critics learn returns of zero mean and unit variance."""

@@ -123,7 +123,7 @@ class LanguageLearner:
         with self._base.acting(policy), _reading():
             reader = SpanReader(self._base.teacher.model, request)
             spans = torch.zeros(len(examples), len(reader.layers) * reader.heads, device=self.device)
-            for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_tokens)):
+            for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_batch_tokens)):
                 placed = batch.to(self.device)
                 with reader.listen(placed) as found, self._computing():
                     self._base.teacher(placed)
@@ -151,7 +151,7 @@ class LanguageLearner:
         sizes = [attending.count_labels(label) for label in labels]
         found = torch.zeros(len(examples), max(sizes, default=0), device=self.device)
         with self._base.acting(policy), _reading():
-            for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_tokens)):
+            for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_batch_tokens)):
                 with self._computing():
                     masses = attending.attend(self._base.teacher, batch.to(self.device), examples, labels, layers)
                 for number, mass in zip(batch.turns, masses, strict=True) if is_ours else ():
@@ -191,7 +191,7 @@ class LanguageLearner:
         places = Places([len(example.token_ids) for example in examples])
         rows = 2 + (len(reader.rows) if reader else 0)
         found = torch.zeros(rows, places.count, dtype=_kept_as(self._dtype), device=self.device)
-        for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_tokens)):
+        for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_batch_tokens)):
             placed = batch.to(self.device)
             listening: AbstractContextManager[Any] = reader.listen(placed) if reader else nullcontext()
             with listening as heard, self._computing():
@@ -263,7 +263,7 @@ class LanguageLearner:
         places = lesson.places
         now = torch.zeros(places.count, dtype=_kept_as(self._dtype), device=self.device)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for batch, is_ours in self._ranks.share(pack(lesson.examples, settings.micro_tokens)):
+        for batch, is_ours in self._ranks.share(pack(lesson.examples, settings.micro_batch_tokens)):
             rows = places.of(batch.turns)
             with self._computing():
                 log_prob, _ = self._base.teacher(batch.to(self.device))
@@ -356,5 +356,5 @@ def _refuse_broken(lesson: Lesson, log_prob: Tensor, loss: float, where: str) ->
     if wrong or loss - loss != 0:
         raise LearningError(
             "the loss is no number any more", where=f"{where}, turn {lesson.examples[(wrong or [0])[0]].key}",
-            remedy="resume from the last checkpoint with a lower learning_rate, or a smaller max_gradient",
+            remedy="resume from the last checkpoint with a lower learning_rate, or a smaller max_grad_norm",
         )  # fmt: skip

@@ -123,7 +123,7 @@ class PolicyGradientConfig(KindConfig):
     """Rollouts, each followed by an update of every policy."""
     tasks: int = Field(64, ge=1)
     """Tasks per rollout."""
-    copies: int = Field(4, ge=1)
+    episodes_per_task: int = Field(4, ge=1)
     """Episodes of each task per rollout."""
     held_out: int = Field(0, ge=0)
     """The last so many tasks of the benchmark are never trained on: `coterie eval` asks them."""
@@ -158,11 +158,11 @@ class PolicyGradientConfig(KindConfig):
     """Of AdamW."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     """Of AdamW."""
-    max_gradient: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
     """Greatest norm of a policy's gradient."""
     warmup: int = Field(0, ge=0)
     """Optimiser steps over which the learning rate rises to its value."""
-    micro_tokens: int = Field(8192, ge=1)
+    micro_batch_tokens: int = Field(8192, ge=1)
     """Tokens that go through the learner's model at once, padding included (one turn always may): less takes less
     memory, and changes no result."""
     gradient_checkpointing: bool = False
@@ -206,7 +206,7 @@ class PolicyGradientConfig(KindConfig):
 
 _PLAIN = (
     "aggregation", "norm_length", "equal_roles", "updates", "epochs", "learning_rate", "weight_decay", "betas",
-    "max_gradient", "warmup", "micro_tokens", "gradient_checkpointing", "precision", "ranks",
+    "max_grad_norm", "warmup", "micro_batch_tokens", "gradient_checkpointing", "precision", "ranks",
 )  # fmt: skip
 _FAITHFUL = {
     "advantage": {"kind": "reinforce++", "by": ["policy"]},

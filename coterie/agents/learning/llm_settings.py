@@ -95,9 +95,9 @@ class LLMSettings:
         learning_rate: Of AdamW.
         weight_decay: Of AdamW.
         betas: Of AdamW.
-        max_gradient: Greatest norm of the gradient.
+        max_grad_norm: Greatest norm of the gradient.
         warmup: Optimiser steps over which the learning rate rises to its value.
-        micro_tokens: Tokens that go through the model at once, padding included; one turn always may.
+        micro_batch_tokens: Tokens that go through the model at once, padding included; one turn always may.
         gradient_checkpointing: Compute activations again instead of keeping them.
         precision: What the model computes in; trained weights are float32 all the same. `auto`: bfloat16 on a GPU.
         ranks: Processes that hold a model together, or how many by policy, where those not named have one.
@@ -115,9 +115,9 @@ class LLMSettings:
     learning_rate: float = 1e-6
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
-    max_gradient: float = 1.0
+    max_grad_norm: float = 1.0
     warmup: int = 0
-    micro_tokens: int = 8192
+    micro_batch_tokens: int = 8192
     gradient_checkpointing: bool = False
     precision: Precision = "auto"
     ranks: int | Mapping[str, int] = 1

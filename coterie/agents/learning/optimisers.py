@@ -34,7 +34,7 @@ class Optimiser:
         Raises:
             LearningError: The norm is no number; nothing has changed. `where` is told.
         """
-        norm = float(whole(nn.utils.clip_grad_norm_(self._parameters.values(), self._settings.max_gradient)))
+        norm = float(whole(nn.utils.clip_grad_norm_(self._parameters.values(), self._settings.max_grad_norm)))
         if norm - norm != 0:
             raise LearningError(
                 "the gradient is no number any more", where=where,

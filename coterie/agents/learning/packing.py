@@ -65,13 +65,13 @@ def fit(lengths: Sequence[int]) -> list[list[int]]:
     return rows
 
 
-def pack(examples: Sequence[Example], micro_tokens: int) -> list[MicroBatch]:
+def pack(examples: Sequence[Example], micro_batch_tokens: int) -> list[MicroBatch]:
     """All of them, in micro-batches of at most so many tokens, or of one row; long ones come first."""
     rows = fit([len(example) for example in examples])
     batches, group, width = list[MicroBatch](), list[list[int]](), 0
     for row in rows:
         wider = max(width, sum(len(examples[n]) for n in row))
-        if group and wider * (len(group) + 1) > micro_tokens:
+        if group and wider * (len(group) + 1) > micro_batch_tokens:
             batches.append(_fill(examples, group))
             group, wider = [], sum(len(examples[n]) for n in row)
         group, width = [*group, row], wider

@@ -305,7 +305,7 @@ class PPOLearner:
         for parameter, found in zip(self.parameters, parts, strict=True):
             parameter.grad = found.view_as(parameter)
         norms = [
-            nn.utils.clip_grad_norm_(network.parameters(), self.settings.max_gradient) for network in self._networks
+            nn.utils.clip_grad_norm_(network.parameters(), self.settings.max_grad_norm) for network in self._networks
         ][:2]
         for group in self.optimiser.param_groups:
             group["lr"] = rate

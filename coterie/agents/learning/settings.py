@@ -31,7 +31,7 @@ class PPOSettings:
         entropy: Weight of the policy's entropy.
         min_std: The standard deviations of continuous actions do not get smaller. Smooth flight pays at once, so they
             would fall for ever, until the policy hardly explores, and each of its changes is a great one.
-        max_gradient: Greatest norm of the gradient of policy and critic each.
+        max_grad_norm: Greatest norm of the gradient of policy and critic each.
         normalise_values: Critics learn returns of zero mean and unit variance.
         normalise_observations: Observations are divided by their root mean square, and where nothing is known of their
             layout also centred.
@@ -56,7 +56,7 @@ class PPOSettings:
     value_clip: float | None = None
     entropy: float = 0.0
     min_std: float = 0.15
-    max_gradient: float = 1.0
+    max_grad_norm: float = 1.0
     normalise_values: bool = True
     normalise_observations: bool = True
     timeouts_terminate: bool = False

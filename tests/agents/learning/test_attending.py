@@ -31,7 +31,7 @@ def by_definition(model, example, labels):
 
 @pytest.fixture(scope="module")
 def reader(tiny):
-    return AttentionReader(tiny, "cpu", micro_tokens=64)
+    return AttentionReader(tiny, "cpu", micro_batch_tokens=64)
 
 
 def test_packed_turns_and_shared_keys_give_what_whole_maps_give(tiny, turns, reader):
@@ -50,7 +50,7 @@ def test_all_that_a_reply_pays_is_one(turns, reader):
 
 def test_it_does_not_matter_with_which_others_a_turn_is_read(tiny, turns, reader):
     examples = turns(count=8)
-    labels, alone = label(examples), AttentionReader(tiny, "cpu", micro_tokens=1)
+    labels, alone = label(examples), AttentionReader(tiny, "cpu", micro_batch_tokens=1)
     together = reader.influence("any", examples, labels)
     for example, given, found in zip(examples, labels, together, strict=True):
         np.testing.assert_allclose(alone.influence("any", [example], [given])[0], found, atol=1e-6)
@@ -69,7 +69,7 @@ def test_a_turn_that_says_nothing_pays_nothing(turns, reader):
 def test_a_learner_reads_what_its_policy_would(tiny, turns, reader, lora):
     examples = turns(count=6)
     labels = label(examples)
-    learner = LanguageLearner(tiny, ["base"], LLMSettings(lora=lora, micro_tokens=64), "cpu", 0)
+    learner = LanguageLearner(tiny, ["base"], LLMSettings(lora=lora, micro_batch_tokens=64), "cpu", 0)
     found = zip(learner.influence("base", examples, labels), reader.influence("any", examples, labels), strict=True)
     for mine, expected in found:
         np.testing.assert_allclose(mine, expected, atol=1e-5)

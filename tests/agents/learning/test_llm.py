@@ -38,8 +38,8 @@ def alone(model, example):
 
 def test_packed_log_probabilities_are_those_of_each_turn_alone(tiny, turns, load):
     examples, model = turns(16), load(tiny)
-    for micro_tokens in (1, 60, 10_000):
-        found = make(tiny, replace(FULL, micro_tokens=micro_tokens)).logprobs("solver", examples)
+    for micro_batch_tokens in (1, 60, 10_000):
+        found = make(tiny, replace(FULL, micro_batch_tokens=micro_batch_tokens)).logprobs("solver", examples)
         for example, numbers in zip(examples, found, strict=True):
             np.testing.assert_allclose(numbers, alone(model, example), atol=1e-5)
 
@@ -113,10 +113,10 @@ def test_gradients_are_the_same_however_a_batch_is_split(tiny, turns, mode, equa
         correction=CorrectionSettings(low=0.85, high=1.15, mask=True),
     )  # fmt: skip
     examples = turns(9)
-    whole, metrics = gradients(tiny, examples, replace(settings, micro_tokens=10_000))
+    whole, metrics = gradients(tiny, examples, replace(settings, micro_batch_tokens=10_000))
     assert 0 < metrics["dropped"] < 1
-    for micro_tokens in (1, 50):
-        parts, other = gradients(tiny, examples, replace(settings, micro_tokens=micro_tokens))
+    for micro_batch_tokens in (1, 50):
+        parts, other = gradients(tiny, examples, replace(settings, micro_batch_tokens=micro_batch_tokens))
         assert other["loss"] == pytest.approx(metrics["loss"], rel=1e-12)
         for name, gradient in whole.items():
             torch.testing.assert_close(parts[name], gradient, rtol=1e-9, atol=1e-14)

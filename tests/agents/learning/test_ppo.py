@@ -95,7 +95,7 @@ def test_what_pays_becomes_likelier():
 
 
 def test_gradients_are_cut_to_their_greatest_norm():
-    made = learner(max_gradient=1e-3)
+    made = learner(max_grad_norm=1e-3)
     given = batch(made)
     made._step(made.differentiate(made.prepare(given), torch.arange(len(given.alive)), given.alive.sum()), 5e-4)
     for network in (made.actor, made.critic):

@@ -13,7 +13,7 @@ from coterie.errors import LearningError, WorkerLost
 
 pytestmark = pytest.mark.slow
 
-FULL = LLMSettings(learning_rate=1e-3, kl=KLSettings(0.1), precision="float64", micro_tokens=40)
+FULL = LLMSettings(learning_rate=1e-3, kl=KLSettings(0.1), precision="float64", micro_batch_tokens=40)
 LORA = replace(FULL, kl=None, lora=LoraSettings(rank=4, alpha=8), gradient_checkpointing=True)
 
 

@@ -38,7 +38,7 @@ def replies() -> list[Example]:
 
 @pytest.fixture(scope="module")
 def learner(deep) -> LanguageLearner:
-    return LanguageLearner(deep, ("solver",), LLMSettings(micro_tokens=700), "cpu", 0)
+    return LanguageLearner(deep, ("solver",), LLMSettings(micro_batch_tokens=700), "cpu", 0)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_signals_ride_on_the_pass_of_the_old_log_probabilities(learner, replies,
 
 def test_signals_do_not_depend_on_what_is_scored_together(deep, learner, replies, roles):
     together = learner.score("solver", replies, RHYTHM, roles)
-    apart = LanguageLearner(deep, ("solver",), LLMSettings(micro_tokens=1), "cpu", 0)
+    apart = LanguageLearner(deep, ("solver",), LLMSettings(micro_batch_tokens=1), "cpu", 0)
     for one, expected in zip(replies, together, strict=True):
         (found,) = apart.score("solver", [one], RHYTHM, roles)
         for name, values in expected.items():
@@ -175,7 +175,7 @@ def test_signals_do_not_depend_on_what_is_scored_together(deep, learner, replies
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
 def test_an_update_with_what_was_scored_is_the_update_without(deep, replies, lora):
-    settings = LLMSettings(micro_tokens=700, learning_rate=1e-2, lora=lora)
+    settings = LLMSettings(micro_batch_tokens=700, learning_rate=1e-2, lora=lora)
     plain, scored = (LanguageLearner(deep, ("solver",), settings, "cpu", 0) for _ in range(2))
     scores = scored.score("solver", replies, RHYTHM, scored.assign_roles("solver", replies, RHYTHM))
     told = [replace(one, old=s["old"], entropy=s["entropy"]) for one, s in zip(replies, scores, strict=True)]
@@ -189,7 +189,7 @@ def test_an_update_with_what_was_scored_is_the_update_without(deep, replies, lor
 
 
 def test_sums_are_taken_in_float32_where_the_model_computes_in_bfloat16(deep, learner, replies, roles):
-    rough = LanguageLearner(deep, ("solver",), LLMSettings(micro_tokens=700, precision="bfloat16"), "cpu", 0)
+    rough = LanguageLearner(deep, ("solver",), LLMSettings(micro_batch_tokens=700, precision="bfloat16"), "cpu", 0)
     pairs = zip(
         rough.score("solver", replies, RHYTHM, roles), learner.score("solver", replies, RHYTHM, roles), strict=True
     )
@@ -203,7 +203,7 @@ def test_several_processes_say_what_one_does(deep, learner, replies, roles):
     from coterie.agents.learning.sharded import ShardedLearner
 
     request = SignalRequest(frozenset({"waad", "fai", "received"}))
-    sharded = ShardedLearner(deep, ("solver",), LLMSettings(micro_tokens=300), "cpu", 0, 2)
+    sharded = ShardedLearner(deep, ("solver",), LLMSettings(micro_batch_tokens=300), "cpu", 0, 2)
     try:
         assigned, found = (
             sharded.assign_roles("solver", replies, RHYTHM),

@@ -27,7 +27,7 @@ def school(model: Path, **changes: Any) -> dict[str, Any]:
         "policy": {"model": str(model), "engine": "transformers", "sampling": {"temperature": 1.0, "max_tokens": 1}},
         "seats": [{"name": "agent", "count": 2}], "protocol": {"kind": "debate", "rounds": 1},
         "rewards": [{"kind": "verifier"}], "benchmark": {"kind": "sums", "limit": 24, "largest": 2},
-        "learning": {"kind": "policy_gradient", "iterations": 2, "tasks": 8, "copies": 2, "sharing": "agent",
+        "learning": {"kind": "policy_gradient", "iterations": 2, "tasks": 8, "episodes_per_task": 2, "sharing": "agent",
                      "held_out": 6, "updates": 2, "learning_rate": 0.02, "mask_cut": False},
         **changes,
     }  # fmt: skip
