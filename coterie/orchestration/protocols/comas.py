@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import cast
+from typing import NamedTuple, cast
 
 from coterie import rng
 from coterie.agents.prompts import template
@@ -87,6 +87,14 @@ class _Thread:
     judgements: list[asyncio.Task[Judgement]]
 
 
+class _Spot(NamedTuple):
+    """Where turns of a chain stand; `mark` begins their purposes."""
+
+    round: int
+    repeat: int
+    mark: str = ""
+
+
 _Pair = tuple[_Saying, Sequence[_Saying]]
 """A solution, and those of its evaluations that are read with it."""
 
@@ -136,35 +144,32 @@ class _Discussion:
         told = shown if self.config.evaluator_sees_history else ()
         for index, judges in enumerate(slot.judges):
             # An agent may have the same part for several solutions of a round.
-            repeat = place * len(slot.judges) + index
-            evaluation, judging = self._review(judges, number, repeat, thread.solution, told)
+            spot = _Spot(number, place * len(slot.judges) + index)
+            evaluation, judging = self._review(judges, spot, thread.solution, told)
             thread.evaluations.extend([evaluation] if evaluation else [])
             thread.judgements.append(judging)
-            if canary := plant(self.task, self.ask.seed, self.config.canaries, number, repeat):
+            if canary := plant(self.task, self.ask.seed, self.config.canaries, spot.round, spot.repeat):
                 planted = asyncio.ensure_future(_be_said(canary))
-                self._canaries.append(self._review(judges, number, repeat, planted, told, CANARY)[1])
+                self._canaries.append(self._review(judges, spot._replace(mark=CANARY), planted, told)[1])
         return thread
 
     def _review(
-        self, judges: tuple[int, int], number: int, repeat: int, solution: _Saying, told: Sequence[_Pair],
-        mark: str = "",
-    ) -> tuple[_Saying | None, asyncio.Task[Judgement]]:  # fmt: skip
-        """The evaluation of a solution, if there are any, and its judgement; `mark` begins the purposes of turns."""
+        self, judges: tuple[int, int], spot: _Spot, solution: _Saying, told: Sequence[_Pair]
+    ) -> tuple[_Saying | None, asyncio.Task[Judgement]]:
+        """The evaluation of a solution, if there are any, and its judgement."""
         evaluator, scorer = (self.agents[i] for i in judges)
         evaluation = None
         if self.config.evaluations:
-            evaluation = asyncio.ensure_future(self._evaluate(evaluator, number, repeat, solution, told, mark))
+            evaluation = asyncio.ensure_future(self._evaluate(evaluator, spot, solution, told))
         judge = scorer if self.config.scoring else evaluator
-        return evaluation, asyncio.ensure_future(self._judge(judge, number, repeat, solution, evaluation, mark))
+        return evaluation, asyncio.ensure_future(self._judge(judge, spot, solution, evaluation))
 
     async def _solve(self, solver: Agent, number: int, shown: Sequence[_Pair]) -> _Said:
         discussion, read = await self._recall(shown)
         note = template("comas_solve").fill(discussion=discussion) if read else ""
-        return await self._ask(solver, opening(solver, self.task, note), read, number, 0, "answer")
+        return await self._ask(solver, opening(solver, self.task, note), read, _Spot(number, 0), "answer")
 
-    async def _evaluate(
-        self, evaluator: Agent, number: int, repeat: int, solution: _Saying, told: Sequence[_Pair], mark: str
-    ) -> _Said:
+    async def _evaluate(self, evaluator: Agent, spot: _Spot, solution: _Saying, told: Sequence[_Pair]) -> _Said:
         subject = (await solution).turn
         discussion, read = await self._recall(told)
         question = self.task.question
@@ -173,23 +178,19 @@ class _Discussion:
         form = template("comas_evaluate" if self.config.scoring else "comas_evaluate_and_score")
         request = Message("user", form.fill(question=question, solution=fence(subject.text, _LONGEST)))
         prompt = (*evaluator.preamble(), request)
-        return await self._ask(evaluator, prompt, (subject, *read), number, repeat, f"{mark}evaluate")
+        return await self._ask(evaluator, prompt, (subject, *read), spot, "evaluate")
 
-    async def _judge(
-        self, judge: Agent, number: int, repeat: int, solution: _Saying, evaluation: _Saying | None, mark: str
-    ) -> Judgement:
+    async def _judge(self, judge: Agent, spot: _Spot, solution: _Saying, evaluation: _Saying | None) -> Judgement:
         subject = (await solution).turn
         evaluated = None if evaluation is None else await evaluation
         remarks = evaluated.turn if evaluated else None
-        scored = await self._score(judge, number, repeat, subject, remarks, mark) if self.config.scoring else None
+        scored = await self._score(judge, spot, subject, remarks) if self.config.scoring else None
         said = scored or evaluated
         assert said is not None, "the config makes sure that somebody judges"
-        score, verdict = await self._read(judge, said, mark)
+        score, verdict = await self._read(judge, spot, said)
         return Judgement(subject, remarks, scored.turn if scored else None, verdict, score)
 
-    async def _score(
-        self, scorer: Agent, number: int, repeat: int, solution: Turn, evaluation: Turn | None, mark: str
-    ) -> _Said:
+    async def _score(self, scorer: Agent, spot: _Spot, solution: Turn, evaluation: Turn | None) -> _Said:
         """Of the solution and its evaluation alone; the question is all else that a scorer knows."""
         fields = {"question": self.task.question, "solution": fence(solution.text, _LONGEST)}
         if evaluation is None:
@@ -198,9 +199,9 @@ class _Discussion:
             text = template("comas_score").fill(**fields, evaluation=fence(evaluation.text, _LONGEST))
         read = (solution,) if evaluation is None else (solution, evaluation)
         prompt = (*scorer.preamble(), Message("user", text))
-        return await self._ask(scorer, prompt, read, number, repeat, f"{mark}score")
+        return await self._ask(scorer, prompt, read, spot, "score")
 
-    async def _read(self, judge: Agent, said: _Said, mark: str) -> tuple[int | None, Turn | None]:
+    async def _read(self, judge: Agent, spot: _Spot, said: _Said) -> tuple[int | None, Turn | None]:
         """The score in a reply; or else, where verdicts are constrained, that of one more turn."""
         turn = said.turn
         score = read_score(turn.text, is_cut=turn.finish == "length")
@@ -208,8 +209,7 @@ class _Discussion:
             return score, None
         request = Message("user", template("comas_verdict").fill())
         prompt = (*cast(Messages, turn.prompt), Message("assistant", turn.text), request)
-        number, repeat = turn.place.round, turn.place.repeat
-        verdict = (await self._ask(judge, prompt, said.read, number, repeat, f"{mark}verdict", SCORES)).turn
+        verdict = (await self._ask(judge, prompt, said.read, spot, "verdict", SCORES)).turn
         # Where something had to go, what was to be judged went first.
         is_read = verdict.text in SCORES and not verdict.num_dropped
         return int(verdict.text) if is_read else None, verdict
@@ -229,13 +229,15 @@ class _Discussion:
         return template("comas_reference").fill(solution=solution, evaluation=remarks)
 
     async def _ask(
-        self, agent: Agent, prompt: Messages, read: tuple[Turn, ...], number: int, repeat: int, purpose: str,
+        self, agent: Agent, prompt: Messages, read: tuple[Turn, ...], spot: _Spot, purpose: str,
         choices: Sequence[str] = (),
     ) -> _Said:  # fmt: skip
-        if not purpose.startswith(CANARY):
-            self._minutes.link(number, read, [agent.name], purpose)
-        turn = await self.ask(agent, prompt, round=number, repeat=repeat, purpose=purpose, choices=choices)
-        return _Said(turn, read)
+        if not spot.mark:
+            self._minutes.link(spot.round, read, [agent.name], purpose)
+        asked = self.ask(
+            agent, prompt, round=spot.round, repeat=spot.repeat, purpose=spot.mark + purpose, choices=choices
+        )
+        return _Said(await asked, read)
 
 
 async def _be_said(turn: Turn) -> _Said:
