@@ -40,6 +40,8 @@ from coterie.attention.masks import Blocks, Causal, Hops, Listed, Mask, Neighbor
 from coterie.attention.naive import naive_attention
 from coterie.attention.spec import Spec
 
+_HEAD_START = 20_000_000
+"""Cycles for which the GPU waits, so that what the host needs for its calls is not in their times."""
 BLOCK, CHOSEN = 64, 16
 """Of Native Sparse Attention: keys of a block, and blocks of a query."""
 TARGETS = {
@@ -204,8 +206,9 @@ def flex_attention(case: Case, given: Inputs) -> Callable[[], Tensor]:
 
 
 def queued(work: Callable[[], object], calls: int) -> float:
-    """Milliseconds per call of calls that are given to the GPU one after the other."""
+    """Milliseconds per call of calls that are given to the GPU one after the other while it does something else."""
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(_HEAD_START)
     first.record()
     for _ in range(calls):
         work()
@@ -280,18 +283,29 @@ def agree(case: Case, given: Inputs, methods: dict[str, Callable[[], Tensor]]) -
 
 
 SHAPES = {
-    "forward": [(128, 4, 3), (128, 8, 3), (128, 4, 2), (128, 8, 2), (64, 4, 3), (64, 4, 2)],
-    "queries": [(64, 4, 2), (64, 4, 3), (64, 8, 2), (128, 8, 2), (128, 8, 1)],
-    "keys": [(64, 4, 2), (64, 4, 3), (64, 8, 2), (32, 4, 2), (32, 4, 3), (32, 8, 2)],
+    "forward": [
+        (128, 4, 3),
+        (128, 4, 3, 168),
+        (128, 4, 2),
+        (128, 8, 3),
+        (128, 8, 3, 128),
+        (128, 8, 2, 128),
+        (64, 4, 2),
+        (64, 4, 3),
+        (64, 4, 3, 168),
+        (64, 4, 2, 128),
+    ],
+    "queries": [(64, 4, 2), (64, 4, 3), (64, 4, 2, 168), (64, 4, 2, 128), (128, 8, 2), (128, 8, 2, 128), (128, 4, 2)],
+    "keys": [(32, 4, 3), (32, 4, 2), (32, 4, 2, 168), (64, 4, 2), (64, 4, 3), (64, 4, 2, 168), (128, 4, 2)],
 }
 NARROW = {
-    "forward": [(16, 4, 2), (16, 4, 3), (16, 2, 2), (16, 2, 3), (16, 1, 3), (16, 4, 4)],
-    "queries": [(16, 4, 2), (16, 4, 1), (16, 2, 2), (16, 2, 1), (16, 4, 3)],
-    "keys": [(32, 8, 2), (32, 4, 2), (64, 8, 2), (64, 8, 1), (64, 4, 1), (32, 8, 1)],
+    "forward": [(16, 1, 2), (16, 1, 3), (16, 1, 4), (16, 2, 2), (16, 2, 3), (16, 2, 3, 128)],
+    "queries": [(16, 1, 2), (16, 1, 3), (16, 2, 2), (16, 2, 1), (16, 2, 3), (16, 4, 2)],
+    "keys": [(32, 4, 2), (32, 4, 3), (64, 4, 2), (64, 4, 1), (64, 8, 2), (128, 8, 1)],
 }
-"""STEP, warps and stages to be tried."""
-SWEPT = [*WINDOWS, *LOW_RANK, SELECTIONS[0], SELECTIONS[-3]]
-Trial = tuple[Case, str, tuple[int, int, int]]
+"""STEP, warps, stages, and registers at most, to be tried."""
+SWEPT = [*WINDOWS, *LOW_RANK, SELECTIONS[0]]
+Trial = tuple[Case, str, tuple[int, ...]]
 
 
 def trials() -> Iterator[Trial]:
@@ -305,13 +319,14 @@ def try_shape(trial: Trial, device: str = "cuda") -> float:
     """Milliseconds of a kernel in another shape; infinity where it does not fit."""
     from coterie.attention.kernels import tile_triton
 
-    case, kernel, (size, warps, stages) = trial
+    case, kernel, (size, warps, stages, *registers) = trial
     usual = tile_triton._shape
 
     def shape(name: str, *sizes: Any) -> tuple[dict[str, Any], dict[str, int]]:
         constants, options = usual(name, *sizes)
         if name == kernel:
-            return {**constants, "STEP": size}, {"num_warps": warps, "num_stages": stages}
+            more = {"maxnreg": registers[0]} if registers else {}
+            return {**constants, "STEP": size}, {"num_warps": warps, "num_stages": stages, **more}
         return constants, options
 
     tile_triton._shape = shape
@@ -330,12 +345,23 @@ def _swept(case: Case, device: str) -> Inputs:
 
 
 def _kernel_ms(case: Case, kernel: str, device: str) -> float:
-    """Of the forward pass, or of both passes."""
+    """Of the forward pass, or of the part of the backward pass that a kernel is."""
+    from coterie.attention.kernels import tile_triton
+    from coterie.attention.kernels.tile_torch import Terms
+
     given = _swept(case, device)
-    work: Callable[[], object] = given.ours if kernel == "forward" else lambda: step(given.ours, given.floats)
-    with torch.set_grad_enabled(kernel != "forward"):
-        work()
-        return round(min(queued(work, 4) for _ in range(3)), 4)
+    q, k, v, *factors = (x.detach() for x in given.floats)
+    tiles = tile_lists(given.spec.mask, given.spec.read(q, k, given.data))
+    launch = tile_triton._Launch(Terms(q, k, *(factors or (None, None)), case.width**-0.5), v, tiles)
+    o, lse = launch.forward()
+    grad, zeros = torch.ones_like(o), torch.zeros_like(lse)
+    work = {
+        "forward": launch.forward,
+        "queries": lambda: launch.by_query(o, lse, grad, zeros, zeros.clone()),
+        "keys": lambda: launch.by_key(lse, grad, zeros),
+    }[kernel]
+    work()
+    return round(min(queued(work, 4) for _ in range(3)), 4)
 
 
 def warm(task: Any) -> str:

@@ -186,8 +186,6 @@ def _choose(
 def _tile_candidate(q: Tensor, v: Tensor, spec: Spec, fields: Fields) -> Candidate:
     backend: Backend = "cpu" if q.device.type == "cpu" and forced() != "triton" else "triton"
     refusal = "" if backend == "cpu" else triton_refusal(q, max(q.shape[-1], v.shape[-1]))
-    if q.is_cuda and q.dtype == torch.float32 and (spec.rank or spec.key_bias):
-        refusal = "in float32 it has not been seen to work with factors on a GPU"
     if spec.edge_bias:
         refusal = "an edge bias is in memory anyway"
     if 0 in (*fields.sizes, v.shape[-1]):

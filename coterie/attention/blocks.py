@@ -76,6 +76,12 @@ class TileLists:
         """By column of tiles: full ones, and others."""
         return self._entries(0, 3), self._entries(1, 3)
 
+    @functools.cached_property
+    def longest(self) -> int:
+        """How many times as long as the mean the longest list of a column of tiles is, rounded up."""
+        lengths = self.by_key[0].starts.diff() + self.by_key[1].starts.diff()
+        return math.ceil(int(lengths.max()) * len(lengths) / max(1, int(lengths.sum())))
+
     def _entries(self, kind: int, major: int) -> Entries:
         tiles, count = self.tiles[kind], self.counts[major - 2]
         line = (tiles[:, 0] * self.heads + tiles[:, 1]) * count + tiles[:, major]

@@ -7,6 +7,10 @@ from types import UnionType
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+_finite: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""Tensors that were seen to be finite, and in which version."""
 
 
 def check_type(name: str, value: object, kind: type | UnionType, wanted: str) -> None:
@@ -109,10 +113,15 @@ def check_range(name: str, tensor: Tensor, low: int, high: int) -> None:
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
-    """Refuse infinities and NaN. Reads the tensor, so on a GPU it waits for it.
+    """Refuse infinities and NaN. Reads the tensor, so on a GPU it waits for it: once, until the tensor changes.
 
     Raises:
         ValueError: A value is not finite.
     """
+    version = None if tensor.is_inference() else tensor._version  # Tensors of inference mode tell of no changes.
+    if version is not None and _finite.get(tensor) == version:
+        return
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"{name} holds values that are not finite")
+    if version is not None:
+        _finite[tensor] = version

@@ -46,6 +46,8 @@ def tile_attention(
     """
     if tiles.heads % k.shape[1] and k.shape[1] % tiles.heads:
         k, v = (share_heads(x, q.shape[1]) for x in (k, v))  # A list's heads would begin amid those of a key head.
+    if scale <= 0:
+        q, scale = q * scale, 1.0  # The form in Triton looks for the largest score among q.k.
     # A weight of zero times the NaN of some padding would be NaN.
     if tiles.unread is not None:
         k, v = (x.masked_fill(tiles.unread[:, None, :, None], 0) for x in (k, v))

@@ -1,11 +1,14 @@
 """Attention over lists of tiles in Triton: programs that own queries, and for keys' gradients programs that own keys.
 
 No atomics: sums are in a fixed order. Products go to the tensor cores in the dtype that q, k and v are stored in and
-are summed in fp32; factors of a bias, which hold positions, go there as three parts that keep all bits of fp32. Every
-program is on grid axis 0, since the others end at 65 535, and offsets are 64 bits wide.
+are summed in fp32; factors of a bias, which hold positions, go there in parts (`split_kernel`). Every program is on
+grid axis 0, since the others end at 65 535, and offsets are 64 bits wide.
 
 Where every query or few have a list of their own, the query heads that share keys are rows of one product: a tensor
 core wants sixteen. Rows of a product are called lanes: lane l of a tile is query l // GROUP of head l % GROUP.
+
+Scores are in units of q.k until the exponential, which takes the scale, a positive number, and the change of base in
+one multiplication with what is subtracted.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn import functional
 
 from coterie.attention.blocks import KEYS, Entries, TileLists
 from coterie.attention.kernels.tile_torch import Grads, Terms
@@ -25,15 +27,19 @@ LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 WIDE = tl.constexpr(KEYS)
 _SHAPES = {
-    "forward": ((128, 4, 3), (128, 8, 3), (128, 8, 3), (128, 8, 3), (64, 8, 1)),
-    "queries": ((64, 4, 2), (128, 8, 2), (64, 8, 2), (32, 4, 2), (32, 8, 1)),
-    "keys": ((64, 4, 2), (64, 8, 2), (32, 8, 2), (32, 8, 2), (32, 8, 1)),
+    "forward": ((128, 4, 3), (64, 4, 2), (128, 4, 3), (128, 8, 3), (64, 8, 1)),
+    "queries": ((64, 4, 2), (64, 4, 2), (64, 4, 2), (64, 4, 2), (32, 8, 1)),
+    "keys": ((32, 4, 3), (32, 4, 2), (32, 4, 2), (32, 4, 2), (32, 8, 1)),
 }
 """By kernel STEP, warps and stages: D up to 64 and up to 128, the same with factors, and in fp32 or wider."""
+_NARROW = {"forward": (1, 3), "queries": (2, 2), "keys": (4, 2)}
+"""By kernel warps and stages, where a list has fewer than 16 queries."""
 STRIDES = tuple(f"{name}_{axis}" for name in "qkv" for axis in ("batch", "head", "token"))
 """Arguments that are multiples of 16, if D is."""
-_PARTS = ((0, 0, 1, 0, 1, 2), (0, 1, 0, 2, 1, 0))
-"""Of factors, largest first, which are multiplied: of u, and of w."""
+_MOST_PARTS = 8
+"""Into which a list by key may be cut, where some are much longer than others."""
+_CODES = 0b01_00_00_10_01_00, 0b00_01_00_00_01_10
+"""Which parts of factors are multiplied, two bits for each product, the first on the right: of u, and of w."""
 _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -46,22 +52,15 @@ def _rows(x, offsets, is_there, WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # ty
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _columns(x, column, token, keys, WIDTH: tl.constexpr, BLOCK: tl.constexpr, IS_FULL: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The keys or values of a column of tiles. Full tiles end before the keys do."""
-    key = column * WIDE + tl.arange(0, WIDE)
+    """What belongs to the keys of a column of tiles. Full tiles end before the keys do."""
+    key = tl.arange(0, WIDE)
     depth = tl.arange(0, BLOCK)
-    places = x + key.to(tl.int64)[:, None] * token + depth[None, :]
+    places = x + column.to(tl.int64) * (WIDE * token) + (key.to(tl.int64)[:, None] * token + depth[None, :])
     if IS_FULL:
         if WIDTH == BLOCK:
             return tl.load(places)
         return tl.load(places, mask=(depth < WIDTH)[None, :], other=0.0)
-    return tl.load(places, mask=(key < keys)[:, None] & (depth < WIDTH)[None, :], other=0.0)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _factors(x, token, is_there, F: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Parts of factors of tokens, [.., F]."""
-    place = token.to(tl.int64)[:, None] * F + tl.arange(0, F)[None, :]
-    return tl.load(x + place, mask=is_there[:, None], other=0.0)
+    return tl.load(places, mask=(column * WIDE + key < keys)[:, None] & (depth < WIDTH)[None, :], other=0.0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -69,14 +68,14 @@ def _scores(  # type: ignore[no-untyped-def]
     left, right, u, w, word, scale, F: tl.constexpr, IS_FULL: tl.constexpr, BY_KEY: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Of the rows in left and right, in units of log 2; minus infinity where nothing is allowed.
+    """Of the rows in left and right, in units of q.k; minus infinity where nothing is allowed.
 
     Left are lanes and right keys, or with BY_KEY the other way round; u and w are the factors of left and right.
     """
-    scores = tl.dot(left, tl.trans(right), input_precision=PRECISION) * (scale * LOG2E)
+    scores = tl.dot(left, tl.trans(right), input_precision=PRECISION)
     if F > 0:
         # A product for itself, since it may be large and then little.
-        scores += tl.dot(u, tl.trans(w), input_precision=PRECISION) * LOG2E
+        scores += tl.dot(u, tl.trans(w), input_precision="ieee") * (1.0 / scale)
     if not IS_FULL:
         bit = tl.arange(0, WIDE)
         if BY_KEY:
@@ -87,13 +86,41 @@ def _scores(  # type: ignore[no-untyped-def]
     return scores
 
 
+@triton.constexpr_function  # type: ignore[untyped-decorator]
+def _thirds(F):  # type: ignore[no-untyped-def]
+    """How many columns of parts hold each part once."""
+    return max(16, F // 2)
+
+
 @triton.jit  # type: ignore[untyped-decorator]
-def _project(sums, slope, factors, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
+def _project(sums, slope, thirds):  # type: ignore[no-untyped-def]
     """Sums plus slope times parts of factors. Slopes of a query cancel, and factors may be large: so twice the bits."""
-    high = slope.to(factors.dtype)
-    low = (slope - high.to(tl.float32)).to(factors.dtype)
-    sums = tl.dot(high, factors, sums, input_precision=PRECISION)
-    return tl.dot(low, factors, sums, input_precision=PRECISION)
+    high = slope.to(thirds.dtype)
+    low = (slope - high.to(tl.float32)).to(thirds.dtype)
+    sums = tl.dot(high, thirds, sums, input_precision="ieee")
+    return tl.dot(low, thirds, sums, input_precision="ieee")
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _lanes(  # type: ignore[no-untyped-def]
+    queries, heads, batch_lists, head_lists,
+    ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr,
+):  # fmt: skip
+    """What a program that owns queries owns.
+
+    The sequence and the first head; by lane the query, the head, the place in tensors by head and query, whether there
+    is one, and the word in a tile's bits; and the line of the list. Late queries come first: where masks are causal,
+    they have most to do.
+    """
+    tiles, parts, units = tl.cdiv(queries, ROWS), ROWS * GROUP // STEP, heads // SHARED
+    lane = tl.program_id(0) % parts * STEP + tl.arange(0, STEP)
+    tile = tiles - 1 - tl.program_id(0) // parts % tiles
+    unit = tl.program_id(0) // (parts * tiles)
+    batch, head = (unit // units).to(tl.int64), (unit % units * SHARED).to(tl.int64)
+    row, mine = tile * ROWS + lane // GROUP, head + lane % GROUP
+    place = (batch * heads + mine) * queries + row
+    line = (batch % batch_lists * head_lists + head * head_lists // heads) * tiles + tile
+    return batch, head, row, mine, place, (row < queries) & (lane % GROUP < SHARED), lane // GROUP, line
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -106,15 +133,14 @@ def _absorb(  # type: ignore[no-untyped-def]
     others = _columns(k, column, k_token, keys, D, D_BLOCK, IS_FULL)
     factors = others
     if F > 0:
-        key = column * WIDE + tl.arange(0, WIDE)
-        factors = _factors(w, key, key < keys, F)
+        factors = _columns(w, column, F, keys, F, F, IS_FULL)
     scores = _scores(own, others, u, factors, word, scale, F, IS_FULL, False, PRECISION)
     new = tl.maximum(top, tl.max(scores, 1))
     base = new
     if not IS_FULL:
         base = tl.where(new == float("-inf"), 0.0, new)  # Nothing was allowed yet.
-    weights = tl.exp2(scores - base[:, None])
-    fade = tl.exp2(top - base)
+    weights = tl.exp2(scores * (scale * LOG2E) - (base * (scale * LOG2E))[:, None])
+    fade = tl.exp2((top - base) * (scale * LOG2E))
     values = _columns(v, column, v_token, keys, DV, DV_BLOCK, IS_FULL)
     sums = tl.dot(weights.to(values.dtype), values, sums * fade[:, None], input_precision=PRECISION)
     return new, total * fade + tl.sum(weights, 1), sums
@@ -130,21 +156,16 @@ def forward_kernel(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Output and lse of STEP lanes of a row of tiles, in SHARED heads."""
-    tiles, parts, units = tl.cdiv(queries, ROWS), ROWS * GROUP // STEP, heads // SHARED
-    lane = tl.program_id(0) % parts * STEP + tl.arange(0, STEP)
-    tile = tl.program_id(0) // parts % tiles
-    unit = tl.program_id(0) // (parts * tiles)
-    batch, head = (unit // units).to(tl.int64), (unit % units * SHARED).to(tl.int64)
-    row, mine = tile * ROWS + lane // GROUP, head + lane % GROUP
-    there = (row < queries) & (lane % GROUP < SHARED)
+    batch, head, row, mine, place, there, at, line = _lanes(
+        queries, heads, batch_lists, head_lists, ROWS, GROUP, SHARED, STEP
+    )
     own = _rows(q + batch * q_batch, mine * q_head + row.to(tl.int64) * q_token, there, D, D_BLOCK)
     k += batch * k_batch + head // group * k_head
     v += batch * v_batch + head // group * v_head
     factors = own
     if F > 0:
-        factors = _factors(u + (batch * heads + head) * queries * F, row, there, F)
+        factors = _rows(u, place * F, there, F, F)
         w += (batch * heads + head) * keys * F
-    line = (batch % batch_lists * head_lists + head * head_lists // heads) * tiles + tile
 
     top = tl.full([STEP], float("-inf"), tl.float32)
     total = tl.zeros([STEP], tl.float32)
@@ -157,18 +178,17 @@ def forward_kernel(  # type: ignore[no-untyped-def]
         )  # fmt: skip
     for entry in range(tl.load(some_starts + line), tl.load(some_starts + line + 1)):
         column = tl.load(some_other + entry)
-        word = tl.load(bits + entry * ROWS + lane // GROUP)
+        word = tl.load(bits + entry * ROWS + at)
         top, total, sums = _absorb(
             top, total, sums, own, k, v, factors, w, column, word, scale, keys, k_token, v_token,
             D, D_BLOCK, DV, DV_BLOCK, F, False, PRECISION,
         )  # fmt: skip
 
-    place = (batch * heads + mine) * queries + row
     depth = tl.arange(0, DV_BLOCK)
     sums = sums / tl.where(total == 0.0, 1.0, total)[:, None]
     mask = there[:, None] & (depth < DV)[None, :]
     tl.store(o + place[:, None] * DV + depth[None, :], sums.to(o.dtype.element_ty), mask=mask)
-    tl.store(lse + place, (top + tl.log2(total)) * LN2, mask=there)
+    tl.store(lse + place, top * scale + tl.log2(total) * LN2, mask=there)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -181,15 +201,15 @@ def _descend(  # type: ignore[no-untyped-def]
     others = _columns(k, column, k_token, keys, D, D_BLOCK, IS_FULL)
     factors = others
     if F > 0:
-        key = column * WIDE + tl.arange(0, WIDE)
-        factors = _factors(w, key, key < keys, F)
+        factors = _columns(w, column, F, keys, F, F, IS_FULL)
     scores = _scores(own, others, u, factors, word, scale, F, IS_FULL, False, PRECISION)
-    weights = tl.exp2(scores - total[:, None])
+    weights = tl.exp2(scores * (scale * LOG2E) - total[:, None])
     values = _columns(v, column, v_token, keys, DV, DV_BLOCK, IS_FULL)
     slope = weights * (tl.dot(grad, tl.trans(values), input_precision=PRECISION) - delta[:, None])
     slope_q = tl.dot(slope.to(others.dtype), others, slope_q, input_precision=PRECISION)
     if F > 0:
-        slope_u = _project(slope_u, slope, factors, PRECISION)
+        THIRDS: tl.constexpr = _thirds(F)
+        slope_u = _project(slope_u, slope, _columns(w, column, F, keys, THIRDS, THIRDS, IS_FULL))
     return slope_q, slope_u
 
 
@@ -204,23 +224,17 @@ def query_kernel(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of q and u for STEP lanes, and what the gradients of keys need to know of each query: delta."""
-    tiles, parts, units = tl.cdiv(queries, ROWS), ROWS * GROUP // STEP, heads // SHARED
-    lane = tl.program_id(0) % parts * STEP + tl.arange(0, STEP)
-    tile = tl.program_id(0) // parts % tiles
-    unit = tl.program_id(0) // (parts * tiles)
-    batch, head = (unit // units).to(tl.int64), (unit % units * SHARED).to(tl.int64)
-    row, mine = tile * ROWS + lane // GROUP, head + lane % GROUP
-    there = (row < queries) & (lane % GROUP < SHARED)
+    batch, head, row, mine, place, there, at, line = _lanes(
+        queries, heads, batch_lists, head_lists, ROWS, GROUP, SHARED, STEP
+    )
     own = _rows(q + batch * q_batch, mine * q_head + row.to(tl.int64) * q_token, there, D, D_BLOCK)
     k += batch * k_batch + head // group * k_head
     v += batch * v_batch + head // group * v_head
     factors = own
     if F > 0:
-        factors = _factors(u + (batch * heads + head) * queries * F, row, there, F)
+        factors = _rows(u, place * F, there, F, F)
         w += (batch * heads + head) * keys * F
-    line = (batch % batch_lists * head_lists + head * head_lists // heads) * tiles + tile
 
-    place = (batch * heads + mine) * queries + row
     grad = _rows(grad_o, place * DV, there, DV, DV_BLOCK)
     total = tl.load(lse + place, mask=there, other=0.0)
     empty = total == float("-inf")
@@ -230,7 +244,7 @@ def query_kernel(  # type: ignore[no-untyped-def]
     tl.store(delta + place, known, mask=there)
 
     slope_q = tl.zeros([STEP, D_BLOCK], tl.float32)
-    slope_u = tl.zeros([STEP, F if F > 0 else 16], tl.float32)
+    slope_u = tl.zeros([STEP, _thirds(F)], tl.float32)
     for entry in range(tl.load(full_starts + line), tl.load(full_starts + line + 1)):
         column = tl.load(full_other + entry)
         slope_q, slope_u = _descend(
@@ -239,7 +253,7 @@ def query_kernel(  # type: ignore[no-untyped-def]
         )  # fmt: skip
     for entry in range(tl.load(some_starts + line), tl.load(some_starts + line + 1)):
         column = tl.load(some_other + entry)
-        word = tl.load(bits + entry * ROWS + lane // GROUP)
+        word = tl.load(bits + entry * ROWS + at)
         slope_q, slope_u = _descend(
             slope_q, slope_u, own, grad, total, known, k, v, factors, w, column, word, scale, keys,
             k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, F, False, PRECISION,
@@ -249,21 +263,25 @@ def query_kernel(  # type: ignore[no-untyped-def]
     mask = there[:, None] & (depth < D)[None, :]
     tl.store(grad_q + place[:, None] * D + depth[None, :], (slope_q * scale).to(grad_q.dtype.element_ty), mask=mask)
     if F > 0:
-        tl.store(grad_u + place[:, None] * F + tl.arange(0, F)[None, :], slope_u, mask=there[:, None])
+        at_u = place[:, None] * _thirds(F) + tl.arange(0, _thirds(F))[None, :]
+        tl.store(grad_u + at_u, slope_u, mask=there[:, None])
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _gather(  # type: ignore[no-untyped-def]
-    slope_k, slope_v, slope_w, others, values, begin, end, other, places, bits, q, grad_o, u, w, lse, delta,
-    place, scale, queries, q_head, q_token,
+    slope_k, slope_v, slope_w, others, values, starts, line, other, places, bits, q, grad_o, u, w, lse, delta,
+    place, scale, queries, q_head, q_token, part,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
     F: tl.constexpr,
-    ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, IS_FULL: tl.constexpr,
-    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PARTS: tl.constexpr,
+    IS_FULL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """What the lanes of listed tiles add to the gradients of keys."""
+    """What the lanes of a part of the listed tiles add to the gradients of keys."""
     size: tl.constexpr = ROWS * GROUP
     steps = tl.arange(0, STEP)
+    begin, end = tl.load(starts + line), tl.load(starts + line + 1)
+    if PARTS > 1:
+        begin, end = begin + (end - begin) * part // PARTS, begin + (end - begin) * (part + 1) // PARTS
     for first in range(0, (end - begin) * size, STEP):
         if size >= STEP:
             entry = begin + first // size
@@ -284,19 +302,20 @@ def _gather(  # type: ignore[no-untyped-def]
         word = row.to(tl.int64)
         if not IS_FULL:
             word = tl.load(bits + tl.load(places + entry).to(tl.int64) * ROWS + lane // GROUP)
+            total = tl.where(total == float("-inf"), float("inf"), total)  # They may attend to nothing.
         factors = own
         if F > 0:
-            factors = _factors(u, row, there, F)
+            factors = _rows(u, at * F, there, F, F)
         scores = _scores(others, own, w, factors, word, scale, F, IS_FULL, True, PRECISION)
-        # Queries that may attend to nothing have no finite total.
-        weights = tl.where(scores == float("-inf"), 0.0, tl.exp2(scores - total[None, :]))
+        weights = tl.exp2(scores * (scale * LOG2E) - total[None, :])
         grad = _rows(grad_o, at * DV, there, DV, DV_BLOCK)
         slope_v = tl.dot(weights.to(grad.dtype), grad, slope_v, input_precision=PRECISION)
         known = tl.load(delta + at, mask=there, other=0.0)
         slope = weights * (tl.dot(values, tl.trans(grad), input_precision=PRECISION) - known[None, :])
         slope_k = tl.dot(slope.to(own.dtype), own, slope_k, input_precision=PRECISION)
         if F > 0:
-            slope_w = _project(slope_w, slope, factors, PRECISION)
+            THIRDS: tl.constexpr = _thirds(F)
+            slope_w = _project(slope_w, slope, _rows(u, at * F, there, THIRDS, THIRDS))
     return slope_k, slope_v, slope_w
 
 
@@ -308,12 +327,13 @@ def key_kernel(  # type: ignore[no-untyped-def]
     q_batch, q_head, q_token, k_batch, k_head, k_token, v_batch, v_head, v_token,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
     F: tl.constexpr,
-    ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of k, v and w for a column of tiles, from all heads that read these keys."""
+    """Gradients of k, v and w for a column of tiles, from a part of its list in all heads that read these keys."""
     tiles, key_heads = tl.cdiv(keys, WIDE), heads // group
-    column = tl.program_id(0) % tiles
-    unit = tl.program_id(0) // tiles
+    part, column = tl.program_id(0) % PARTS, tl.program_id(0) // PARTS % tiles
+    unit = tl.program_id(0) // (PARTS * tiles)
     batch, key_head = (unit // key_heads).to(tl.int64), (unit % key_heads).to(tl.int64)
     others = _columns(k + batch * k_batch + key_head * k_head, column, k_token, keys, D, D_BLOCK, False)
     values = _columns(v + batch * v_batch + key_head * v_head, column, v_token, keys, DV, DV_BLOCK, False)
@@ -323,39 +343,56 @@ def key_kernel(  # type: ignore[no-untyped-def]
     for head in range(key_head * group, (key_head + 1) * group, SHARED):
         line = (batch % batch_lists * head_lists + head * head_lists // heads) * tiles + column
         place, queries_of_head = (batch * heads + head) * queries, q + batch * q_batch + head * q_head
-        us, factors = u, others
+        factors = others
         if F > 0:
-            us = u + place * F
-            factors = _factors(w + (batch * heads + head) * keys * F, key, key < keys, F)
-        slope_w = tl.zeros([WIDE, F if F > 0 else 16], tl.float32)
+            factors = _columns(w + (batch * heads + head) * keys * F, column, F, keys, F, F, False)
+        slope_w = tl.zeros([WIDE, _thirds(F)], tl.float32)
         slope_k, slope_v, slope_w = _gather(
-            slope_k, slope_v, slope_w, others, values, tl.load(full_starts + line), tl.load(full_starts + line + 1),
-            full_other, full_other, bits, queries_of_head, grad_o, us, factors, lse, delta,
-            place, scale, queries, q_head, q_token,
-            D, D_BLOCK, DV, DV_BLOCK, F, ROWS, GROUP, SHARED, STEP, True, PRECISION,
+            slope_k, slope_v, slope_w, others, values, full_starts, line, full_other, full_other, bits,
+            queries_of_head, grad_o, u, factors, lse, delta, place, scale, queries, q_head, q_token,
+            part, D, D_BLOCK, DV, DV_BLOCK, F, ROWS, GROUP, SHARED, STEP, PARTS, True, PRECISION,
         )  # fmt: skip
         slope_k, slope_v, slope_w = _gather(
-            slope_k, slope_v, slope_w, others, values, tl.load(some_starts + line), tl.load(some_starts + line + 1),
-            some_other, some_places, bits, queries_of_head, grad_o, us, factors, lse, delta,
-            place, scale, queries, q_head, q_token,
-            D, D_BLOCK, DV, DV_BLOCK, F, ROWS, GROUP, SHARED, STEP, False, PRECISION,
+            slope_k, slope_v, slope_w, others, values, some_starts, line, some_other, some_places, bits,
+            queries_of_head, grad_o, u, factors, lse, delta, place, scale, queries, q_head, q_token,
+            part, D, D_BLOCK, DV, DV_BLOCK, F, ROWS, GROUP, SHARED, STEP, PARTS, False, PRECISION,
         )  # fmt: skip
         if F > 0:
             at = (batch * heads + head) * keys + key
-            tl.store(grad_w + at[:, None] * F + tl.arange(0, F)[None, :], slope_w, mask=(key < keys)[:, None])
+            at_w = at[:, None] * _thirds(F) + tl.arange(0, _thirds(F))[None, :]
+            tl.store(grad_w + at_w, slope_w, mask=(key < keys)[:, None])
 
-    at = (batch * key_heads + key_head) * keys + key
+    sequences = tl.num_programs(0) // (PARTS * tiles * key_heads)
+    at = ((part.to(tl.int64) * sequences + batch) * key_heads + key_head) * keys + key
     depth, depth_v = tl.arange(0, D_BLOCK), tl.arange(0, DV_BLOCK)
     mask, mask_v = (key < keys)[:, None] & (depth < D)[None, :], (key < keys)[:, None] & (depth_v < DV)[None, :]
     tl.store(grad_k + at[:, None] * D + depth[None, :], (slope_k * scale).to(grad_k.dtype.element_ty), mask=mask)
     tl.store(grad_v + at[:, None] * DV + depth_v[None, :], slope_v.to(grad_v.dtype.element_ty), mask=mask_v)
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def split_kernel(x, parts, rows, RANK: tl.constexpr, F: tl.constexpr, CODE: tl.constexpr, STEP: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Factors [rows, RANK] in fp32 as parts [rows, F]: products with the other side's parts add up to what fp32 gives.
+
+    A tensor core multiplies no fp32. Three bfloat16 hold its 24 bits, and six products of parts all but the last bits;
+    the first three products have each part of a side once.
+    """
+    row = tl.program_id(0).to(tl.int64) * STEP + tl.arange(0, STEP)
+    column = tl.arange(0, F)
+    there = (row < rows)[:, None]
+    mask = there & (column < 6 * RANK)[None, :]
+    rest = tl.load(x + row[:, None] * RANK + (column % RANK)[None, :], mask=mask, other=0.0)
+    which = ((CODE >> (column // RANK * 2)) & 3)[None, :]
+    first = rest.to(parts.dtype.element_ty).to(tl.float32)
+    second = (rest - first).to(parts.dtype.element_ty).to(tl.float32)
+    part = tl.where(which == 0, first, tl.where(which == 1, second, rest - first - second))
+    tl.store(parts + row[:, None] * F + column[None, :], part.to(parts.dtype.element_ty), mask=there)
+
+
 def forward(terms: Terms, v: Tensor, tiles: TileLists) -> tuple[Tensor, Tensor]:
     """What the form in torch gives."""
     with torch.cuda.device_of(v):  # type: ignore[no-untyped-call]
-        launch = _Launch(terms, v, tiles)
-        return launch.forward()
+        return _Launch(terms, v, tiles).forward()
 
 
 def backward(
@@ -378,7 +415,7 @@ def signatures(
     unwanted = {} if rank else dict.fromkeys(["u", "w", "grad_u", "grad_w"])
     found = {}
     for name, kernel in (("forward", forward_kernel), ("queries", query_kernel), ("keys", key_kernel)):
-        shape, options = _shape(name, dtype, width, width, rank, rows, shared)
+        shape, options = _shape(name, dtype, width, width, rank, rows, shared, _MOST_PARTS if rows < 16 else 1)
         fixed = {argument: value for argument, value in {**shape, **unwanted}.items() if argument in kernel.arg_names}
         free = {argument: types.get(argument, "*fp32") for argument in kernel.arg_names if argument not in fixed}
         found[name] = (kernel, free, fixed, options)
@@ -390,13 +427,15 @@ class _Launch:
 
     def __init__(self, terms: Terms, v: Tensor, tiles: TileLists) -> None:
         self.q, self.k, self.v = (x if x.stride(-1) == 1 else x.contiguous() for x in (terms.q, terms.k, v))
-        self.u, self.w = (None if x is None else _split(x, which) for which, x in enumerate((terms.u, terms.w)))
+        factors = zip((terms.u, terms.w), _CODES, strict=True)
+        self.u, self.w = (None if x is None else _split(x, code) for x, code in factors)
         self.tiles, self.width, self.rank = tiles, v.shape[-1], 0 if terms.u is None else terms.u.shape[-1]
         self.batch, self.heads, self.queries, self.depth = self.q.shape
         self.key_heads, self.keys = self.k.shape[1:3]
         self.dtype = _DTYPES[v.dtype]
         group = self.heads // self.key_heads
         self.shared = _shared(tiles, group, self.key_heads, self.rank)
+        self.parts = 1 if self.rank or tiles.rows >= 16 else min(_MOST_PARTS, _next_power(tiles.longest))
         strides = [stride for x in (self.q, self.k, self.v) for stride in x.stride()[:3]]
         self.numbers = (
             self.queries, self.keys, self.heads, group, tiles.batch, tiles.heads, terms.scale, *strides
@@ -409,52 +448,66 @@ class _Launch:
         return o, lse
 
     def backward(self, o: Tensor, lse: Tensor, grad_o: Tensor, grad_lse: Tensor) -> Grads:
-        grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (self.q, self.k, self.v))
-        grad_u, grad_w = (None if x is None else torch.empty_like(x, dtype=lse.dtype) for x in (self.u, self.w))
         delta = torch.empty_like(lse)
-        known = (o, lse, grad_o, grad_lse, delta)
-        self._launch(query_kernel, "queries", self._lists(self.tiles.by_query), (*known, grad_q, grad_u))
-        lists = self._lists(self.tiles.by_key)
-        lists = (*lists[:4], self.tiles.by_key[1].place, *lists[4:])
+        grad_q, grad_u = self.by_query(o, lse, grad_o, grad_lse, delta)
+        grad_k, grad_v, grad_w = self.by_key(lse, grad_o, delta)
+        return Grads(grad_q, grad_k, grad_v, grad_u, grad_w)
+
+    def by_query(
+        self, o: Tensor, lse: Tensor, grad_o: Tensor, grad_lse: Tensor, delta: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Gradients of q and u; fills delta."""
+        grad_q, grad_u = self.q.new_empty(self.q.shape), self._thirds(self.queries)
+        out = (o, lse, grad_o, grad_lse, delta, grad_q, grad_u)
+        self._launch(query_kernel, "queries", self._lists(self.tiles.by_query), out)
+        return grad_q, self._sum(grad_u)
+
+    def by_key(self, lse: Tensor, grad_o: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Gradients of k, v and w."""
+        dtype = self.v.dtype if self.parts == 1 else lse.dtype
+        grad_k, grad_v = (x.new_empty(self.parts, *x.shape, dtype=dtype) for x in (self.k, self.v))
+        grad_w = self._thirds(self.keys)
+        full, some, bits = *self.tiles.by_key, self.tiles.bits
+        lists = (full.starts, full.other, some.starts, some.other, some.place, bits)
         self._launch(key_kernel, "keys", lists, (lse, grad_o, delta, grad_k, grad_v, grad_w))
-        # Slopes met the parts of the other side.
-        u, w = (None if x is None else _sum(x, self.rank, side) for side, x in ((1, grad_u), (0, grad_w)))
-        return Grads(grad_q, grad_k, grad_v, u, w)
+        if self.parts == 1:
+            return grad_k[0], grad_v[0], self._sum(grad_w)
+        return grad_k.sum(0).to(self.k.dtype), grad_v.sum(0).to(self.v.dtype), None
 
     def _lists(self, entries: tuple[Entries, Entries]) -> tuple[Tensor, ...]:
         full, some = entries
         return full.starts, full.other, some.starts, some.other, self.tiles.bits
 
+    def _thirds(self, tokens: int) -> Tensor | None:
+        """Room for slopes that met the parts of the other side's factors."""
+        if not self.rank:
+            return None
+        columns = max(16, _wide(self.rank) // 2)
+        return torch.empty(self.batch, self.heads, tokens, columns, dtype=torch.float32, device=self.v.device)
+
+    def _sum(self, x: Tensor | None) -> Tensor | None:
+        """Of slopes that met each part once the sum, [.., R]."""
+        return None if x is None else x[..., : 3 * self.rank].unflatten(-1, (3, self.rank)).sum(-2)
+
     def _launch(self, kernel: Any, name: str, lists: tuple[Tensor, ...], out: tuple[Tensor | None, ...]) -> None:
-        shape, options = _shape(name, self.dtype, self.depth, self.width, self.rank, self.tiles.rows, self.shared)
+        sizes = (self.depth, self.width, self.rank, self.tiles.rows, self.shared, self.parts)
+        shape, options = _shape(name, self.dtype, *sizes)
         if name == "keys":
-            programs = self.batch * self.key_heads * self.tiles.counts[1]
+            programs = self.batch * self.key_heads * self.tiles.counts[1] * self.parts
         else:
-            parts = self.tiles.rows * shape["GROUP"] // shape["STEP"]
-            programs = self.batch * self.heads // self.shared * self.tiles.counts[0] * parts
+            steps = self.tiles.rows * shape["GROUP"] // shape["STEP"]
+            programs = self.batch * self.heads // self.shared * self.tiles.counts[0] * steps
         kernel[programs,](self.q, self.k, self.v, self.u, self.w, *lists, *out, *self.numbers, **shape, **options)
 
 
-def _split(x: Tensor, side: int) -> Tensor:
-    """Factors [.., R] as [.., F] of bfloat16: parts whose products add up to what fp32 would give.
-
-    A tensor core multiplies no fp32. Three bfloat16 hold its 24 bits, and six products of parts all but the last bits.
-    """
-    # The interpreter cannot multiply bfloat16: there the parts are kept in fp32.
-    x, parts = x.float(), []
-    for _ in range(3):
-        parts.append(x.bfloat16().float())
-        x = x - parts[-1]
-    parts = [parts[place] for place in _PARTS[side]]
-    more = _wide(parts[0].shape[-1]) - 6 * parts[0].shape[-1]
-    whole = functional.pad(torch.cat(parts, -1), (0, more))
-    return whole.bfloat16() if whole.is_cuda else whole.contiguous()
-
-
-def _sum(x: Tensor, rank: int, side: int) -> Tensor:
-    """Of products with the parts of one side [.., F] those with each of the three, [.., R]."""
-    places = [_PARTS[side].index(part) * rank for part in range(3)]
-    return sum((x[..., place : place + rank] for place in places[1:]), x[..., places[0] : places[0] + rank])
+def _split(x: Tensor, code: int) -> Tensor:
+    """Factors [.., R] as parts [.., F]."""
+    x = x.float().contiguous()
+    # The interpreter cannot multiply bfloat16: there one part is all.
+    parts = x.new_empty(*x.shape[:-1], _wide(x.shape[-1]), dtype=torch.bfloat16 if x.is_cuda else torch.float32)
+    rows, step = x.numel() // x.shape[-1], 64
+    split_kernel[triton.cdiv(rows, step),](x, parts, rows, RANK=x.shape[-1], F=parts.shape[-1], CODE=code, STEP=step)
+    return parts
 
 
 def _wide(rank: int) -> int:
@@ -468,7 +521,7 @@ def _shared(tiles: TileLists, group: int, key_heads: int, rank: int) -> int:
 
 
 def _shape(
-    name: str, dtype: str, depth: int, width: int, rank: int, rows: int, shared: int
+    name: str, dtype: str, depth: int, width: int, rank: int, rows: int, shared: int, parts: int
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """The constants of a kernel, and the options of its launch."""
     group = 1 if rows >= 16 else max(16 // rows, _next_power(shared))
@@ -478,16 +531,18 @@ def _shape(
     else:
         kind = (2 if rank else 0) + (wide > 64)
     step, warps, stages = _SHAPES[name][kind]
-    if name == "keys":
-        step, warps = (min(step, 32), 8) if rows < 16 else (step, warps)
-    elif step > rows * group:
-        step, warps, stages = rows * group, 4, min(stages, 2)
+    if rows < 16:
+        warps, stages = _NARROW[name]
+    if name != "keys":
+        step = min(step, rows * group)
     constants = {
         "D": depth, "D_BLOCK": max(16, _next_power(depth)), "DV": width, "DV_BLOCK": max(16, _next_power(width)),
         "F": _wide(rank),
         "ROWS": rows, "GROUP": group, "SHARED": shared, "STEP": step,
         "PRECISION": "tf32x3" if dtype == "fp32" else "ieee",
     }  # fmt: skip
+    if name == "keys":
+        constants["PARTS"] = parts
     return constants, {"num_warps": warps, "num_stages": stages}
 
 
