@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coterie.types import Split
 
 PYTHON = ("", "python", "py", "python3")
 """The languages that a block of Python may be given, none among them."""
@@ -20,6 +24,13 @@ _CONTROL = re.compile(
 )
 _FENCED = re.compile(r"<<<\n(.*)\n>>>", re.DOTALL)
 _BLOCK = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*([A-Za-z0-9_+.-]*)[^`]*$")
+# A step ends where the text so far ends like this, before something else begins.
+_ENDS: dict[Split, re.Pattern[str]] = {
+    "paragraph": re.compile(r"\n[ \t]*\n\s*$"),
+    "line": re.compile(r"\n\s*$"),
+    "sentence": re.compile(r"[.!?]\s+$|\n\s*$"),
+}
+_TAIL = 64
 _KEEP = {"\n", "\t"}
 _BROKEN = "\ufffd"
 _MAX_SHOWN = 20_000
@@ -77,3 +88,22 @@ def blocks(lines: Sequence[str]) -> Iterator[tuple[int, int, str]]:
         elif opening and (line.strip().startswith(opening) or index == len(lines)):
             yield start, index, language
             opening = ""
+
+
+def number_steps(pieces: Sequence[str], split: Split) -> list[int]:
+    """The step of a reply that each of its tokens is in, counted from 0.
+
+    Tokens are never cut: a step begins with the first token that starts after the end of the one before. What ends a
+    step, with all space after it, is part of it.
+
+    Args:
+        pieces: The text of each token.
+        split: What ends a step.
+    """
+    steps, current, text = list[int](), 0, ""
+    for piece in pieces:
+        if piece.strip() and text.strip() and _ENDS[split].search(text[-_TAIL:]):
+            current, text = current + 1, ""
+        steps.append(current)
+        text += piece
+    return steps

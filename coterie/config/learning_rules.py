@@ -28,7 +28,10 @@ def find_foreign_learner(data: Mapping[str, Any], trains: str) -> Iterator[Misma
 
 def check_learning(config: ExperimentConfig) -> list[Mismatch]:
     """Rules that need the whole config."""
-    always = (_able_to_adapt, _credit_to_learn_by, _credit_by_replays, _sleep_beside_a_learner)
+    always = (
+        _able_to_adapt, _credit_to_learn_by, _credit_by_replays, _credit_by_attention, _credit_by_values,
+        _sleep_beside_a_learner,
+    )  # fmt: skip
     found = [mismatch for rule in always for mismatch in rule(config)]
     if config.learning is not None:
         rules = (
@@ -55,6 +58,29 @@ def _credit_by_replays(config: ExperimentConfig) -> Iterator[Mismatch]:
     most, seated = getattr(rule, "max_agents", None), sum(seat.count for seat in config.seats)
     if most is not None and seated > most:
         yield Mismatch(where, f"{rule.kind} works at most {most} agents, the seats hold {seated}", is_key=True)
+
+
+def _credit_by_attention(config: ExperimentConfig) -> Iterator[Mismatch]:
+    rule = config.credit.agent if config.credit is not None else None
+    if rule is None or not getattr(rule, "reads_attention", False):
+        return
+    for seat in config.seats:
+        if seat.policy in config.policies and config.policies[seat.policy].frozen:
+            message = f"{rule.kind} reads attention in learners, and {seat.policy}, which {seat.name} sits by, has none"
+            yield Mismatch(("credit", "agent"), f"{message}: train it, or share by another rule", is_key=True)
+
+
+def _credit_by_values(config: ExperimentConfig) -> Iterator[Mismatch]:
+    rule = config.credit.token if config.credit is not None else None
+    if rule is None or not getattr(rule, "replays", False):
+        return
+    where, kl = ("credit", "token"), getattr(config.learning, "kl", None)
+    if config.credit is not None and config.credit.agent is not None:
+        message = f"{rule.kind} replays what `rewards` give a reply, and here turns earn shares: leave `agent` out"
+        yield Mismatch(where, message, is_key=True)
+    if kl is not None and kl.at == "reward":
+        message = f"{rule.kind} estimates advantages by itself, without what `kl` takes of rewards: take `at: loss`"
+        yield Mismatch(where, message, is_key=True)
 
 
 def _sleep_beside_a_learner(config: ExperimentConfig) -> Iterator[Mismatch]:

@@ -15,7 +15,7 @@ from coterie.types import Turn
 
 Spelling = Callable[[Sequence[int]], list[str]]
 """From the ids of a reply to the text of each."""
-HEAT = ("waad", "fai", "influence", "received", "entropy")
+HEAT = ("waad", "fai", "influence", "received", "value", "entropy")
 """Signals that tokens are shaded by, in this order, beside the factor."""
 
 

@@ -29,7 +29,10 @@ class Asker:
         place = place_of(self._job, Place(self._job.task.id, round, agent.name, repeat, purpose))
         if self._job.replay and agent.name in self._job.replay.hidden:
             return say_nothing(place, agent, prompt)
-        return await self._worker.ask(self._job.task, agent.policy, prompt, place, self._ledger, said, choices=choices)
+        begun = self._job.replay.begun if self._job.replay and self._job.replay.begins(place) else None
+        return await self._worker.ask(
+            self._job.task, agent.policy, prompt, place, self._ledger, said, choices=choices, begun=begun
+        )
 
     async def together(self, prompts: Mapping[Agent, Messages], *, round: int, sight: Sight) -> dict[str, Turn]:
         [policy] = {agent.policy for agent in prompts}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,19 @@ from coterie.types import Outcome, Turn, Verdict
 
 @dataclass(frozen=True, slots=True)
 class EarnedTurn:
-    """A turn that was rewarded, with the log-probabilities it was sampled with, float32 [T]."""
+    """A turn that was rewarded.
+
+    Attributes:
+        turn: What was said, T tokens.
+        reward: What it earned.
+        logprobs: That it was sampled with, float32 [T].
+        signals: What replays told of its tokens, by name, [T] each.
+    """
 
     turn: Turn
     reward: float
     logprobs: NDArray[np.float32]
+    signals: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,20 @@ from dataclasses import dataclass, field
 
 from coterie.agents.seats import Agent
 from coterie.orchestration.protocols.config import ProtocolConfig
-from coterie.types import Messages, Outcome, Place, Sample, Sampling, Sight, Task, Turn
+from coterie.types import Messages, Outcome, Place, Sample, Sampling, Sight, Task, TokenIds, Turn
 
 Spot = tuple[int, str, str]
 """Round, seat and purpose of a turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The beginning of a reply, which goes on anew from there."""
+
+    place: Place
+    """Of the turn in the episode."""
+    text: str
+    token_ids: TokenIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,12 @@ class Replay:
     kept: frozenset[Spot] = frozenset()
     draw: int = 0
     """Which new draw it is; 0 is the episode's own."""
+    begun: Begun | None = None
+    """A turn that is given up to some token, and drawn anew from there."""
+
+    def begins(self, place: Place) -> bool:
+        """Whether it is the turn there, of any task, that is given in part."""
+        return self.begun is not None and self.begun.place[1:] == place[1:]
 
 
 @dataclass(frozen=True, slots=True)

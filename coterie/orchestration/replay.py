@@ -8,6 +8,9 @@ the journal.
 
 In draw k > 0 of a coalition all turns that read somebody are drawn anew; those that read nobody stay. What is valued
 are the messages of this episode, not those that might have been. Draw 0 with nobody hidden is the episode itself.
+
+Another kind of replay gives one turn up to some token, and draws it anew from there, with all turns of later rounds.
+Its task's id ends with the draw, the end of that turn's key and the number of tokens that were given.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from coterie.agents.seats import Agent
 from coterie.errors import JournalError
 from coterie.journal import Journal
 from coterie.orchestration.harvest import PlayedEpisode
-from coterie.orchestration.jobs import Job, Replay, Spot
+from coterie.orchestration.jobs import Begun, Job, Replay, Spot
 from coterie.rewards import shapley
 from coterie.rewards.credit import replay as credit
 from coterie.types import Messages, Outcome, Place, Task, Turn
@@ -32,7 +35,7 @@ from coterie.types import Messages, Outcome, Place, Task, Turn
 Floats = NDArray[np.float64]
 SPEAKS, HIDDEN, REDRAWN = "1", "0", "r"
 _SIGN, _NOTHING = "%", "hidden/"
-_SUFFIX = re.compile(rf"{_SIGN}\d+(\.[{SPEAKS}{HIDDEN}{REDRAWN}]+)?$")
+_SUFFIX = re.compile(rf"{_SIGN}\d+(\.([{SPEAKS}{HIDDEN}{REDRAWN}]+|[0-9a-f]{{16}}\+\d+))?$")
 
 
 # What a worker does otherwise in a replay.
@@ -49,7 +52,7 @@ def place_of(job: Job, place: Place) -> Place:
     if replay is None:
         return place
     spot = place.round, place.seat, place.purpose
-    is_new = replay.draw > 0 and place.seat in replay.redrawn and spot not in replay.kept
+    is_new = replay.begins(place) or replay.draw > 0 and place.seat in replay.redrawn and spot not in replay.kept
     return place._replace(task=f"{replay.task}{_SIGN}{replay.draw}" if is_new else replay.task)
 
 
@@ -140,6 +143,29 @@ def plan(job: Job, played: PlayedEpisode, masks: Iterable[str], draws: Sequence[
     return [_replay(job, kept, mask, draw) for mask in masks for draw in draws]
 
 
+def begin(job: Job, played: PlayedEpisode, turn: Turn, begun: Begun, draws: Sequence[int]) -> list[Job]:
+    """The replays of an episode in which a turn is given up to some token, each once for every draw.
+
+    Args:
+        job: The episode's.
+        played: As it ended.
+        turn: One of its turns.
+        begun: The beginning of that turn.
+        draws: By number, from 1.
+    """
+    others = (one.place for one in played.turns.values())
+    kept = frozenset((p.round, p.seat, p.purpose) for p in others if p.round <= turn.place.round)
+    names, end = frozenset(agent.name for agent in job.agents), turn.key.rpartition("/")[2]
+    return [
+        replace(
+            job,
+            task=replace(job.task, id=_name(job.task.id, f"{end}+{len(begun.token_ids)}", draw)),
+            replay=Replay(job.task.id, redrawn=names, kept=kept, draw=draw, begun=begun),
+        )
+        for draw in draws
+    ]
+
+
 def _replay(job: Job, kept: frozenset[Spot], mask: str, draw: int) -> Job:
     names = [agent.name for agent in job.agents]
     of = {letter: frozenset(n for n, m in zip(names, mask, strict=True) if m == letter) for letter in (HIDDEN, REDRAWN)}
@@ -149,8 +175,8 @@ def _replay(job: Job, kept: frozenset[Spot], mask: str, draw: int) -> Job:
     return replace(job, task=replace(job.task, id=_name(job.task.id, mask, draw)), replay=how)
 
 
-def _name(task: str, mask: str, draw: int) -> str:
-    return f"{task}{_SIGN}{draw}.{mask}"
+def _name(task: str, what: str, draw: int) -> str:
+    return f"{task}{_SIGN}{draw}.{what}"
 
 
 # What they were worth.

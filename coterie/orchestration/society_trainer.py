@@ -22,7 +22,7 @@ from coterie.orchestration.executor import Executor
 from coterie.orchestration.harvest import EarnedTurn
 from coterie.orchestration.learners import Learner, LearnerSpec
 from coterie.orchestration.sittings import group_of
-from coterie.orchestration.token_credit import TokenShaper
+from coterie.orchestration.token_credit import Signals, TokenShaper
 from coterie.rewards.advantage import AdvantageEstimator, RewardedTurn
 
 Result = TypeVar("Result")
@@ -117,11 +117,12 @@ class SocietyTrainer:
         penalties = self._penalties(earned)
         estimate = self.estimator.estimate([_rewarded(one, penalties.get(one.turn.key, ())) for one in earned],
                                            self.memory)  # fmt: skip
+        signals = {one.turn.key: one.signals for one in earned}
         examples: dict[str, list[Example]] = {name: [] for name in self.learners}
         for one in earned:
             if not (self.config.mask_cut and one.turn.finish == "length"):
                 examples[one.turn.policy].append(_example(one, estimate.advantages[one.turn.key]))
-        learnt = self._each(lambda name: self._update(name, examples[name]))
+        learnt = self._each(lambda name: self._update(name, examples[name], signals))
         updates = {name: learnt[name] for name in self.learners}
         self.iteration += 1
         self.memory = dict(estimate.memory)
@@ -131,10 +132,10 @@ class SocietyTrainer:
         """What the last iteration has to say for the journal, once."""
         return [note for name in self.learners for note in self._notes.pop(name, ())]
 
-    def _update(self, name: str, examples: Sequence[Example]) -> PolicyUpdate:
+    def _update(self, name: str, examples: Sequence[Example], signals: Mapping[str, Signals]) -> PolicyUpdate:
         learner, iteration, metrics = self.learners[name], self.iteration + 1, dict[str, float]()
         if self.shaper is not None:
-            shaped = self.shaper.shape(name, learner, examples, iteration)
+            shaped = self.shaper.shape(name, learner, examples, iteration, signals)
             examples, metrics, self._notes[name] = shaped.examples, dict(shaped.metrics), shaped.notes
         learnt = learner.update(name, examples, iteration=iteration) if examples else {}
         self._digests[name] = checkpoints.digest(learner.weights(name))

@@ -21,6 +21,8 @@ from coterie.rewards.credit.token import ScoredReply, TokenCredit, Weighed, appl
 
 ROLES_NOTE, TURN_NOTE = "head_roles", "token_credit"
 _DIGITS = 6
+Signals = Mapping[str, NDArray[np.float64]]
+"""Of a reply's tokens, by name, [T] each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class Shaped:
 
     Attributes:
         examples: In order, with their new advantages and what the learner need not compute again.
-        metrics: `factor`, the mean over all tokens, and `shaped`, the share of tokens whose factor is not 1.
+        metrics: `factor`, the mean over all tokens, and `shaped`, the share of tokens whose factor is not 1; `added`,
+            the mean size of what is added, where a rule adds.
         notes: For the journal.
     """
 
@@ -85,7 +88,10 @@ class TokenShaper:
                 remedy="take tasks with longer replies, or a rule that reads no attention: entropy, or random",
             )
 
-    def shape(self, policy: str, learner: Learner, examples: Sequence[Example], iteration: int) -> Shaped:
+    def shape(
+        self, policy: str, learner: Learner, examples: Sequence[Example], iteration: int,
+        told: Mapping[str, Signals] | None = None,
+    ) -> Shaped:  # fmt: skip
         """One iteration's turns of one policy.
 
         Args:
@@ -93,6 +99,7 @@ class TokenShaper:
             learner: Which has the policy as it was when it said them.
             examples: A key twice is one turn.
             iteration: Counts from 1.
+            told: Signals that replays told, by the keys of turns.
 
         Raises:
             CreditError: The rule does not keep what it claims.
@@ -106,7 +113,7 @@ class TokenShaper:
             notes.append(Note(ROLES_NOTE, f"{policy}/{iteration:06d}", dict(self.roles[policy])))
         scores = learner.score(policy, known, self._rule.wants, self.roles.get(policy))
         replies = [
-            ScoredReply(one.key, one.advantage.astype(np.float64), score)
+            ScoredReply(one.key, one.advantage.astype(np.float64), {**score, **(told or {}).get(one.key, {})})
             for one, score in zip(known, scores, strict=True)
         ]
         weighed = apply(self._rule, replies, self._seed, iteration)
@@ -138,13 +145,15 @@ class TokenShaper:
 
 
 def _reshape(example: Example, score: Mapping[str, NDArray[Any]], weighed: Weighed) -> Example:
-    shaped = (example.advantage * weighed.factor).astype(np.float32)
+    shaped = weighed.shape(example.advantage).astype(np.float32)
     return replace(example, advantage=shaped, old=score["old"], entropy=score["entropy"])
 
 
 def _measure(weighed: Sequence[Weighed]) -> dict[str, float]:
     factors = np.concatenate([each.factor for each in weighed])
-    return {"factor": float(factors.mean()), "shaped": float((factors != 1).mean())}
+    added = [each.added for each in weighed if each.added is not None]
+    sizes = {"added": float(np.abs(np.concatenate(added)).mean())} if added else {}
+    return {"factor": float(factors.mean()), "shaped": float((factors != 1).mean()), **sizes}
 
 
 def _describe(reply: ScoredReply, weighed: Weighed) -> dict[str, Any]:
@@ -152,6 +161,7 @@ def _describe(reply: ScoredReply, weighed: Weighed) -> dict[str, Any]:
     signals = {name: values for name, values in reply.signals.items() if name != "old"}
     return {
         "advantage": _plain(reply.advantage), "factor": _plain(weighed.factor),
+        **({} if weighed.added is None else {"added": _plain(weighed.added)}),
         "signals": {name: _plain(values) for name, values in signals.items()},
         "marks": {name: np.flatnonzero(at).tolist() for name, at in weighed.marks.items()},
     }  # fmt: skip

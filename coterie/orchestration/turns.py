@@ -12,6 +12,7 @@ from typing import cast
 from coterie.agents.engines.chat import is_ids
 from coterie.envs import answers
 from coterie.errors import EngineError
+from coterie.orchestration.jobs import Begun
 from coterie.orchestration.pool import PolicySpec
 from coterie.text import join_pieces
 from coterie.types import EncodedPrompt, Messages, Place, Sample, Sight, Task, TokenIds, Turn
@@ -42,17 +43,26 @@ class Question:
     """Earlier turns that the reply goes on with."""
     group: Group | None = None
     """With whom it is answered; None: alone."""
+    begun: Begun | None = None
+    """How the reply begins; what an engine says goes on from there."""
+
+    @property
+    def said_ids(self) -> TokenIds:
+        """All that the engine's words go on with."""
+        return tuple(i for part in (*self.said, *((self.begun,) if self.begun else ())) for i in part.token_ids or ())
 
     @property
     def room(self) -> int:
         """The tokens that have to fit into the context beside its prompt. What has been said is never cut."""
         replies = len(self.group.prompts) if self.group and self.group.sight == "all" else 1
-        return replies * self.policy.sampling.max_tokens + sum(turn.num_tokens for turn in self.said)
+        begun = len(self.begun.token_ids) if self.begun else 0
+        return replies * self.policy.sampling.max_tokens + begun + sum(turn.num_tokens for turn in self.said)
 
 
 def turn_key(
-    place: Place, policy: PolicySpec, prompt: Messages, said: Sequence[Turn] = (), group: Group | None = None
-) -> str:
+    place: Place, policy: PolicySpec, prompt: Messages, said: Sequence[Turn] = (), group: Group | None = None,
+    begun: Begun | None = None,
+) -> str:  # fmt: skip
     """The memo key: the place, and a hash of policy version, sampling and all that the reply depends on.
 
     No strategy and no executor in it.
@@ -65,6 +75,7 @@ def turn_key(
         [dataclasses.astuple(m) for m in prompt],
         *(turn.key for turn in said),
         *beside,
+        *([begun.token_ids] if begun else []),
     ]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return f"turn/{place}/{digest[:16]}"
@@ -75,9 +86,8 @@ def is_canary(key: str) -> bool:
     return key.rsplit("/", 2)[1].startswith(CANARY)
 
 
-def go_on(prompt: EncodedPrompt, said: Sequence[Turn]) -> EncodedPrompt:
+def go_on(prompt: EncodedPrompt, ids: TokenIds) -> EncodedPrompt:
     """The prompt with the reply's tokens so far behind it; beside it where an engine of tests takes messages."""
-    ids = tuple(token for turn in said for token in turn.token_ids or ())
     longer = cast(TokenIds, prompt.prompt) + ids if is_ids(prompt.prompt) else prompt.prompt
     return dataclasses.replace(prompt, prompt=longer, length=prompt.length + len(ids), said=ids)
 
@@ -101,7 +111,9 @@ def check_samples(samples: Sequence[Sample], places: Sequence[Place], policy: st
 
 
 def make_turn(question: Question, num_dropped: int, sample: Sample) -> Turn:
-    """The turn, with the answer that is read from its reply if it is for one."""
+    """The turn, with the answer that is read from its reply if it is for one; one that was begun is whole."""
+    if question.begun is not None:
+        sample = _make_whole(question.begun, sample)
     task, is_answer = question.task, question.place.purpose == "answer"
     whole = join_pieces([*(turn.text for turn in question.said), sample.text])
     return Turn(
@@ -120,3 +132,20 @@ def make_turn(question: Question, num_dropped: int, sample: Sample) -> Turn:
         token_ids=sample.token_ids,
         continues=question.said[-1].key if question.said else None,
     )
+
+
+def _make_whole(begun: Begun, sample: Sample) -> Sample:
+    """What the engine would have returned had it said the beginning, too; the log-probabilities of that are not known.
+
+    Raises:
+        EngineError: the engine gives no token ids.
+    """
+    if sample.token_ids is None or sample.prompt_ids is None:
+        raise EngineError("a reply cannot be drawn anew from within without its token ids",
+                          remedy="take an engine that gives them: vllm or transformers")  # fmt: skip
+    size = len(begun.token_ids)
+    return dataclasses.replace(
+        sample, text=join_pieces([begun.text, sample.text]), token_ids=(*begun.token_ids, *sample.token_ids),
+        num_tokens=size + sample.num_tokens, num_prompt_tokens=sample.num_prompt_tokens - size,
+        prompt_ids=sample.prompt_ids[: len(sample.prompt_ids) - size], logprobs=None,
+    )  # fmt: skip

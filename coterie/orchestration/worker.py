@@ -20,7 +20,7 @@ from coterie.errors import CoterieError, EngineError, EngineTimeout, ProtocolErr
 from coterie.orchestration.asking import Asker
 from coterie.orchestration.budget import CUT_SHORT, BudgetSpent, Ledger
 from coterie.orchestration.embedding import EmbeddingDoor
-from coterie.orchestration.jobs import Examination, Job, Performed, Report, Request, TaskLimits, Work
+from coterie.orchestration.jobs import Begun, Examination, Job, Performed, Report, Request, TaskLimits, Work
 from coterie.orchestration.pool import EngineClient, PolicySpec
 from coterie.orchestration.protocols.base import SocietyProtocol
 from coterie.orchestration.protocols.minutes import Minutes
@@ -184,16 +184,19 @@ class Worker:
 
     async def ask(
         self, task: Task, policy_name: str, prompt: Messages, place: Place, ledger: Ledger, said: Sequence[Turn] = (),
-        sampling: Sampling | None = None, choices: Sequence[str] = (),
+        sampling: Sampling | None = None, choices: Sequence[str] = (), begun: Begun | None = None,
     ) -> Turn:  # fmt: skip
-        """Queue one request; equal questions at equal places are one."""
+        """Queue one request; equal questions at equal places are one. A reply that is `begun` is no longer for it."""
         policy = self._policies[policy_name]
         if sampling is not None:
             policy = dataclasses.replace(policy, sampling=sampling)
         if choices:
             policy = dataclasses.replace(policy, sampling=dataclasses.replace(policy.sampling, choices=tuple(choices)))
-        key = turn_key(place, policy, prompt, said)
-        [turn] = await self._queue([Question(key, place, policy, prompt, task, tuple(said))], ledger)
+        if begun:
+            left = policy.sampling.max_tokens - len(begun.token_ids)
+            policy = dataclasses.replace(policy, sampling=dataclasses.replace(policy.sampling, max_tokens=left))
+        key = turn_key(place, policy, prompt, said, begun=begun)
+        [turn] = await self._queue([Question(key, place, policy, prompt, task, tuple(said), begun=begun)], ledger)
         return turn
 
     async def ask_together(
@@ -274,7 +277,7 @@ class Worker:
                 raise type(error)(error.what, where=policy.engine, remedy=error.remedy) from error
             for question, prompt in zip(mine, encoded, strict=True):
                 speaking = dataclasses.replace(prompt, adapter=policy.adapter)
-                found[question.key] = _Open(question, go_on(speaking, question.said))
+                found[question.key] = _Open(question, go_on(speaking, question.said_ids))
         return found
 
 

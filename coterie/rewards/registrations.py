@@ -68,6 +68,11 @@ register("token_credit", "abc", config=f"{_TOKENS}:AbcConfig", impl=f"{_RULES}:A
          summary="the reply's advantage, redistributed by attention (ABC)")  # fmt: skip
 register("token_credit", "step_influence", config=f"{_TOKENS}:StepInfluenceConfig", impl=f"{_RULES}:StepInfluence",
          summary="steps that later steps look back to")  # fmt: skip
+_VALUES = "coterie.rewards.credit.values"
+register("token_credit", "vine", config=f"{_TOKENS}:VineConfig", impl=f"{_VALUES}:Vine",
+         summary="steps by what replies earn that go on from them: Monte-Carlo values (VinePPO)")  # fmt: skip
+register("token_credit", "spo", config=f"{_TOKENS}:SpoConfig", impl=f"{_VALUES}:Spo",
+         summary="segments by what replies earn that go on from them (SPO, in a chain)")  # fmt: skip
 
 _AGENT_CONFIGS, _AGENTS = "coterie.rewards.credit.config_agent", "coterie.rewards.credit.agent"
 register("agent_credit", "equal", config=f"{_AGENT_CONFIGS}:EqualCreditConfig", impl=f"{_AGENTS}:Equal",

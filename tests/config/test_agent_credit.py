@@ -45,3 +45,11 @@ def test_replays_want_common_random_numbers(read):
 def test_coalitions_of_too_many_agents_are_refused(read):
     with pytest.raises(InvalidConfig, match="shapley works at most 14 agents, the seats hold 15"):
         read("{agent: shapley}", SOCIETY.replace("seats: S1", "seats: [{name: crowd, count: 15}]"))
+
+
+def test_attention_of_policies_that_do_not_learn_is_refused(read):
+    policy = "{engine: transformers, model: none, sampling: {temperature: 1.0}"
+    mixed = SOCIETY.replace(f"policy: {policy}", f"policies:\n  new: {policy}}}\n  old: {policy}, frozen: true")
+    mixed = mixed.replace("seats: S1", "seats: [{name: a, policy: old}, {name: b, policy: new}]")
+    with pytest.raises(InvalidConfig, match="in learners, and old, which a sits by, has none"):
+        read("{agent: attention}", mixed)

@@ -12,7 +12,7 @@ from torch import Tensor
 from coterie.agents.learning import bases
 from coterie.agents.learning.examples import Example
 from coterie.agents.learning.forcing import TeacherForcing
-from coterie.agents.learning.packing import MicroBatch, pack
+from coterie.agents.learning.packing import MicroBatch, label_rows, marks_of, pack
 from coterie.attention.introspection import collect, middle_layers
 from coterie.attention.statistics_request import StatisticsRequest
 from coterie.errors import LearningError
@@ -67,45 +67,19 @@ def attend(
         labels: Of each example, see `check_labels`.
         layers: How many.
     """
-    places, keys, queries = _lay_out(batch, examples, labels)
-    width = 1 + max((start + size for _, start, size in places.values()), default=0)
-    chosen = middle_layers(teacher.model, layers)
-    with collect(teacher.model, StatisticsRequest(mass=width), chosen, queries=queries, labels=keys) as found:
+    keys, own = label_rows(batch, [torch.from_numpy(each) for each in labels], [len(e.token_ids) for e in examples])
+    chosen, which = middle_layers(teacher.model, layers), StatisticsRequest(mass=1 + max(0, int(keys.max())))
+    with collect(teacher.model, which, chosen, queries=marks_of(batch, batch.before), labels=keys) as found:
         teacher(batch)
     mean = torch.stack([each.mass.mean(1) for each in found.values() if each.mass is not None]).mean(0)
-    masses = []
-    for number in batch.turns:
-        if number not in places:
-            masses.append(mean.new_zeros(count_labels(labels[number])))
-            continue
-        row, start, size = places[number]
-        inside = slice(start, start + size)
-        masses.append(mean[row, inside, inside].sum(0) / len(examples[number].token_ids))
-    return masses
 
+    def read(turn: int) -> Tensor:
+        if turn not in own:
+            return mean.new_zeros(count_labels(labels[turn]))
+        row, inside = own[turn]
+        return mean[row, inside, inside].sum(0) / len(examples[turn].token_ids)
 
-def _lay_out(
-    batch: MicroBatch, examples: Sequence[Example], labels: Sequence[Labels]
-) -> tuple[dict[int, tuple[int, int, int]], Tensor, Tensor]:
-    """Each turn's row, the first of its labels in that row and their number; the labels [R, W], and who looks [R, W].
-
-    Turns that share a row have labels of their own.
-    """
-    rows, width = batch.ids.shape
-    before = batch.before.cpu()
-    keys = torch.full((rows, width), -1, dtype=torch.int32)
-    used, places, begin = [0] * rows, dict[int, tuple[int, int, int]](), 0
-    for number in batch.turns:
-        example, label = examples[number], labels[number]
-        if example.token_ids:
-            row, last = divmod(int(before[begin]), width)
-            start, size = last + 1 - len(example.prompt_ids), count_labels(label)
-            keys[row, start : start + len(label)] = torch.from_numpy(label).int() + used[row]
-            places[number], used[row] = (row, used[row], size), used[row] + size
-        begin += len(example.token_ids)
-    queries = torch.zeros(rows * width, dtype=torch.bool)
-    queries[before] = True
-    return places, keys.to(batch.ids.device), queries.view(rows, width).to(batch.ids.device)
+    return [read(turn) for turn in batch.turns]
 
 
 def count_labels(labels: Labels) -> int:

@@ -20,9 +20,9 @@ from coterie.agents.learning.optimisers import Optimiser
 from coterie.agents.learning.packing import Places, pack
 from coterie.agents.learning.ranks import Ranks, whole
 from coterie.agents.learning.signals import Roles, SignalReader, SpanReader
-from coterie.agents.learning.steps import number_steps
 from coterie.attention.interception import count_layers
 from coterie.errors import LearningError
+from coterie.text import number_steps
 from coterie.types import SignalRequest
 
 

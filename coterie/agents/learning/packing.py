@@ -93,3 +93,37 @@ def _fill(examples: Sequence[Example], rows: Sequence[Sequence[int]]) -> MicroBa
             start = end
         positions[index, start:] = torch.arange(width - start)
     return MicroBatch(ids, positions, torch.cat(before), torch.cat(targets), tuple(n for row in rows for n in row))
+
+
+def marks_of(batch: MicroBatch, at: Tensor) -> Tensor:
+    """Bool [R, W]: these places of the flattened batch."""
+    marks = torch.zeros(batch.ids.numel(), dtype=torch.bool, device=at.device)
+    marks[at] = True
+    return marks.view_as(batch.ids)
+
+
+def label_rows(
+    batch: MicroBatch, labels: Sequence[Tensor], lengths: Sequence[int]
+) -> tuple[Tensor, dict[int, tuple[int, slice]]]:
+    """Labels of the tokens of a batch, int32 [R, W] and -1 for none, so that turns in one row have none in common.
+
+    Args:
+        batch: Of some turns.
+        labels: Of each turn, from 0, for its last tokens: those of the reply, or of prompt and reply.
+        lengths: Tokens of each turn's reply; one without any has no labels.
+
+    Returns:
+        The labels, and of each turn its row and which labels of that row are its own.
+    """
+    (rows, width), before = batch.ids.shape, batch.before.cpu()
+    found, used = torch.full((rows, width), -1, dtype=torch.int32), [0] * rows
+    own, begin = dict[int, tuple[int, slice]](), 0
+    for turn in batch.turns:
+        if lengths[turn]:
+            row, last = divmod(int(before[begin]), width)
+            stop, size = last + 1 + lengths[turn], int(labels[turn].max()) + 1
+            found[row, stop - len(labels[turn]) : stop] = labels[turn].int() + used[row]
+            own[turn] = row, slice(used[row], used[row] + size)
+            used[row] += size
+        begin += lengths[turn]
+    return found.to(batch.ids.device), own

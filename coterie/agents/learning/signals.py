@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from coterie.agents.learning.packing import MicroBatch
+from coterie.agents.learning.packing import MicroBatch, label_rows, marks_of
 from coterie.attention.ablation import Head, by_layer
 from coterie.attention.head_roles import HeadProfile, assign_roles
 from coterie.attention.interception import full_layers
@@ -56,6 +56,7 @@ class SignalReader:
         self, model: Any, request: SignalRequest, roles: Roles | None = None, steps: Sequence[Tensor] = ()
     ) -> None:
         self._model, self._request, self._steps = model, request, steps
+        self._own: dict[int, tuple[int, slice]] = {}
         self.rows = signal_rows(request)
         if roles is not None:
             self._heads = {"waad": _heads(roles["local"]), "fai": _heads(roles["distant"])}
@@ -79,7 +80,7 @@ class SignalReader:
                 last = replies if wanted.rows == "later" else marks_of(batch, self._last_tokens(batch))
                 hear("received", StatisticsRequest(received=True), full_layers(self._model)[-1:], queries=last)
             if "influence" in wanted.names:
-                labels, _ = self._label(batch)
+                labels, self._own = label_rows(batch, self._steps, [len(each) for each in self._steps])
                 which = StatisticsRequest(mass=int(labels.max()) + 1)
                 hear("influence", which, middle_layers(self._model, wanted.layers), queries=replies, labels=labels)
             yield found
@@ -93,9 +94,9 @@ class SignalReader:
             assert queries is not None
             rows["fai_queries"] = queries.flatten()[at]
         if "influence" in found:
-            steps = [self._steps[turn].to(at.device) for turn in batch.turns]
-            rows["influence"] = self._influence(batch, found["influence"], steps)
-            rows["step"] = torch.cat(steps)
+            steps = {turn: self._steps[turn].to(at.device) for turn in batch.turns}
+            rows["influence"] = torch.cat([self._influence(found["influence"], turn, steps[turn]) for turn in steps])
+            rows["step"] = torch.cat(list(steps.values()))
         return torch.stack([rows[name].float() for name in self.rows])
 
     def _last_tokens(self, batch: MicroBatch) -> Tensor:
@@ -103,30 +104,11 @@ class SignalReader:
         at = batch.before + 1
         return at[torch.cat([at[1:] != at[:-1] + 1, torch.ones_like(at[:1], dtype=torch.bool)])]
 
-    def _label(self, batch: MicroBatch) -> tuple[Tensor, list[tuple[int, int]]]:
-        """Steps numbered through each row, int64 [R, W], -1 for prompts; and each reply's row and first number."""
-        at, width = batch.before + 1, batch.ids.shape[1]
-        labels = torch.full((batch.ids.numel(),), -1, device=at.device)
-        places, free, begin = list[tuple[int, int]](), dict[int, int](), 0
-        for turn in batch.turns:
-            steps = self._steps[turn].to(at.device)
-            row = int(at[begin]) // width
-            places.append((row, free.get(row, 0)))
-            labels[at[begin : begin + len(steps)]] = steps + places[-1][1]
-            free[row] = places[-1][1] + int(steps[-1]) + 1
-            begin += len(steps)
-        return labels.view_as(batch.ids), places
-
-    def _influence(self, batch: MicroBatch, found: Found, steps: Sequence[Tensor]) -> Tensor:
-        """Of the step of each token, [M]; see `step_influence`."""
-        _, places = self._label(batch)
-        values = list[Tensor]()
-        for (row, first), numbers in zip(places, steps, strict=True):
-            size = numbers.bincount()
-            own = slice(first, first + len(size))
-            masses = [statistics.mass[row, :, own, own] for statistics in found.values() if statistics.mass is not None]
-            values.append(step_influence(torch.cat(masses), size, self._request.proximity)[numbers])
-        return torch.cat(values)
+    def _influence(self, found: Found, turn: int, steps: Tensor) -> Tensor:
+        """Of the step of each token of a turn, [T]; see `step_influence`."""
+        (row, own), size = self._own[turn], steps.bincount()
+        masses = [statistics.mass[row, :, own, own] for statistics in found.values() if statistics.mass is not None]
+        return step_influence(torch.cat(masses), size, self._request.proximity)[steps]
 
 
 def step_influence(mass: Tensor, size: Tensor, proximity: int) -> Tensor:
@@ -143,13 +125,6 @@ def step_influence(mass: Tensor, size: Tensor, proximity: int) -> Tensor:
     summed = means.tril(-proximity).sum(1).max(0).values
     number = torch.arange(len(size), device=size.device)
     return torch.where(number + proximity < len(size), summed, torch.nan)
-
-
-def marks_of(batch: MicroBatch, at: Tensor) -> Tensor:
-    """Bool [R, W]: these places of the flattened batch."""
-    marks = torch.zeros(batch.ids.numel(), dtype=torch.bool, device=at.device)
-    marks[at] = True
-    return marks.view_as(batch.ids)
 
 
 class SpanReader:

@@ -18,6 +18,7 @@ MEANINGS = {
     "fai": "mean attention that global heads of later tokens pay to it",
     "influence": "attention that later steps pay to the token's step",
     "received": "attention that the reply pays to it",
+    "value": "what replies earn on average that go on from the beginning of its step",
     "entropy": "how unsure the policy was of it, in nats",
     "factor": "what its advantage is multiplied by",
 }

@@ -15,6 +15,8 @@ class AgentCreditConfig(KindConfig):
 
     replays: ClassVar[bool] = False
     """It works episodes once more, without some agents: it wants `determinism: exact`."""
+    reads_attention: ClassVar[bool] = False
+    """It reads the policies' attention, which their learners do: it wants all of them to be trained."""
     max_agents: ClassVar[int | None] = None
     right: float = 1.0
     """The team reward of an episode whose answer is right."""
@@ -33,6 +35,7 @@ class EqualCreditConfig(AgentCreditConfig):
 class AttentionFlowConfig(AgentCreditConfig):
     """Shares the team reward by the policies' attention to each other's words, back from the answer."""
 
+    reads_attention: ClassVar[bool] = True
     kind: Literal["attention"] = "attention"
     layers: int = Field(5, ge=1)
     """How many layers are read, evenly spaced in the middle third of the model."""

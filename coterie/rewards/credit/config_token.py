@@ -17,16 +17,23 @@ class TokenCreditConfig(KindConfig):
 
     reads_attention: ClassVar[bool] = False
     """It is refused for models too small and replies too short for attention to say something."""
+    replays: ClassVar[bool] = False
+    """It has replies drawn anew from within."""
+    keep: int = Field(32, ge=0)
+    """Turns per iteration and policy of which the journal keeps what became of each token, for a person to look at."""
+
+
+class FactorConfig(TokenCreditConfig):
+    """What rules have that multiply advantages."""
+
     sign: Literal["both", "positive", "negative"] = "both"
     """Which advantages are changed; `positive` and `negative` leave the others as they are."""
     normalise: bool = False
     """Divide factors by their mean over the tokens of a reply (of a batch, where tokens of a batch are compared), so
     that advantages are moved and none are minted: what a control for a greater step needs."""
-    keep: int = Field(32, ge=0)
-    """Turns per iteration and policy whose factors are kept in the journal, for a person to look at."""
 
 
-class AttentionCreditConfig(TokenCreditConfig):
+class AttentionCreditConfig(FactorConfig):
     """Rules that read the policy's own attention."""
 
     reads_attention: ClassVar[bool] = True
@@ -107,7 +114,7 @@ class CoupledConfig(RhythmConfig):
         return self
 
 
-class EntropyConfig(TokenCreditConfig):
+class EntropyConfig(FactorConfig):
     """Learns from the tokens of which the policy was least sure (80/20, arXiv 2506.01939)."""
 
     kind: Literal["entropy"] = "entropy"
@@ -121,7 +128,7 @@ class EntropyConfig(TokenCreditConfig):
     """Tokens of one reply are compared, or all that a policy learns from in an iteration."""
 
 
-class RandomConfig(TokenCreditConfig):
+class RandomConfig(FactorConfig):
     """Amplifies tokens drawn by lot: the control that a claim of any other rule must beat."""
 
     kind: Literal["random"] = "random"
@@ -157,6 +164,39 @@ class StepInfluenceConfig(AttentionCreditConfig):
     """What ends a step: an empty line, a line, or a sentence."""
     proximity: int = Field(4, ge=1)
     """Influence is on steps at least so many later."""
+
+
+class ValueCreditConfig(TokenCreditConfig):
+    """What rules have by which a step of a reply is worth the change of the reply's value."""
+
+    replays: ClassVar[bool] = True
+    draws: int = Field(9, ge=1)
+    """How often a reply is drawn anew from the beginning of each step, for the mean of what it earns."""
+    normalise: bool = False
+    """Scale what a step is worth by its share of the tokens, so that the mean over a reply's tokens, and not the sum
+    over its steps, is what the reply earned more than its prompt was worth."""
+
+
+class VineConfig(ValueCreditConfig):
+    """A step is worth what it changes of the reply's value, by replies drawn anew (VinePPO, arXiv 2410.01679)."""
+
+    kind: Literal["vine"] = "vine"
+    split: Split = "line"
+    """What ends a step: an empty line, a line, or a sentence."""
+
+
+class SpoConfig(ValueCreditConfig):
+    """The same of segments: Segment Policy Optimization, in a chain (arXiv 2505.23564)."""
+
+    kind: Literal["spo"] = "spo"
+    cut: Literal["cutpoints", "tokens"] = "cutpoints"
+    """What is counted: tokens that had not been sure to come, or all."""
+    every: int = Field(5, ge=1)
+    """How many of these a segment has."""
+    sure: float = Field(0.9, gt=0, le=1)
+    """From which probability on a token was sure to come."""
+    mask: bool = True
+    """Nothing is learnt from tokens that were sure, but in segments that have no others."""
 
 
 def _check_order(horizon: tuple[int, int | None]) -> None:

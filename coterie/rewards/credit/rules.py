@@ -19,11 +19,11 @@ if TYPE_CHECKING:
         AbcConfig,
         CoupledConfig,
         EntropyConfig,
+        FactorConfig,
         GlobalAnchorConfig,
         LocalChunkConfig,
         RandomConfig,
         StepInfluenceConfig,
-        TokenCreditConfig,
     )
 
 
@@ -40,18 +40,18 @@ class _Rule:
     bounds: tuple[float, float]
     scope: Conserved = "reply"
 
-    def __init__(self, config: TokenCreditConfig) -> None:
-        self._config = config
+    def __init__(self, config: FactorConfig) -> None:
+        self.config = config
 
     @property
     def conserves(self) -> Conserved:
         """Each reply's, or the batch's, mean of factors is one if they are normalised."""
-        return self.scope if self._config.normalise else "nothing"
+        return self.scope if self.config.normalise else "nothing"
 
     def weigh(self, replies: Sequence[ScoredReply], seed: int, iteration: int) -> list[Weighed]:
         """As `TokenCredit.weigh`."""
         found = self._choose(replies, seed, iteration)
-        applies = [applies_to(reply.advantage, self._config.sign) for reply in replies]
+        applies = [applies_to(reply.advantage, self.config.sign) for reply in replies]
         factors = [restrict(each.factor, at) for each, at in zip(found, applies, strict=True)]
         if self.conserves == "batch":
             factors = normalise(factors, applies)
@@ -66,9 +66,11 @@ class _Rule:
 class LocalChunk(_Rule):
     """Tokens at which phrases begin."""
 
+    config: LocalChunkConfig
+
     def __init__(self, config: LocalChunkConfig) -> None:
         super().__init__(config)
-        self.config, self.bounds = config, (1.0, config.amplify)
+        self.bounds = (1.0, config.amplify)
         self.wants = SignalRequest(frozenset({"waad"}), window=config.window, **config.reads())
 
     def _choose(self, replies: Sequence[ScoredReply], seed: int, iteration: int) -> list[Weighed]:
@@ -79,9 +81,11 @@ class LocalChunk(_Rule):
 class GlobalAnchor(_Rule):
     """Tokens that later ones read."""
 
+    config: GlobalAnchorConfig
+
     def __init__(self, config: GlobalAnchorConfig) -> None:
         super().__init__(config)
-        self.config, self.bounds = config, (1.0, config.amplify)
+        self.bounds = (1.0, config.amplify)
         self.wants = SignalRequest(frozenset({"fai"}), horizon=config.horizon, **config.reads())
 
     def _choose(self, replies: Sequence[ScoredReply], seed: int, iteration: int) -> list[Weighed]:
@@ -92,9 +96,11 @@ class GlobalAnchor(_Rule):
 class Coupled(_Rule):
     """Anchors, which share what they get with the tokens that introduce them."""
 
+    config: CoupledConfig
+
     def __init__(self, config: CoupledConfig) -> None:
         super().__init__(config)
-        self.config, self.bounds = config, (1.0, 1 + (1 + config.alpha) * (config.amplify - 1))
+        self.bounds = (1.0, 1 + (1 + config.alpha) * (config.amplify - 1))
         wanted = SignalRequest(frozenset({"waad", "fai"}), window=config.window, horizon=config.horizon,
                                **config.reads())  # fmt: skip
         self.wants = wanted
@@ -113,11 +119,12 @@ class Coupled(_Rule):
 class Entropy(_Rule):
     """Tokens of which the policy was least sure."""
 
+    config: EntropyConfig
     wants = SignalRequest(frozenset({"entropy"}))
 
     def __init__(self, config: EntropyConfig) -> None:
         super().__init__(config)
-        self.config, self.scope = config, config.scope
+        self.scope = config.scope
         self.bounds = min(config.low, config.high, 1.0), max(config.low, config.high, 1.0)
 
     def _choose(self, replies: Sequence[ScoredReply], seed: int, iteration: int) -> list[Weighed]:
@@ -132,9 +139,11 @@ class Entropy(_Rule):
 class Random(_Rule):
     """Tokens by counted draws: what any other rule must be better than."""
 
+    config: RandomConfig
+
     def __init__(self, config: RandomConfig) -> None:
         super().__init__(config)
-        self.config, self.bounds = config, (1.0, config.amplify)
+        self.bounds = (1.0, config.amplify)
 
     def _choose(self, replies: Sequence[ScoredReply], seed: int, iteration: int) -> list[Weighed]:
         def draw(reply: ScoredReply) -> Marks:
@@ -148,11 +157,11 @@ class Random(_Rule):
 class Abc(_Rule):
     """A reply's advantage goes to its tokens by the attention that they receive."""
 
+    config: AbcConfig
     bounds = 0.0, 1.0
 
     def __init__(self, config: AbcConfig) -> None:
         super().__init__(config)
-        self.config = config
         self.wants = SignalRequest(frozenset({"received"}), rows=config.rows)
 
     @property
@@ -170,9 +179,11 @@ class Abc(_Rule):
 class StepInfluence(_Rule):
     """The tokens of steps that later steps look back to."""
 
+    config: StepInfluenceConfig
+
     def __init__(self, config: StepInfluenceConfig) -> None:
         super().__init__(config)
-        self.config, self.bounds = config, (1.0, config.amplify)
+        self.bounds = (1.0, config.amplify)
         self.wants = SignalRequest(frozenset({"influence"}), layers=config.layers, split=config.split,
                                    proximity=config.proximity)  # fmt: skip
 

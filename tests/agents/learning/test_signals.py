@@ -10,7 +10,6 @@ from coterie import rng
 from coterie.agents.learning.examples import Example
 from coterie.agents.learning.llm import LanguageLearner
 from coterie.agents.learning.llm_settings import LLMSettings, LoraSettings
-from coterie.agents.learning.steps import number_steps
 from coterie.errors import LearningError
 from coterie.testing.models import write_llama
 from coterie.types import SignalRequest

@@ -1,4 +1,4 @@
-"""What every rule of token credit owes: one factor for each token, what it says it conserves, and no more."""
+"""What every rule of factors owes: one factor for each token, what it says it conserves, and no more."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from coterie.rewards.credit.redistribution import abc_shares, to_go
 from coterie.rewards.credit.steps import step_tokens
 from coterie.rewards.credit.token import ScoredReply, Weighed, apply
 
-KINDS = registry.names("token_credit")
+KINDS = [one.name for one in registry.entries("token_credit") if not registry.load(one.config).replays]
 
 
 def build(kind, **fields):
