@@ -12,6 +12,7 @@ from coterie.agents.learning.llm import LanguageLearner
 from coterie.agents.learning.llm_settings import LLMSettings, LoraSettings
 from coterie.errors import LearningError
 from coterie.testing.models import write_llama
+from coterie.text import number_steps
 from coterie.types import SignalRequest
 
 VOCABULARY, LAYERS = 24, 12
