@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 _ATTEMPT = """
 try:
@@ -30,6 +32,31 @@ def run(code: str, **environment: str) -> str:
 def interpret(preamble: str, cases: Mapping[str, str]) -> dict[str, str]:
     """All cases after one preamble, under Triton's interpreter: by case what went wrong."""
     attempts = [_ATTEMPT.format(code=textwrap.indent(code, "    "), name=name) for name, code in cases.items()]
-    start, end = "\nimport json, os, traceback\nfailures = {}\n", "\nprint(json.dumps(failures))\n"
+    start = f"""
+import json, os, sys, traceback
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import own_process
+own_process.hasten_interpreter()
+failures = {{}}
+"""
+    end = "\nprint(json.dumps(failures))\n"
     found: dict[str, str] = json.loads(run(preamble + start + "".join(attempts) + end, TRITON_INTERPRET="1"))
     return found
+
+
+def hasten_interpreter() -> None:
+    """Triton's interpreter patches its language whenever a kernel calls a function: longer work than the function.
+
+    The kernel's own launch has patched it by then. What only a function reads is patched when that is first called.
+    """
+    from triton.runtime import interpreter
+
+    known = set()
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if function.fn not in known:
+            known.add(function.fn)
+            interpreter._patch_lang(function.fn)
+        return function.rewrite()(*args, **kwargs)
+
+    interpreter.InterpretedFunction.__call__ = call  # type: ignore[method-assign]

@@ -6,8 +6,10 @@ where there is one.
 
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -17,7 +19,12 @@ from torch import Tensor
 from coterie.attention.neighbor import neighbor_aggregate, neighbor_attention
 from coterie.attention.topology import Topology
 
+sys.path.insert(0, str(Path(__file__).parent))
+import own_process
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if INTERPRETED:
+    own_process.hasten_interpreter()
 ON_GPU = os.environ.get("COTERIE_ATTENTION") == "triton" and not INTERPRETED
 DEVICE = "cuda" if ON_GPU else "cpu"
 """Where tensors are made."""

@@ -18,25 +18,12 @@ pytest.importorskip("triton")
 
 INTERPRETED = """
 import torch
-from triton.runtime import interpreter
 from coterie.attention.attend import attend
 from coterie.attention.data import Data, Tokens
 from coterie.attention.masks import Blocks, Causal, Hops, Listed, Segments, Window
 from coterie.attention.spec import Spec
 
 torch.use_deterministic_algorithms(True)  # fresh memory holds NaN
-known = set()
-
-
-def call(function, *args, **kwargs):
-    # Triton patches its language anew whenever a kernel calls a function, which takes longer than the function.
-    if function.fn not in known:
-        known.add(function.fn)
-        interpreter._patch_lang(function.fn)
-    return function.rewrite()(*args, **kwargs)
-
-
-interpreter.InterpretedFunction.__call__ = call
 
 
 def compare(spec, tokens, heads=2, shared=1, width=16, values=16, keys=None, limit=1e-5, half=False, **fields):
@@ -95,6 +82,10 @@ compare(Spec(Listed(64) & Window(None, 90)), 8, heads=3, keys=150, blocks=blocks
     "lists by head of few queries, with factors": """
 blocks = torch.randint(-1, 2, (1, 2, 5, 1), generator=torch.Generator().manual_seed(1))
 compare(Spec(Listed(32, rows=2), rank=2), 9, keys=64, blocks=blocks)
+""",
+    "a block that all queries list, and a negative scale": """
+blocks = torch.tensor([[0, 3], [0, 2], [0, 1], [3, 0], [0, -1], [2, 0]])[None, None]
+compare(Spec(Listed(64), scale=-0.3), 6, heads=2, keys=250, blocks=blocks)
 """,
     "a list for 32 queries": """
 blocks = torch.randint(-1, 2, (1, 1, 2, 1), generator=torch.Generator().manual_seed(2))
