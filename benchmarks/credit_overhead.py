@@ -9,9 +9,10 @@ the same heads of the same layers, kept whole, from which the same two numbers a
 
 Correct first: ours is compared with the rival before anything is timed.
 
-    python benchmarks/credit_overhead.py [--tokens 1024] [--repeats 9] [--model smollm2-135m] [--replies 2]
+    python benchmarks/credit_overhead.py [--tokens 1024] [--repeats 9] [--model smollm2-135m] [--replies 2] [--alone]
 
-Without `--model` a random Llama of the same shape as SmolLM2-135M is made: speed does not depend on weights.
+`--alone` leaves the rival out of the rounds, where time is short. Without `--model` a random Llama of the same shape as
+SmolLM2-135M is made: speed does not depend on weights.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def check(learner: LanguageLearner, rival: Rival, examples: Sequence[Example], r
     return worst
 
 
-def measure(model: str, device: str, tokens: int, count: int, repeats: int) -> dict[str, Any]:
+def measure(model: str, device: str, tokens: int, count: int, repeats: int, alone: bool) -> dict[str, Any]:
     learner = LanguageLearner(model, ("policy",), LLMSettings(micro_batch_tokens=tokens), device, 0)
     examples = replies(count, tokens, learner._base.teacher.model.config.vocab_size)
     roles = learner.assign_roles("policy", examples[:1], REQUEST)
@@ -151,7 +152,7 @@ def measure(model: str, device: str, tokens: int, count: int, repeats: int) -> d
     works: dict[str, Callable[[], object]] = {
         "pass": lambda: learner.logprobs("policy", examples),
         "with signals": lambda: learner.score("policy", examples, REQUEST, roles),
-        "with maps": lambda: rival(examples),
+        **({} if alone else {"with maps": lambda: rival(examples)}),
     }
     times: dict[str, list[float]] = {name: [] for name in works}
     inside = list[float]()
@@ -165,7 +166,8 @@ def measure(model: str, device: str, tokens: int, count: int, repeats: int) -> d
                 inside.append(watch.spent)
     shares = {
         name: [other / plain - 1 for other, plain in zip(times[name], times["pass"], strict=True)]
-        for name in ("with signals", "with maps")
+        for name in works
+        if name != "pass"
     }
     within = {} if device == "cuda" else {
         "statistics": round(statistics.median(inside) / statistics.median(times["pass"]), 4)
@@ -191,6 +193,7 @@ def main() -> None:
     parser.add_argument("--replies", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--model", default="")
+    parser.add_argument("--alone", action="store_true")
     parser.add_argument("--shape", choices=("smollm2-135m", "small"), default="smollm2-135m")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     given = parser.parse_args()
@@ -201,7 +204,7 @@ def main() -> None:
             model = models.resolve(given.model)
         else:
             model = write_model(Path(folder, "model"), given.shape)
-        result = measure(model, given.device, given.tokens, given.replies, given.repeats)
+        result = measure(model, given.device, given.tokens, given.replies, given.repeats, given.alone)
     result = {"model": given.model or f"random, {given.shape}", **result}
     (save_gpu if given.device == "cuda" else save)("credit_overhead", result)
 

@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import NamedTuple, TypeVar
 
 from coterie import registry
-from coterie.errors import CoterieError, EngineError, EngineTimeout, ProtocolError
+from coterie.errors import CoterieError, CreditError, EngineError, EngineTimeout, ProtocolError
 from coterie.orchestration.asking import Asker
 from coterie.orchestration.budget import CUT_SHORT, BudgetSpent, Ledger
 from coterie.orchestration.embedding import EmbeddingDoor
@@ -193,6 +193,9 @@ class Worker:
         if choices:
             policy = dataclasses.replace(policy, sampling=dataclasses.replace(policy.sampling, choices=tuple(choices)))
         if begun:
+            if begun.token_ids and policy.sampling.choices:
+                raise CreditError("a reply that is one of a few given texts cannot be drawn anew from within",
+                                  where=str(place), remedy="make segments longer than such replies")  # fmt: skip
             left = policy.sampling.max_tokens - len(begun.token_ids)
             policy = dataclasses.replace(policy, sampling=dataclasses.replace(policy.sampling, max_tokens=left))
         key = turn_key(place, policy, prompt, said, begun=begun)
