@@ -425,6 +425,22 @@ def test_a_society_learns_in_actors_what_it_learns_in_one_process(nodes, address
     assert not failures_of(there)
 
 
+CREDITS = {
+    "token": {"token": {"kind": "coupled", "least_layers": 1, "least_tokens": 1, "horizon": [1, 4]}},
+    "agent": {"agent": "attention"},
+    "values": {"token": {"kind": "spo", "cut": "tokens", "every": 4, "draws": 1}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("credit", CREDITS.values(), ids=CREDITS)
+def test_credit_in_actors_is_what_it_is_in_one_process(nodes, address, llama, tmp_path, credit):
+    here = coterie.run(society(llama) | {"credit": credit}, runs=tmp_path / "here")
+    there = coterie.run(society(llama, on_ray(address)) | {"credit": credit}, runs=tmp_path / "there")
+    assert taught(there) == taught(here)
+    assert not failures_of(there)
+
+
 @pytest.mark.slow
 def test_policies_with_learners_of_their_own_learn_beside_each_other_what_they_learn_in_one_process(
     nodes, address, alone, llama, tmp_path
