@@ -41,9 +41,11 @@ def test_what_tokens_are_given_adds_up_to_the_reward_less_the_value_of_the_promp
     with Journal.read(trained) as journal:
         assert journal.verify() == []
         turns = {fact.key: records.read_turn(fact.key, fact.payload) for fact in journal.facts("turn")}
+        said = {key for fact in journal.facts("episode") for key in fact.payload["turns"] if turns[key].token_ids}
         notes = list(journal.notes("token_credit"))
         (update,) = (fact.payload["policies"]["base"] for fact in journal.facts("update"))
-    assert len(notes) == 16 and update["learning"]["factor"] == 0 and update["learning"]["added"] > 0
+    assert {note.key for note in notes} == said and len(said) > 12
+    assert update["learning"]["factor"] == 0 and update["learning"]["added"] > 0
     for note in notes:
         text, step = turns[note.key].text, np.array(note.payload["signals"]["step"])
         reward = sum(map(str.isdigit, text)) / max(len(text), 1)
@@ -69,7 +71,7 @@ def test_a_value_is_the_mean_of_what_replies_earn_that_begin_alike(trained):
             assert replay.task_of(name) == turn.place.task
             made = [turns[one] for one in replays[name]["turns"] if turns[one].place[1:] == turn.place[1:]]
             assert [one.token_ids[:4] == turn.token_ids[:4] and one.num_tokens <= 10 for one in made] == [True]
-            assert made[0].prompt_ids == turn.prompt_ids and made[0].text.startswith(turn.text[:4])
+            assert made[0].prompt_ids == turn.prompt_ids
             earned.append(sum(map(str.isdigit, made[0].text)) / max(len(made[0].text), 1))
         if earned:
             assert len(earned) == DRAWS
