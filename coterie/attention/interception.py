@@ -7,7 +7,7 @@ ours, whose function computes what SDPA computes, by the same kernel and on the 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -149,8 +149,7 @@ def _call_us(model: Any) -> dict[str, str]:
         raise ValueError(
             f"model runs {previous['']} attention, expected sdpa or eager: model.set_attn_implementation('sdpa') first"
         )
-    kind: Hashable = type(model)
-    if not _can_be_switched(kind):
+    if not _can_be_switched(model.__class__):
         raise ValueError(f"model is a {type(model).__name__}, which does not use transformers' attention interface")
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
