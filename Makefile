@@ -2,8 +2,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Two processes share the tests, file by file; a machine with more cores takes `make test PARALLEL="-n 8 --dist loadfile"`.
-PARALLEL ?= -n 2 --dist loadfile
+# Two processes share the tests, file by file in the order of tests/conftest.py; a machine with more cores takes
+# `make test PROCESSES=8`.
+PROCESSES ?= 2
+PARALLEL := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # Every process reads what Python compiled once: without it, each start compiles torch and the rest anew.
 unexport PYTHONDONTWRITEBYTECODE

@@ -34,6 +34,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+# Processes take one file after the other: long ones first, so that none works alone at the end. The first two compile a
+# swarm's and neighbour attention's kernels, which others find on disk.
+_FIRST = (
+    "envs/swarm/test_perception.py", "attention/test_neighbor.py", "agents/engines/test_vllm.py",
+    "experiments/test_society_training.py", "orchestration/test_ray.py", "experiments/cli/test_eval.py",
+    "experiments/test_training.py", "attention/test_attend.py", "agents/tiny/test_model.py",
+    "orchestration/protocols/test_conformance.py", "orchestration/test_trainer.py",
+    "attention/test_neighbor_triton.py", "attention/test_stats_triton.py", "attention/test_tile_triton.py",
+    "experiments/test_society_learns.py", "experiments/test_credit_training.py", "experiments/test_continuation.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order above, then the others; tests of a file as they stand."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 @pytest.fixture(scope="session")
 def smollm() -> str:
