@@ -384,7 +384,8 @@ def on_gpu(rounds: int, sweep: bool) -> dict[str, Any]:
     """The GPU's part of the result."""
     start = time.perf_counter()
     cases = [*WINDOWS, *LOW_RANK, *SELECTIONS]
-    tasks: list[Any] = [*cases[:4], *SMALL, cases[6], cases[9], *(trials() if sweep else ())]
+    shortest = [case for case in cases if case.tokens == 8192 or case.kind == "window"]
+    tasks: list[Any] = [*shortest, *SMALL, *(trials() if sweep else ())]
     with ProcessPoolExecutor(14, multiprocessing.get_context("spawn")) as pool:
         for failure in pool.map(warm, tasks):
             if failure:

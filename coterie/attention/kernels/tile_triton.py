@@ -2,7 +2,7 @@
 
 No atomics: sums are in a fixed order. Products go to the tensor cores in the dtype that q, k and v are stored in and
 are summed in fp32; factors of a bias, which hold positions, go there in parts (`split_kernel`). Every program is on
-grid axis 0, since the others end at 65 535, and offsets are 64 bits wide.
+grid axis 0, since the others end at 65 535, and offsets are 64 bits wide but within a tile.
 
 Where every query or few have a list of their own, the query heads that share keys are rows of one product: a tensor
 core wants sixteen. Rows of a product are called lanes: lane l of a tile is query l // GROUP of head l % GROUP.
@@ -27,13 +27,12 @@ LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 WIDE = tl.constexpr(KEYS)
 _SHAPES = {
-    "forward": ((128, 4, 3), (64, 4, 2), (128, 4, 3), (128, 8, 3), (64, 8, 1)),
-    "queries": ((64, 4, 2), (64, 4, 2), (64, 4, 2), (64, 4, 2), (32, 8, 1)),
-    "keys": ((32, 4, 3), (32, 4, 2), (32, 4, 2), (32, 4, 2), (32, 8, 1)),
+    "forward": ((128, 4, 3), (64, 4, 2), (128, 4, 3), (128, 8, 3), (64, 8, 1), (64, 2, 2)),
+    "queries": ((64, 4, 2), (64, 4, 2), (64, 4, 2), (64, 4, 2), (32, 8, 1), (64, 2, 2)),
+    "keys": ((64, 4, 2), (32, 4, 2), (32, 4, 2), (32, 4, 2), (32, 8, 1), (32, 4, 2)),
 }
-"""By kernel STEP, warps and stages: D up to 64 and up to 128, the same with factors, and in fp32 or wider."""
-_NARROW = {"forward": (1, 3), "queries": (2, 2), "keys": (4, 2)}
-"""By kernel warps and stages, where a list has fewer than 16 queries."""
+"""By kernel STEP, warps and stages: D up to 64 and up to 128, the same with factors, in fp32 or wider, and where fewer
+than 16 queries have a list."""
 STRIDES = tuple(f"{name}_{axis}" for name in "qkv" for axis in ("batch", "head", "token"))
 """Arguments that are multiples of 16, if D is."""
 _MOST_PARTS = 8
@@ -47,15 +46,24 @@ _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 def _rows(x, offsets, is_there, WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """Rows of a tensor, [.., BLOCK], with zeros where nothing is."""
     depth = tl.arange(0, BLOCK)
-    return tl.load(x + offsets[:, None] + depth[None, :], mask=is_there[:, None] & (depth < WIDTH)[None, :], other=0.0)
+    mask = is_there[:, None] & (depth < WIDTH)[None, :]
+    return tl.load((x + offsets)[:, None] + depth[None, :], mask=mask, other=0.0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _columns(x, column, token, keys, WIDTH: tl.constexpr, BLOCK: tl.constexpr, IS_FULL: tl.constexpr):  # type: ignore[no-untyped-def]
-    """What belongs to the keys of a column of tiles. Full tiles end before the keys do."""
+def _columns(  # type: ignore[no-untyped-def]
+    x, column, token, keys, WIDTH: tl.constexpr, BLOCK: tl.constexpr, IS_FULL: tl.constexpr, IS_FAR: tl.constexpr
+):  # fmt: skip
+    """What belongs to the keys of a column of tiles. Full tiles end before the keys do.
+
+    Offsets within a tile stay in registers, unless IS_FAR: few warps have none to spare.
+    """
     key = tl.arange(0, WIDE)
     depth = tl.arange(0, BLOCK)
-    places = x + column.to(tl.int64) * (WIDE * token) + (key.to(tl.int64)[:, None] * token + depth[None, :])
+    if IS_FAR:
+        places = x + (column * WIDE + key).to(tl.int64)[:, None] * token + depth[None, :]
+    else:
+        places = x + column.to(tl.int64) * (WIDE * token) + (key[:, None] * token + depth[None, :])
     if IS_FULL:
         if WIDTH == BLOCK:
             return tl.load(places)
@@ -127,13 +135,13 @@ def _lanes(  # type: ignore[no-untyped-def]
 def _absorb(  # type: ignore[no-untyped-def]
     top, total, sums, own, k, v, u, w, column, word, scale, keys, k_token, v_token,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
-    F: tl.constexpr, IS_FULL: tl.constexpr, PRECISION: tl.constexpr,
+    F: tl.constexpr, IS_FULL: tl.constexpr, IS_FAR: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One step of a softmax that runs along: the largest score, the denominator and the sum of values."""
-    others = _columns(k, column, k_token, keys, D, D_BLOCK, IS_FULL)
+    others = _columns(k, column, k_token, keys, D, D_BLOCK, IS_FULL, IS_FAR)
     factors = others
     if F > 0:
-        factors = _columns(w, column, F, keys, F, F, IS_FULL)
+        factors = _columns(w, column, F, keys, F, F, IS_FULL, IS_FAR)
     scores = _scores(own, others, u, factors, word, scale, F, IS_FULL, False, PRECISION)
     new = tl.maximum(top, tl.max(scores, 1))
     base = new
@@ -141,7 +149,7 @@ def _absorb(  # type: ignore[no-untyped-def]
         base = tl.where(new == float("-inf"), 0.0, new)  # Nothing was allowed yet.
     weights = tl.exp2(scores * (scale * LOG2E) - (base * (scale * LOG2E))[:, None])
     fade = tl.exp2((top - base) * (scale * LOG2E))
-    values = _columns(v, column, v_token, keys, DV, DV_BLOCK, IS_FULL)
+    values = _columns(v, column, v_token, keys, DV, DV_BLOCK, IS_FULL, IS_FAR)
     sums = tl.dot(weights.to(values.dtype), values, sums * fade[:, None], input_precision=PRECISION)
     return new, total * fade + tl.sum(weights, 1), sums
 
@@ -174,14 +182,14 @@ def forward_kernel(  # type: ignore[no-untyped-def]
         column = tl.load(full_other + entry)
         top, total, sums = _absorb(
             top, total, sums, own, k, v, factors, w, column, row, scale, keys, k_token, v_token,
-            D, D_BLOCK, DV, DV_BLOCK, F, True, PRECISION,
+            D, D_BLOCK, DV, DV_BLOCK, F, True, GROUP > 1, PRECISION,
         )  # fmt: skip
     for entry in range(tl.load(some_starts + line), tl.load(some_starts + line + 1)):
         column = tl.load(some_other + entry)
         word = tl.load(bits + entry * ROWS + at)
         top, total, sums = _absorb(
             top, total, sums, own, k, v, factors, w, column, word, scale, keys, k_token, v_token,
-            D, D_BLOCK, DV, DV_BLOCK, F, False, PRECISION,
+            D, D_BLOCK, DV, DV_BLOCK, F, False, GROUP > 1, PRECISION,
         )  # fmt: skip
 
     depth = tl.arange(0, DV_BLOCK)
@@ -195,21 +203,21 @@ def forward_kernel(  # type: ignore[no-untyped-def]
 def _descend(  # type: ignore[no-untyped-def]
     slope_q, slope_u, own, grad, total, delta, k, v, u, w, column, word, scale, keys, k_token, v_token,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
-    F: tl.constexpr, IS_FULL: tl.constexpr, PRECISION: tl.constexpr,
+    F: tl.constexpr, IS_FULL: tl.constexpr, IS_FAR: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """What a column of tiles adds to the gradients of queries."""
-    others = _columns(k, column, k_token, keys, D, D_BLOCK, IS_FULL)
+    others = _columns(k, column, k_token, keys, D, D_BLOCK, IS_FULL, IS_FAR)
     factors = others
     if F > 0:
-        factors = _columns(w, column, F, keys, F, F, IS_FULL)
+        factors = _columns(w, column, F, keys, F, F, IS_FULL, IS_FAR)
     scores = _scores(own, others, u, factors, word, scale, F, IS_FULL, False, PRECISION)
     weights = tl.exp2(scores * (scale * LOG2E) - total[:, None])
-    values = _columns(v, column, v_token, keys, DV, DV_BLOCK, IS_FULL)
+    values = _columns(v, column, v_token, keys, DV, DV_BLOCK, IS_FULL, IS_FAR)
     slope = weights * (tl.dot(grad, tl.trans(values), input_precision=PRECISION) - delta[:, None])
     slope_q = tl.dot(slope.to(others.dtype), others, slope_q, input_precision=PRECISION)
     if F > 0:
         THIRDS: tl.constexpr = _thirds(F)
-        slope_u = _project(slope_u, slope, _columns(w, column, F, keys, THIRDS, THIRDS, IS_FULL))
+        slope_u = _project(slope_u, slope, _columns(w, column, F, keys, THIRDS, THIRDS, IS_FULL, IS_FAR))
     return slope_q, slope_u
 
 
@@ -249,14 +257,14 @@ def query_kernel(  # type: ignore[no-untyped-def]
         column = tl.load(full_other + entry)
         slope_q, slope_u = _descend(
             slope_q, slope_u, own, grad, total, known, k, v, factors, w, column, row, scale, keys,
-            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, F, True, PRECISION,
+            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, F, True, GROUP > 1, PRECISION,
         )  # fmt: skip
     for entry in range(tl.load(some_starts + line), tl.load(some_starts + line + 1)):
         column = tl.load(some_other + entry)
         word = tl.load(bits + entry * ROWS + at)
         slope_q, slope_u = _descend(
             slope_q, slope_u, own, grad, total, known, k, v, factors, w, column, word, scale, keys,
-            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, F, False, PRECISION,
+            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, F, False, GROUP > 1, PRECISION,
         )  # fmt: skip
 
     depth = tl.arange(0, D_BLOCK)
@@ -278,30 +286,29 @@ def _gather(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """What the lanes of a part of the listed tiles add to the gradients of keys."""
     size: tl.constexpr = ROWS * GROUP
-    steps = tl.arange(0, STEP)
     begin, end = tl.load(starts + line), tl.load(starts + line + 1)
     if PARTS > 1:
         begin, end = begin + (end - begin) * part // PARTS, begin + (end - begin) * (part + 1) // PARTS
-    for first in range(0, (end - begin) * size, STEP):
-        if size >= STEP:
-            entry = begin + first // size
-            tile = tl.load(other + entry)
-            lane = first % size + steps
-            inside = lane < size
-        else:
-            entry = begin + (first + steps) // size
-            inside = entry < end
-            entry = tl.minimum(entry, end - 1)
-            tile = tl.load(other + entry)
-            lane = (first + steps) % size
-        row, mine = tile * ROWS + lane // GROUP, lane % GROUP
-        there = inside & (row < queries) & (mine < SHARED)
-        own = _rows(q, mine.to(tl.int64) * q_head + row.to(tl.int64) * q_token, there, D, D_BLOCK)
-        at = place + mine.to(tl.int64) * queries + row
+    steps = tl.arange(0, STEP)
+    rows, mine = steps % size // GROUP, steps % GROUP
+    offsets, within = rows * q_token, rows
+    if GROUP > 1:
+        offsets, within = offsets + mine.to(tl.int64) * q_head, within + mine.to(tl.int64) * queries
+    for first in range(0, (end - begin).to(tl.int32) * size, STEP):
+        # A part of a tile, or a few tiles.
+        tile = begin + first // size
+        inside = True
+        if size < STEP:
+            inside = tile + steps // size < end
+            tile = tl.minimum(tile + steps // size, end - 1)
+        row = tl.load(other + tile) * ROWS + first % size // GROUP
+        there = inside & (row + rows < queries) & (mine < SHARED)
+        own = _rows(q + row.to(tl.int64) * q_token, offsets, there, D, D_BLOCK)
+        at = place + row + within
         total = tl.load(lse + at, mask=there, other=float("inf")) * LOG2E
-        word = row.to(tl.int64)
+        word = at
         if not IS_FULL:
-            word = tl.load(bits + tl.load(places + entry).to(tl.int64) * ROWS + lane // GROUP)
+            word = tl.load(bits + tl.load(places + tile).to(tl.int64) * ROWS + (first % size // GROUP + rows))
             total = tl.where(total == float("-inf"), float("inf"), total)  # They may attend to nothing.
         factors = own
         if F > 0:
@@ -335,8 +342,8 @@ def key_kernel(  # type: ignore[no-untyped-def]
     part, column = tl.program_id(0) % PARTS, tl.program_id(0) // PARTS % tiles
     unit = tl.program_id(0) // (PARTS * tiles)
     batch, key_head = (unit // key_heads).to(tl.int64), (unit % key_heads).to(tl.int64)
-    others = _columns(k + batch * k_batch + key_head * k_head, column, k_token, keys, D, D_BLOCK, False)
-    values = _columns(v + batch * v_batch + key_head * v_head, column, v_token, keys, DV, DV_BLOCK, False)
+    others = _columns(k + batch * k_batch + key_head * k_head, column, k_token, keys, D, D_BLOCK, False, False)
+    values = _columns(v + batch * v_batch + key_head * v_head, column, v_token, keys, DV, DV_BLOCK, False, False)
     slope_k = tl.zeros([WIDE, D_BLOCK], tl.float32)
     slope_v = tl.zeros([WIDE, DV_BLOCK], tl.float32)
     key = column * WIDE + tl.arange(0, WIDE)
@@ -345,7 +352,7 @@ def key_kernel(  # type: ignore[no-untyped-def]
         place, queries_of_head = (batch * heads + head) * queries, q + batch * q_batch + head * q_head
         factors = others
         if F > 0:
-            factors = _columns(w + (batch * heads + head) * keys * F, column, F, keys, F, F, False)
+            factors = _columns(w + (batch * heads + head) * keys * F, column, F, keys, F, F, False, False)
         slope_w = tl.zeros([WIDE, _thirds(F)], tl.float32)
         slope_k, slope_v, slope_w = _gather(
             slope_k, slope_v, slope_w, others, values, full_starts, line, full_other, full_other, bits,
@@ -408,7 +415,7 @@ def signatures(
 ) -> dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]]:
     """By pass the kernel, the types of arguments, the constants and the options of launch, for `compilation`."""
     types = dict.fromkeys(["queries", "keys", "heads", "group", "batch_lists", "head_lists"], "i32")
-    types |= dict.fromkeys(STRIDES, "i64") | dict.fromkeys(["full_starts", "some_starts", "bits"], "*i64")
+    types |= dict.fromkeys(STRIDES, "i32") | dict.fromkeys(["full_starts", "some_starts", "bits"], "*i64")
     types |= dict.fromkeys(["full_other", "some_other", "some_places"], "*i32") | {"scale": "fp32"}
     types |= dict.fromkeys(["q", "k", "v", "o", "grad_o", "grad_q", "grad_k", "grad_v"], f"*{dtype}")
     types |= dict.fromkeys(["u", "w"], "*bf16")
@@ -426,7 +433,7 @@ class _Launch:
     """The arguments that all launches share."""
 
     def __init__(self, terms: Terms, v: Tensor, tiles: TileLists) -> None:
-        self.q, self.k, self.v = (x if x.stride(-1) == 1 else x.contiguous() for x in (terms.q, terms.k, v))
+        self.q, self.k, self.v = (_near(x) for x in (terms.q, terms.k, v))
         factors = zip((terms.u, terms.w), _CODES, strict=True)
         self.u, self.w = (None if x is None else _split(x, code) for x, code in factors)
         self.tiles, self.width, self.rank = tiles, v.shape[-1], 0 if terms.u is None else terms.u.shape[-1]
@@ -500,6 +507,11 @@ class _Launch:
         kernel[programs,](self.q, self.k, self.v, self.u, self.w, *lists, *out, *self.numbers, **shape, **options)
 
 
+def _near(x: Tensor) -> Tensor:
+    """With numbers of a token next to each other, and tokens of a tile within offsets of 32 bits."""
+    return x if x.stride(-1) == 1 and x.stride(-2) < 1 << 24 else x.contiguous()
+
+
 def _split(x: Tensor, code: int) -> Tensor:
     """Factors [.., R] as parts [.., F]."""
     x = x.float().contiguous()
@@ -528,13 +540,16 @@ def _shape(
     wide = max(depth, width)
     if dtype == "fp32" or wide > 128:
         kind = 4
+    elif rows < 16:
+        kind = 5
     else:
         kind = (2 if rank else 0) + (wide > 64)
     step, warps, stages = _SHAPES[name][kind]
-    if rows < 16:
-        warps, stages = _NARROW[name]
-    if name != "keys":
+    if name == "keys":
+        step = max(step, group)
+    else:
         step = min(step, rows * group)
+        warps = max(warps, step // 16) if rows < 16 else warps
     constants = {
         "D": depth, "D_BLOCK": max(16, _next_power(depth)), "DV": width, "DV_BLOCK": max(16, _next_power(width)),
         "F": _wide(rank),
