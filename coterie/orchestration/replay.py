@@ -10,11 +10,12 @@ In draw k > 0 of a coalition all turns that read somebody are drawn anew; those 
 are the messages of this episode, not those that might have been. Draw 0 with nobody hidden is the episode itself.
 
 Another kind of replay gives one turn up to some token, and draws it anew from there, with all turns of later rounds.
-Its task's id ends with the draw, the end of that turn's key and the number of tokens that were given.
+Its task's id ends with the draw, a hash of that turn's key and the number of tokens that were given.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -155,11 +156,12 @@ def begin(job: Job, played: PlayedEpisode, turn: Turn, begun: Begun, draws: Sequ
     """
     others = (one.place for one in played.turns.values())
     kept = frozenset((p.round, p.seat, p.purpose) for p in others if p.round <= turn.place.round)
-    names, end = frozenset(agent.name for agent in job.agents), turn.key.rpartition("/")[2]
+    names = frozenset(agent.name for agent in job.agents)
+    which = hashlib.sha256(turn.key.encode()).hexdigest()[:16]
     return [
         replace(
             job,
-            task=replace(job.task, id=_name(job.task.id, f"{end}+{len(begun.token_ids)}", draw)),
+            task=replace(job.task, id=_name(job.task.id, f"{which}+{len(begun.token_ids)}", draw)),
             replay=Replay(job.task.id, redrawn=names, kept=kept, draw=draw, begun=begun),
         )
         for draw in draws
