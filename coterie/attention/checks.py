@@ -119,7 +119,7 @@ def check_finite(name: str, tensor: Tensor) -> None:
         ValueError: A value is not finite.
     """
     version = None if tensor.is_inference() else tensor._version  # Tensors of inference mode tell of no changes.
-    if version is not None and _finite.get(tensor) == version:
+    if version is not None and _finite.get(tensor) == version:  # type: ignore[no-untyped-call]
         return
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"{name} holds values that are not finite")

@@ -15,6 +15,7 @@ import importlib.util
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.torch_version import TorchVersion
 
 from coterie.attention.checks import check_device, check_dtype, check_not_empty, check_shape
 from coterie.attention.dispatch import Candidate, choose
@@ -92,7 +93,7 @@ def _both_sides(
 
 
 def _causal(q: Tensor, k: Tensor, v: Tensor, rate: Tensor, run: Tensor | None, start: Tensor) -> tuple[Tensor, Tensor]:
-    candidates = [Candidate("fla", _fla_refusal(q, rate, run)), Candidate("cpu"), Candidate("naive")]
+    candidates = [Candidate("fla", _fla_refusal(q, k, v, rate, run, start)), Candidate("cpu"), Candidate("naive")]
     backend = choose("scan", candidates, why="kernels for all chunks at once, or else a chunk after the other")
     if backend == "fla":
         return _by_fla(q, k, v, rate, start)
@@ -109,18 +110,27 @@ def _by_fla(q: Tensor, k: Tensor, v: Tensor, rate: Tensor, start: Tensor) -> tup
     return o.transpose(1, 2), last
 
 
-def _fla_refusal(q: Tensor, rate: Tensor, run: Tensor | None) -> str:
+def _fla_refusal(q: Tensor, k: Tensor, v: Tensor, rate: Tensor, run: Tensor | None, start: Tensor) -> str:
     if not q.is_cuda:
         return f"it does not run on {q.device.type}"
     if not has_fla():
         return "flash-linear-attention is not installed"
     if q.dtype not in (torch.bfloat16, torch.float16):
         return "it would round to tf32"
-    if rate.requires_grad and torch.is_grad_enabled():
+    if torch.is_grad_enabled() and rate.requires_grad:
         return "its decays by head have no gradient"
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, start)) and _miscompiles(q.device):
+        return "Triton before 3.7.1 compiles its backward pass wrongly for Hopper"
     if run is not None or not q.shape[2]:
         return "it is used for one segment"
     return ""
+
+
+@functools.cache
+def _miscompiles(device: torch.device) -> bool:
+    """Whether this is what flash-linear-attention's issue 640 is about."""
+    version = TorchVersion(importlib.import_module("triton").__version__)
+    return torch.cuda.get_device_capability(device)[0] == 9 and version >= "3.4" and version < "3.7.1"
 
 
 @functools.cache
