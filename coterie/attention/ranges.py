@@ -6,6 +6,7 @@ tensor, computes with it as with a tensor, and ends up with a `Verdict` for each
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +157,7 @@ class Tiles(Pairs):
 
     def in_blocks(self, block: int, rows: int) -> Tensor:
         table = self._fields.in_blocks(block, rows)
-        self.lists = max(self.lists, table.shape[1])
+        self.lists = math.lcm(self.lists, table.shape[1])
         b, h = self._b if table.shape[0] > 1 else 0, self._h // (self._fields.sizes.heads // table.shape[1])
         row, first = self._i * self.rows // rows, self._j * self.columns
         last = ((first + self.columns - 1) // block).clamp(max=table.shape[-1] - 1)
@@ -166,7 +167,9 @@ class Tiles(Pairs):
         return Verdict(blocks.any(0), blocks.all(0))  # type: ignore[return-value]
 
     def by_head(self, name: str, values: tuple[int, ...]) -> Tensor:
-        self.lists = self._fields.sizes.heads
+        heads = self._fields.sizes.heads
+        fewest = next(n for n in range(1, heads + 1) if heads % n == 0 and _is_constant(values, heads // n))
+        self.lists = math.lcm(self.lists, fewest)
         return super().by_head(name, values)
 
     def look_up(self, table: tuple[tuple[int, ...], ...], row: Any, column: Any) -> Tensor:
@@ -175,6 +178,11 @@ class Tiles(Pairs):
         known = (row.low == row.high) & (column.low == column.high)
         entries = [entry for line in table for entry in line]
         return Range(found.where(known, min(entries)), found.where(known, max(entries)))  # type: ignore[return-value]
+
+
+def _is_constant(values: tuple[int, ...], run: int) -> bool:
+    """Whether each `run` neighbouring values are one."""
+    return all(len(set(values[first : first + run])) == 1 for first in range(0, len(values), run))
 
 
 def _padded(x: Tensor, rows: int, columns: int) -> Tensor:

@@ -87,8 +87,8 @@ def backward(
     for work in pass_.works():
         found = pass_.slopes(work, *(_Rows(x[work.heads], work.rows).value for x in (grad, out, least)))
         _Rows(grad_q[work.heads], work.rows).add(found.q)
-        _Rows(grad_k[work.lists], work.keys).add(found.k.sum(2, keepdim=True))
-        _Rows(grad_v[work.lists], work.keys).add(found.v.sum(2, keepdim=True))
+        _Rows(grad_k[work.lists], work.keys).add(found.k)
+        _Rows(grad_v[work.lists], work.keys).add(found.v)
         if grad_u is not None and grad_w is not None and found.u is not None and found.w is not None:
             _Rows(grad_u[work.heads], work.rows).add(found.u)
             _Rows(grad_w[work.heads], work.keys).add(found.w)
@@ -180,8 +180,9 @@ class _Pass:
             of_q, of_k, of_v = slope @ k, slope.mT @ q, weights.mT @ grad
             if u is not None and w is not None:
                 of_u, of_w = self._apart(work, slope @ w), self._apart(work, slope.mT @ u)
-        of_k, of_v = (x.sum(1, keepdim=True) for x in (of_k, of_v))
-        return Grads(*(self._apart(work, x) for x in (of_q, of_k, of_v)), of_u, of_w)
+        sums = of_q, of_k.sum(1, keepdim=True), of_v.sum(1, keepdim=True)
+        of_q, of_k, of_v = (self._apart(work, x) for x in sums)
+        return Grads(of_q, of_k, of_v, of_u, of_w)
 
     def _piece(self, work: _Work) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """Queries, keys, values and factors of a piece, [B Hk, g, .., ..]; keys are not copied for each head."""
@@ -196,26 +197,25 @@ class _Pass:
 
     def _apart(self, work: _Work, x: Tensor) -> Tensor:
         """[B Hk, ..] to [B, Hk, ..]."""
-        return x.unflatten(0, self.q[work.heads].shape[:2])
+        return torch.unflatten(x, 0, self.q[work.heads].shape[:2])
 
     def works(self) -> Iterator[_Work]:
         """All tiles, row by row, or column by column where rows are few queries: full ones, then mixed ones."""
-        tiles, queries, keys = self.tiles, self.q.shape[-2], self.k.shape[-2]
-        lines, entries = (tiles.counts[0], tiles.by_query) if self.by_row else (tiles.counts[1], tiles.by_key)
-        kinds = [
-            (x.starts.tolist(), x.other, places) for x, places in zip(entries, (None, entries[1].place), strict=True)
-        ]
+        tiles, sides = self.tiles, [(self.tiles.rows, self.q.shape[-2]), (KEYS, self.k.shape[-2])]
+        lines, (full, some) = (tiles.counts[0], tiles.by_query) if self.by_row else (tiles.counts[1], tiles.by_key)
+        kinds = [(full.starts.tolist(), full.other, None), (some.starts.tolist(), some.other, some.place)]
+        (size, count), other_side = sides if self.by_row else sides[::-1]
         at_once = self._at_once()
         for line in range(tiles.batch * tiles.heads * lines):
             list_, own = divmod(line, lines)
-            part, mine = self._heads(*divmod(list_, tiles.heads)), torch.tensor([own])
+            part, mine = self._heads(*divmod(list_, tiles.heads)), slice(own * size, min((own + 1) * size, count))
             for starts, others, places in kinds:
                 for first in range(starts[line], starts[line + 1], at_once):
-                    some = slice(first, min(first + at_once, starts[line + 1]))
-                    rows, columns = (mine, others[some]) if self.by_row else (others[some], mine)
-                    sizes = _count(rows, tiles.rows, queries), _count(columns, KEYS, keys)
-                    penalty = None if places is None else self._penalty(places[some], *sizes)
-                    yield _Work(part, part[:2], _rows(rows, tiles.rows, queries), _rows(columns, KEYS, keys), penalty)
+                    now = slice(first, min(first + at_once, starts[line + 1]))
+                    theirs = _rows(others[now], *other_side)
+                    rows, keys = (mine, theirs) if self.by_row else (theirs, mine)
+                    penalty = None if places is None else self._penalty(places[now], rows, keys)
+                    yield _Work(part, part[:2], rows, keys, penalty)
 
     def _at_once(self) -> int:
         """Tiles of a piece: as many as there are, unless its scores are in memory."""
@@ -225,10 +225,11 @@ class _Pass:
         shared = batch // self.tiles.batch * heads * group // self.tiles.heads
         return max(1, _MOST_NUMBERS // (shared * self.tiles.rows * KEYS))
 
-    def _penalty(self, places: Tensor, rows: int, columns: int) -> Tensor:
-        """Of tiles side by side, or one under the other: [rows, columns]."""
+    def _penalty(self, places: Tensor, rows: slice | Tensor, keys: slice | Tensor) -> Tensor:
+        """Of tiles side by side, or one under the other: [rows, keys]."""
         penalty = _unpack(self.tiles.bits[places], self.dtype)
-        return (penalty.transpose(0, 1).flatten(1) if self.by_row else penalty.flatten(0, 1))[:rows, :columns]
+        penalty = penalty.transpose(0, 1).flatten(1) if self.by_row else penalty.flatten(0, 1)
+        return penalty[: _count(rows), : _count(keys)]
 
     def _heads(self, sequence: int, list_: int) -> tuple[slice, slice, slice]:
         batch = slice(sequence, sequence + 1) if self.tiles.batch > 1 else slice(None)
@@ -248,17 +249,18 @@ def _bias(u: Tensor | None, w: Tensor | None, penalty: Tensor | None) -> Tensor 
     return u @ w.mT if penalty is None else (u @ w.mT).add_(penalty)
 
 
-def _count(tiles: Tensor, size: int, tokens: int) -> int:
-    """How many tokens tiles in order hold, the last of which may be cut off."""
-    return len(tiles) * size - max(0, (int(tiles[-1]) + 1) * size - tokens)
+def _count(rows: slice | Tensor) -> int:
+    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
 
 
 def _rows(tiles: Tensor, size: int, tokens: int) -> slice | Tensor:
-    """The tokens of tiles that are in order, as a slice if they are one behind the other."""
-    first, count = int(tiles[0]), _count(tiles, size, tokens)
-    if int(tiles[-1]) - first + 1 == len(tiles):
-        return slice(first * size, first * size + count)
-    return (tiles.long()[:, None] * size + torch.arange(size)).flatten()[:count]
+    """The tokens of tiles that are in order, as a slice if they are one behind the other; the last may be cut off."""
+    tiles = tiles.long()
+    first, last = int(tiles[0]), int(tiles[-1])
+    if last - first + 1 == len(tiles):
+        return slice(first * size, min((last + 1) * size, tokens))
+    rows = tiles if size == 1 else (tiles[:, None] * size + torch.arange(size)).flatten()
+    return rows[: len(rows) - max(0, (last + 1) * size - tokens)]
 
 
 def _unpack(bits: Tensor, dtype: torch.dtype) -> Tensor:
