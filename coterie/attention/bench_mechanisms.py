@@ -56,7 +56,7 @@ class Race:
         self.mechanism, self.device, self.causal = mechanism, torch.device(device), causal
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.module = mechanism.module(HEADS).to(device).eval().eval()
+            self.module = mechanism.module(HEADS).to(device).eval()
         self.error = self._compare()
         """Largest difference to the formula, relative to its largest value."""
 

@@ -102,15 +102,16 @@ def section(measured: Mapping[str, Any] = NOTHING_MEASURED) -> str:
     rows = []
     for entry in registry.entries("attention"):
         gains = measured.get("mechanisms", {}).get(entry.name)
-        rows.append(_row(registry.load(entry.impl), [_speed(measured, gains)] if gains else []))
+        rows.append(_row(registry.load(entry.impl), [_speed(gains)] if gains else []))
     return "\n".join([BEGIN, "| | |", "|---|---|", *rows, END])
 
 
-def _speed(measured: Mapping[str, Any], gains: Mapping[str, float]) -> str:
+def _speed(gains: Mapping[str, float]) -> str:
     slow = " (slower)" if min(gains["forward"], gains["with_backward"]) < 1 else ""
+    threads = f"{gains['threads']} CPU thread{'s' * (gains['threads'] > 1)}"
     return (
-        f"on {measured['threads']} CPU threads at {measured['tokens']} tokens {gains['forward']} times as fast as dense"
-        f" SDPA, with a backward pass {gains['with_backward']} times{slow}"
+        f"on {threads} at {gains['tokens']} tokens {gains['forward']} times as fast as dense SDPA,"
+        f" with a backward pass {gains['with_backward']} times{slow}"
     )
 
 
