@@ -197,6 +197,23 @@ def check_between(options: Options, least: float, most: float, *names: str) -> N
             raise ValueError(f"{options.about.name}: {name} is {value}, expected {wanted}")
 
 
+def padding_of(about: About, context: Context) -> Tensor | None:
+    """Which tokens are padding, bool [N] or [B, N], for mechanisms that know one segment for each sequence. None: none.
+
+    Raises:
+        ValueError: There are several segments in a sequence.
+    """
+    segment = context.data.queries.segment
+    if segment is None:
+        return None
+    padding = segment < 0
+    if bool((~padding & (segment != segment.amax(-1, keepdim=True))).any()):
+        raise ValueError(
+            f"{about.name} mixes tokens of all segments: give it one for each sequence, the rest as padding"
+        )
+    return padding
+
+
 def check_unpadded(about: About, context: Context) -> None:
     """For mechanisms that cannot leave tokens out.
 

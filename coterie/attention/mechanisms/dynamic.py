@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from coterie.attention.mechanisms.base import About, Context, Heads, Mechanism, check_unpadded, visible
+from coterie.attention.mechanisms.base import About, Context, Heads, Mechanism, padding_of, visible, without_padding
 from coterie.attention.mechanisms.gathering import gather_tokens
 from coterie.attention.naive import naive_attention
 from coterie.attention.sdpa import sdpa_attention
@@ -77,8 +77,11 @@ class _DynamicMask(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
-        check_unpadded(self.mechanism.about, context)
+        padding = padding_of(self.mechanism.about, context)
+        q, k, v = without_padding(context, q, k, v)
         bias = self.scale[:, None] * functional.softplus(self.weight @ v.transpose(1, 2).flatten(2).mT)
+        if padding is not None:
+            bias = bias.masked_fill(padding.view(-1, 1, q.shape[2]), -torch.inf)
         # Of equal ones the later is the larger.
         rank = bias.detach().argsort(dim=-1, stable=True).argsort(-1)
         if not context.causal:

@@ -55,10 +55,12 @@ class Lamic(Declaration):
         return tuple(tuple(cast(Rule, rules[self.stage - 1]) for rules in row) for row in both)
 
     def declare(self, q: Tensor, k: Tensor, context: Context) -> tuple[Spec, Data]:
+        for name in ("role", "group"):
+            _field(self.about, context, name, q)
         return Spec(Roles(self.table)), Data(context.data.queries)
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        role, group = (_rows(x, q) for x in (context.data.queries.role, context.data.queries.group))
+        role, group = (_field(self.about, context, name, q) for name in ("role", "group"))
         shares = (group[:, :, None] & group[:, None]) != 0
         allowed = torch.zeros_like(shares)
         for mine, row in enumerate(_LAMIC):
@@ -92,12 +94,12 @@ class Isolation(Declaration):
     )
 
     def declare(self, q: Tensor, k: Tensor, context: Context) -> tuple[Spec, Data]:
-        group = _rows(context.data.queries.group, q)
+        group = _field(self.about, context, "group", q)
         tokens = Tokens(role=(group != 0).long(), group=group, segment=context.data.queries.segment)
         return Spec(Roles((("always", "always"), ("always", "overlap")))), Data(tokens)
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        group = _rows(context.data.queries.group, q)
+        group = _field(self.about, context, "group", q)
         mine, theirs = group[:, :, None], group[:, None]
         allowed = ((mine & theirs) != 0) | (mine == 0) | (theirs == 0)
         return naive_attention(q, k, v, allowed=allowed[:, None] & visible(q, context))[0]
@@ -161,11 +163,12 @@ class Composite(Declaration):
     )
 
     def declare(self, q: Tensor, k: Tensor, context: Context) -> tuple[Spec, Data]:
+        _field(self.about, context, "role", q)
         text = Roles((("never", "never"), ("always", "always")))
         return Spec(Window(0, 0) | (text & Causal())), Data(context.data.queries)
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        is_text = _rows(context.data.queries.role, q)[:, None, :, None] == 1
+        is_text = _field(self.about, context, "role", q)[:, None, :, None] == 1
         causal = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
         own = v.repeat_interleave(q.shape[1] // v.shape[1], 1)
         return torch.where(is_text, naive_attention(q, k, v, allowed=causal)[0], own)
@@ -183,10 +186,15 @@ def _visual(tokens: int) -> int:
     return tokens * 3 // 4
 
 
-def _rows(field: Tensor | None, q: Tensor) -> Tensor:
-    """A field of the tokens as [B, N]."""
+def _field(about: About, context: Context, name: str, q: Tensor) -> Tensor:
+    """What the context knows of the tokens by that name, [B, N].
+
+    Raises:
+        ValueError: It is missing.
+    """
+    field: Tensor | None = getattr(context.data.queries, name)
     if field is None:
-        raise ValueError("the mechanism reads a role or a group of the tokens, which the context does not have")
+        raise ValueError(f"{about.name} needs {name}s of the tokens: give it Context(data=Data(Tokens({name}=...)))")
     return field.expand(q.shape[0], q.shape[2])
 
 

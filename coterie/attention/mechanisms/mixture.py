@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from coterie.attention.attend import attend
 from coterie.attention.data import Data, Tokens
+from coterie.attention.mechanisms.auxiliary import add_loss
 from coterie.attention.mechanisms.base import (
     About,
     Context,
@@ -27,12 +29,14 @@ from coterie.attention.spec import Spec
 
 @dataclass(frozen=True, slots=True)
 class MixtureOfHeads(Mechanism):
-    """MoH. Its module keeps `load_loss` of its last call: add it to a training's loss, times 0.01 as in the paper."""
+    """MoH, with a loss of its own (`auxiliary_losses`) that is least where all heads are picked equally often."""
 
     shared: float = 0.25
     """Share of the heads that serve every token."""
     active: float = 0.75
     """Share of the heads that serve a token, those among them."""
+    load: float = 0.01
+    """Weight of the loss."""
 
     about: ClassVar[About] = About(
         name="moh",
@@ -45,6 +49,7 @@ class MixtureOfHeads(Mechanism):
 
     def __post_init__(self) -> None:
         check_between(self, 0, 1, "shared", "active")
+        check_between(self, 0, math.inf, "load")
 
     def module(self, heads: Heads) -> nn.Module:
         return _MixtureOfHeads(self, heads)
@@ -76,6 +81,7 @@ _ROUTERS = ("routed", "shared", "balance")
 class _MixtureOfHeads(nn.Module):
     def __init__(self, options: MixtureOfHeads, heads: Heads) -> None:
         super().__init__()
+        self.load = options.load
         shared, self.count = round(options.shared * heads.queries), options.routed(heads.queries)
         if shared < 1 or self.count < 1 or shared + self.count > heads.queries:
             raise ValueError(
@@ -84,7 +90,6 @@ class _MixtureOfHeads(nn.Module):
             )
         sizes = (heads.queries - shared, shared, 2)
         self.routed, self.shared, self.balance = (nn.Linear(heads.features, size, bias=False) for size in sizes)
-        self.load_loss = torch.zeros(())
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
@@ -102,7 +107,7 @@ class _MixtureOfHeads(nn.Module):
         picked = torch.zeros_like(chances, dtype=torch.bool).scatter(-1, best.indices, True)
         routed, size = chances * picked, chances.shape[-1]
         routed = routed / routed.sum(-1, keepdim=True) * self.count
-        self.load_loss = (chances.mean((0, 1)) * picked.to(x.dtype).mean((0, 1))).mean() * size**2
+        add_loss(self.load * (chances.mean((0, 1)) * picked.to(x.dtype).mean((0, 1))).mean() * size**2)
         gates = torch.cat([balance[..., :1] * own * own.shape[-1], balance[..., 1:] * routed], -1)
         return gates.mT, picked.mT
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from coterie.attention.attend import attend
 from coterie.attention.data import Data, Tokens
 from coterie.attention.masks import Segments
+from coterie.attention.mechanisms.auxiliary import add_loss
 from coterie.attention.mechanisms.base import (
     About,
     Context,
@@ -32,8 +33,8 @@ class Routing(Mechanism):
     """Each cluster takes as many queries and as many keys, those nearest to its centre, which attend among themselves.
 
     A query that several clusters take gets the mean, one that none takes gets 0. Centres follow the tokens while
-    training, and the module keeps `commitment_loss` of its last call: add it to a training's loss. The published causal
-    form hides later keys inside a cluster, but what a cluster takes depends on all tokens; so there is none here.
+    training, and tokens their centres, by a loss of their own (`auxiliary_losses`). The published causal form hides
+    later keys inside a cluster, but what a cluster takes depends on all tokens; so there is none here.
     """
 
     clusters: int = 64
@@ -90,7 +91,6 @@ class _Routing(nn.Module):
         super().__init__()
         self.mechanism = mechanism
         self.centres = Centres(heads.keys, mechanism.clusters, heads.width, mechanism.decay)
-        self.commitment_loss = torch.zeros(())
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
@@ -116,7 +116,7 @@ class _Routing(nn.Module):
     def _observe(self, unit: Tensor) -> None:
         means = self.centres.means
         own = means.expand(len(unit), -1, -1, -1).take_along_dim(nearest(unit, means)[..., None], 2)
-        self.commitment_loss = functional.mse_loss(unit, own) * self.mechanism.commitment
+        add_loss(functional.mse_loss(unit, own) * self.mechanism.commitment)
         if self.training:
             self.centres.follow(kmeans(unit, means))
 

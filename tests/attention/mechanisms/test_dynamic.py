@@ -1,8 +1,10 @@
 """Dynamic Mask Attention: which keys are kept."""
 
+import pytest
 import torch
 from torch import Tensor
 
+from coterie.attention.data import Data, Tokens
 from coterie.attention.mechanisms.base import Context, Heads
 from coterie.attention.mechanisms.dynamic import DynamicMask
 from coterie.attention.naive import naive_attention
@@ -45,6 +47,21 @@ def test_with_a_window_of_all_keys_it_is_dense_with_the_bias() -> None:
         allowed = torch.ones(N, N, dtype=torch.bool).tril() if causal else None
         dense, _ = naive_attention(q, k, v, bias=bias.repeat_interleave(2, 1)[:, :, None], allowed=allowed)
         torch.testing.assert_close(module(q, k, v, Context(causal=causal)), dense)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_padding_takes_no_place_in_the_window(causal: bool) -> None:
+    q, k, v = inputs()
+    module, there = DynamicMask(window=7).module(HEADS).double(), slice(13, 90)
+    with torch.no_grad():
+        module.scale.copy_(torch.tensor([1.0, -2.0]))
+    segment = torch.full((N,), -1)
+    segment[there] = 0
+    o = module(q, k, v, Context(causal=causal, data=Data(Tokens(segment=segment))))
+    alone = module(*(x[:, :, there] for x in (q, k, v)), Context(causal=causal))
+    torch.testing.assert_close(o[:, :, there], alone)
+    with pytest.raises(ValueError, match="dynamic_mask mixes tokens of all segments"):
+        module(q, k, v, Context(data=Data(Tokens(segment=torch.arange(N) // 50))))
 
 
 def test_what_is_kept_has_no_gradient_and_the_bias_has() -> None:

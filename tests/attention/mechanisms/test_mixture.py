@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from coterie.attention.mechanisms.auxiliary import auxiliary_losses
 from coterie.attention.mechanisms.base import Context, Heads
 from coterie.attention.mechanisms.mixture import MixtureOfHeads
 from coterie.attention.naive import naive_attention
@@ -45,13 +46,14 @@ def test_load_loss_is_least_where_heads_are_picked_evenly() -> None:
     """Evenly: mean(1/E k/E) E^2 = k. Always the same k of E: their chances are larger, and so is the loss."""
     module, context = balanced()
     inputs = torch.zeros(3, 1, 8, TOKENS, 64)
-    module(*inputs, context)
-    even = module.load_loss
-    assert even.item() == pytest.approx(4, rel=1e-5)
     assert context.features is not None
-    module(*inputs, Context(features=context.features[:, :1].expand(1, TOKENS, 6)))
-    assert module.load_loss > 1.2 * even
-    gradient, *others = torch.autograd.grad(module.load_loss, list(module.parameters()), allow_unused=True)
+    with auxiliary_losses() as losses:
+        module(*inputs, context)
+        module(*inputs, Context(features=context.features[:, :1].expand(1, TOKENS, 6)))
+    even, uneven = losses
+    assert even.item() == pytest.approx(0.01 * 4, rel=1e-5)
+    assert uneven > 1.2 * even
+    gradient, *others = torch.autograd.grad(uneven, list(module.parameters()), allow_unused=True)
     assert gradient.abs().max() > 0 and others == [None, None]
 
 
