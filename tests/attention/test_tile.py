@@ -140,3 +140,13 @@ def test_pairs_of_one_tile_are_those_of_the_mask() -> None:
     fields = Fields(Data(), Sizes(1, 1, 200, 130), torch.device("cpu"))
     mask = Window(70, 3)
     assert torch.equal(spread(tile_lists(mask, fields), fields)[0, 0], mask.allows(Pairs.all(fields)))
+
+
+def test_factors_are_checked_again_when_they_change() -> None:
+    q, u = torch.ones(1, 1, 4, 8), torch.ones(1, 1, 4, 1)
+    spec, data = Spec(rank=1), Data(query_factors=u, key_factors=u.clone())
+    for _ in range(2):
+        attend(q, q, q, spec, data)
+    u[0, 0, 2] = torch.nan
+    with pytest.raises(ValueError, match="query_factors holds values that are not finite"):
+        attend(q, q, q, spec, data)

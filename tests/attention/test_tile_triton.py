@@ -113,7 +113,7 @@ from coterie.attention.kernels.compilation import compile_kernel
 for name, (kernel, types, constants, options) in tile_triton.signatures(DTYPE, WIDTH, RANK, ROWS, SHARED).items():
     usage = compile_kernel(kernel, types, constants, aligned=tile_triton.STRIDES, **options)
     print(name, usage)
-    assert usage.stack == 0, (name, usage)
+    assert usage.stack <= 512, (name, usage)  # Four warps that spill a little are quicker than eight that do not.
     assert usage.shared <= 227 * 1024, (name, usage)
 """
 
@@ -138,7 +138,7 @@ def test_interpreted_it_agrees_with_the_naive_form(failures: dict[str, str], cas
         pytest.param("bf16", 64, 8, 128, 1, marks=pytest.mark.slow),
     ],
 )
-def test_it_compiles_for_hopper_without_spills(dtype: str, width: int, rank: int, rows: int, shared: int) -> None:
+def test_it_compiles_for_hopper_with_few_spills(dtype: str, width: int, rank: int, rows: int, shared: int) -> None:
     values = {"DTYPE": repr(dtype), "WIDTH": str(width), "RANK": str(rank), "ROWS": str(rows), "SHARED": str(shared)}
     code = COMPILED
     for name, value in values.items():

@@ -126,7 +126,7 @@ class _Launch:
 
     def _sum(self, x: Tensor | None) -> Tensor | None:
         """Of slopes that met each part once the sum, [.., R]."""
-        return None if x is None else x[..., : 3 * self.rank].unflatten(-1, (3, self.rank)).sum(-2)
+        return None if x is None else x[..., : 3 * self.rank].view(*x.shape[:-1], 3, self.rank).sum(-2)
 
     def _launch(self, kernel: Any, name: str, lists: tuple[Tensor, ...], out: tuple[Tensor | None, ...]) -> None:
         sizes = (self.depth, self.width, self.rank, self.tiles.rows, self.shared, self.parts)
