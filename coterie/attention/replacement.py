@@ -46,7 +46,7 @@ def replace_attention(model: Any, mechanism: Options, seed: int = 0) -> None:
         torch.manual_seed(seed)
         try:
             made = [mechanism.module(heads) for _ in layers]
-            _try(mechanism.module(heads), heads)
+            _try(mechanism.module(heads).eval(), heads)
         except ValueError as refusal:
             raise ValueError(f"{name} does not fit a language model: {refusal}") from None
     for layer, module in zip(layers, made, strict=True):
@@ -57,9 +57,23 @@ def replace_attention(model: Any, mechanism: Options, seed: int = 0) -> None:
     model.set_attn_implementation(NAME)
 
 
+@torch.no_grad()
 def _try(module: nn.Module, heads: Heads, tokens: int = 8) -> None:
-    q, k, v = (torch.randn(1, n, tokens, heads.width) for n in (heads.queries, heads.keys, heads.keys))
-    module(q, k, v, Context(causal=True, features=torch.randn(1, tokens, heads.features)))
+    """Whether it can be called, and leaves the second of two sequences alone when the first one changes."""
+    shapes = [(n, tokens, heads.width) for n in (heads.queries, heads.keys, heads.keys)] + [(tokens, heads.features)]
+    second = [torch.randn(shape) for shape in shapes]
+    found = []
+    for _ in range(2):
+        *inputs, features = (torch.stack([torch.randn_like(x), x]) for x in second)
+        found.append(module(*inputs, _describe(features))[1])
+    before, after = found
+    if not torch.allclose(before, after, atol=1e-4):
+        raise ValueError("what a sequence gets depends on the other sequences of its batch")
+
+
+def _describe(states: Tensor) -> Context:
+    """What a layer knows of tokens with these hidden states [B, T, C]; a sequence is a grid of one axis."""
+    return Context(causal=True, grid=(states.shape[1],), features=states)
 
 
 def _remember(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -74,5 +88,5 @@ def _attend(
         raise ValueError(
             "a mechanism needs whole sequences: call the model with use_cache=False and without attention_mask"
         )
-    o = layer.mechanism(query, key, value, Context(causal=True, features=_hidden.states))
+    o = layer.mechanism(query, key, value, _describe(_hidden.states))
     return o.transpose(1, 2).contiguous(), None

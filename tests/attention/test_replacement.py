@@ -10,8 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from coterie.attention.mechanisms.base import Options
 from coterie.attention.mechanisms.gate import Gated
+from coterie.attention.mechanisms.groups import BatchGroup
 from coterie.attention.mechanisms.head_maps import Dynamic
 from coterie.attention.mechanisms.head_windows import HiLo, LongShort
+from coterie.attention.mechanisms.isolation import Composite
 from coterie.attention.mechanisms.pooling import GeneralisedMean
 from coterie.attention.mechanisms.scores import Collapsed
 from coterie.attention.mechanisms.windows import GeneralizedNeighborhood
@@ -51,7 +53,7 @@ def test_a_gate_reads_the_layer_s_own_hidden_states() -> None:
     assert torch.equal(heard[0], heard[1])
 
 
-@pytest.mark.parametrize("mechanism", [Gated(), Collapsed(), LongShort(window=3)])
+@pytest.mark.parametrize("mechanism", [Gated(), Collapsed(), LongShort(window=3), GeneralizedNeighborhood((5,))])
 def test_no_token_sees_what_follows_and_everything_that_is_read_learns(mechanism: Options) -> None:
     model = make_model()
     replace_attention(model, mechanism, seed=3)
@@ -76,7 +78,8 @@ def test_the_seed_decides_the_weights_and_nobody_else_s_draws_change() -> None:
     ("mechanism", "why"),
     [
         (HiLo(), "hilo has no causal form"), (GeneralizedNeighborhood(), "needs a grid"),
-        (GeneralisedMean(), "it pools or weighs features"),
+        (GeneralisedMean(), "it pools or weighs features"), (BatchGroup(), "depends on the other sequences"),
+        (Composite(), "needs roles"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named_and_the_model_stays_as_it_was(mechanism: Options, why: str) -> None:

@@ -28,6 +28,7 @@ from coterie.agents.tiny import folder as packaged_folder
 from coterie.agents.tiny import measure, tokenizer
 from coterie.agents.tiny.lessons import Lesson, draw_lesson
 from coterie.agents.tiny.muon import Muon
+from coterie.attention.mechanisms.auxiliary import auxiliary_losses
 
 IGNORED = -100
 """What `tensors` puts where nothing is predicted."""
@@ -205,13 +206,15 @@ def learn(
 
 
 def differentiate(model: Any, parameters: list[Any], part: Sequence[Ids], pad: int) -> tuple[float, tuple[Tensor, ...]]:
-    """The summed loss of a part, and its gradient for each parameter."""
+    """The summed loss of a part, and its gradient for each parameter, with that of losses that the model has itself."""
     ids, wanted = tensors(part, pad)
-    logits = model(input_ids=ids, use_cache=False).logits
+    with auxiliary_losses() as own:
+        logits = model(input_ids=ids, use_cache=False).logits
     loss = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), wanted.flatten(), reduction="sum", ignore_index=IGNORED
     )
-    return loss.item(), torch.autograd.grad(loss, parameters, materialize_grads=True)
+    learnt = sum(sum(item.is_learnt) for item in part)
+    return loss.item(), torch.autograd.grad(loss + learnt * sum(own), parameters, materialize_grads=True)
 
 
 def train(settings: Settings, text: Any, tell: Callable[[str], None]) -> Any:

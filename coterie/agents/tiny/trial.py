@@ -73,7 +73,7 @@ class Trial(Config):
         settings = replace(
             train.Settings(), seed=self.seed, layers=self.layers, first_layers=self.layers, width=self.width,
             heads=self.heads, inner=self.width * 5 // 2, steps=self.steps, lessons=self.lessons,
-            warmup=max(self.steps // 10, 1),
+            warmup=max(self.steps // 10, 1), threads=1,  # mechanisms count and draw call by call
         )  # fmt: skip
         text = tokenizer.build()
         model = train.build_model(settings, len(text), text.eos_token_id, text.pad_token_id)

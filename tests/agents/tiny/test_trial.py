@@ -27,6 +27,13 @@ def test_a_small_llama_learns_with_the_attention_of_its_file(
     assert len({row["loss"] for row in (plain, gated, by_head)}) == 3
 
 
+def test_losses_of_the_mechanism_are_learnt_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for load in (0, 100):
+        assert run(tmp_path, SMALL.replace("heads: 2", "heads: 4") + f"attention: {{kind: moh, load: {load}}}\n") == 0
+    without, with_load = map(json.loads, capsys.readouterr().out.splitlines())
+    assert without["loss"] != with_load["loss"]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
