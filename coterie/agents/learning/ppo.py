@@ -17,6 +17,7 @@ from coterie.agents.learning.threads import Threads
 from coterie.agents.swarm import distributions
 from coterie.agents.swarm.networks import Actor, Critic
 from coterie.agents.swarm.team import TeamCritic
+from coterie.attention.mechanisms.auxiliary import auxiliary_losses
 from coterie.cuda_graphs import Recorded
 from coterie.errors import LearningError as LearningError
 from coterie.errors import ResumeError
@@ -331,13 +332,16 @@ class PPOLearner:
         (*rows, total), settings = given, self.settings
         batch = Batch(*rows)
         weight = batch.alive / total
-        distribution = self.actor.distribution(batch.observation)
+        with auxiliary_losses() as own:
+            distribution = self.actor.distribution(batch.observation)
+            value = self._value(batch.observation)
         log_ratio = distributions.log_prob(distribution, batch.action) - batch.log_prob
         entropy = (distributions.entropy(distribution) * weight).sum()
         surrogate = losses.policy_loss(log_ratio, batch.advantage, weight, settings.clip)
-        value = self._value(batch.observation)
         error = losses.value_loss(value, batch.value, batch.target, weight, settings.value_clip)
         loss = surrogate - settings.entropy * entropy + error + self._team_loss(batch, weight)
+        if own:
+            loss = loss + sum(own) * weight.sum()
         gradients = torch.autograd.grad(loss, self.parameters)
         with torch.no_grad():
             kl, clipped = losses.divergence(log_ratio, weight), losses.clipped(log_ratio, weight, settings.clip)

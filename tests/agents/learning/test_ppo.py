@@ -50,6 +50,18 @@ def test_pieces_of_a_minibatch_add_up_to_its_gradient(monkeypatch, central):
     torch.testing.assert_close(whole.parameters, pieces.parameters)
 
 
+def test_losses_of_mechanisms_are_learnt():
+    def gradient(load):
+        shape = Architecture("mechanism", width=8, heads=4, final_width=8, mechanism="moh", options={"load": load})
+        made = PPOLearner(Actor(shape, SPEC), Critic(shape, SPEC, central=False), PPOSettings(epochs=1), "cpu")
+        given = batch(made)
+        return made.differentiate(made.prepare(given), torch.arange(len(given.alive)), given.alive.sum()).parameters
+
+    without, once, twice = (gradient(load) for load in (0.0, 1.0, 2.0))
+    torch.testing.assert_close(twice - without, 2 * (once - without))
+    assert (once - without).norm() > 1e-3
+
+
 def test_no_rows_teach_nothing():
     made = learner(central=True)
     taught = made.differentiate(made.prepare(batch(made)), torch.arange(0), torch.tensor(5))
