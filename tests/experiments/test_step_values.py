@@ -85,7 +85,7 @@ def test_a_value_is_the_mean_of_what_replies_earn_that_begin_alike(trained):
     ("changes", "says"),
     [
         ({"credit": {"token": "vine", "agent": "equal"}}, "here turns earn shares: leave `agent` out"),
-        ({"credit": "spo", "learning": {"kl": {"at": "reward"}}}, "without what `kl` takes of rewards"),
+        ({"credit": "spo", "learning": {"kl": {"weight": 0.1, "estimator": "k1", "at": "reward"}}}, "without what `kl` takes of rewards"),
     ],
 )
 def test_what_values_would_leave_out_is_refused(tmp_path, changes, says):
@@ -103,7 +103,7 @@ def test_a_training_that_is_killed_amid_replays_and_resumed_ends_with_the_same_d
         folder.mkdir()
     config = digits(llama, "killed", 8, credit=credit)
     assert start(whole, config, 240).returncode == 0
-    assert start(killed, config, 240, MORTAL="40").returncode == -signal.SIGKILL
+    assert start(killed, config, 240, MORTAL="20").returncode == -signal.SIGKILL
     (run,) = (killed / "runs").iterdir()
     with Journal.read(run / "journal.sqlite") as journal:
         assert journal.count("replay") and not journal.count("update")

@@ -105,7 +105,7 @@ class Spo(StepValues):
         if not self.config.mask:
             return super()._teaching(reply)
         unsure, step = self._is_unsure(reply.signal("old")), reply.signal("step").astype(np.int64)
-        return unsure | (np.bincount(step, unsure)[step] == 0)
+        return np.asarray(unsure | (np.bincount(step, unsure)[step] == 0))
 
     def _is_unsure(self, logprobs: Floats) -> NDArray[np.bool_]:
         return np.asarray(np.exp(logprobs) < self.config.sure)
