@@ -85,7 +85,10 @@ def test_a_value_is_the_mean_of_what_replies_earn_that_begin_alike(trained):
     ("changes", "says"),
     [
         ({"credit": {"token": "vine", "agent": "equal"}}, "here turns earn shares: leave `agent` out"),
-        ({"credit": "spo", "learning": {"kl": {"weight": 0.1, "estimator": "k1", "at": "reward"}}}, "without what `kl` takes of rewards"),
+        (
+            {"credit": "spo", "learning": {"kl": {"weight": 0.1, "estimator": "k1", "at": "reward"}}},
+            "without what `kl` takes of rewards",
+        ),
     ],
 )
 def test_what_values_would_leave_out_is_refused(tmp_path, changes, says):
