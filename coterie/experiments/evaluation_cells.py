@@ -99,6 +99,7 @@ def rows_of(config: ExperimentConfig, weights: Mapping[str, str], questions: Que
     dumped = json.loads(config.model_dump_json())
     for policy in dumped["policies"].values():
         policy.pop("frozen")
+        policy["engine"].pop("sleep", None)  # There is no learner to give way to.
         if questions.temperature is not None:
             policy["sampling"]["temperature"] = questions.temperature
     found = []

@@ -77,6 +77,18 @@ def test_whatever_answers_follow_from_tells_cells_apart(change: str) -> None:
     assert (one.untrained.identify(FRAME) == two.untrained.identify(frame)) == (change == "weights")
 
 
+def test_engines_that_slept_beside_learners_do_not_in_an_evaluation() -> None:
+    engine = {"kind": "vllm", "sleep": True}
+    policy = {"model": "none", "engine": engine, "sampling": {"temperature": 1.0, "max_tokens": 8}}
+    seats = [{"name": "ann", "policy": "small"}, {"name": "bob", "policy": "small"}]
+    trained = config(policies={"small": policy}, seats=seats)
+    rows = rows_of(trained, {}, Questions(("debate",)))
+    [batch] = batches_of([row.untrained for row in rows])
+    asked = loads(batch.config({"seed": 1, "benchmark": {"kind": "sums", "limit": 4}}, {})).config
+    assert isinstance(asked, ExperimentConfig) and not getattr(asked.policies["small"].engine, "sleep", None)
+    assert getattr(trained.policies["small"].engine, "sleep", None)
+
+
 def test_a_protocol_that_there_is_not_is_refused() -> None:
     with pytest.raises(ConfigError, match="there is no protocol 'debat'"):
         rows_of(config(), WEIGHTS, Questions(("debat",)))
