@@ -117,8 +117,9 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, listed: Tensor, keeps
     keys, values = (widened(gather_tokens(x, listed)) for x in (k, v))
     bias = widened(bias.gather(2, listed)[:, :, None])
     if keeps is not None:
-        # Each query keeps a key at least, so that no row is without any.
         bias = torch.where(keeps, bias, -torch.inf)
     bias = bias.repeat_interleave(shared, 1)
-    o = sdpa_attention(widened(q), keys, values, allowed=None, bias=bias, causal=False, scale=None)
+    allowed = bias > -torch.inf  # Behind padding a query has none, which the softmax alone has no gradient for.
+    bias = bias.masked_fill(~allowed, 0)
+    o = sdpa_attention(widened(q), keys, values, allowed=allowed, bias=bias, causal=False, scale=None)
     return o.to(v.dtype)

@@ -57,9 +57,12 @@ def test_padding_takes_no_place_in_the_window(causal: bool) -> None:
         module.scale.copy_(torch.tensor([1.0, -2.0]))
     segment = torch.full((N,), -1)
     segment[there] = 0
-    o = module(q, k, v, Context(causal=causal, data=Data(Tokens(segment=segment))))
+    inputs_and_weights = [x.requires_grad_() for x in (q, k, v)] + [*module.parameters()]
+    o = module(q, k, v, Context(causal=causal, data=Data(Tokens(segment=segment))))[:, :, there]
     alone = module(*(x[:, :, there] for x in (q, k, v)), Context(causal=causal))
-    torch.testing.assert_close(o[:, :, there], alone)
+    torch.testing.assert_close(o, alone)
+    ours, theirs = (torch.autograd.grad(x.square().sum(), inputs_and_weights) for x in (o, alone))
+    torch.testing.assert_close(ours, theirs)
     with pytest.raises(ValueError, match="dynamic_mask mixes tokens of all segments"):
         module(q, k, v, Context(data=Data(Tokens(segment=torch.arange(N) // 50))))
 
