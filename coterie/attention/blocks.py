@@ -160,16 +160,18 @@ class _Maker:
         """Tiles that are full, and those that may be mixed: [E, 4] as in `TileLists.tiles`."""
         b, i, j = (torch.arange(size, device=self.device) for size in (self.sizes.batch, *self.counts))
         j = j if (some := self._candidates()) is None else some
-        verdict = there = Verdict(j >= 0, j >= 0)
+        verdict = Verdict(j >= 0, j >= 0)
         while self.mask is not None:
             h = torch.arange(self.heads, device=self.device)
             index = b[:, None, None, None], h[:, None, None], i[:, None], j.clamp(min=0)
             share = self.sizes.heads // self.heads
             tiles = Tiles(self.fields, *index, rows=self.rows, columns=KEYS, heads=share)
             said: Any = self.mask.allows(tiles)  # a Verdict, since it was given Ranges
-            verdict = there & said
+            verdict = Verdict(j >= 0, j >= 0) & said
             if tiles.lists == self.heads:
                 break
+            if some is not None:
+                j = j.repeat_interleave(tiles.lists // self.heads, 1)
             self.heads = tiles.lists
         may, must = verdict.may, verdict.must & ((j + 1) * KEYS <= self.sizes.keys)
         shape = torch.broadcast_shapes((1, 1, len(i), 1), may.shape, j.shape)  # type: ignore[no-untyped-call]

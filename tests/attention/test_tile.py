@@ -112,6 +112,14 @@ def test_lists_of_heads_need_not_agree_with_key_heads(heads: tuple[int, int, int
     torch.testing.assert_close((o, lse), expected)
 
 
+@pytest.mark.parametrize("lists", [1, 2])
+def test_lists_of_heads_and_windows_of_more_heads(lists: int) -> None:
+    blocks = torch.randint(-1, 10, (2, lists, 640, 2), generator=torch.Generator().manual_seed(0))
+    fields = Fields(Data(blocks=blocks), Sizes(2, 4, 640, 640), torch.device("cpu"))
+    mask = Listed(64) & Window((30, None, 300, 5), 0)
+    assert torch.equal(spread(tile_lists(mask, fields), fields), mask.allows(Pairs.all(fields)))
+
+
 def test_padding_and_idle_queries_may_hold_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "cpu")
     n, draw = 200, torch.Generator().manual_seed(0)
