@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -46,8 +47,11 @@ class Case:
         return replace(self, inputs=inputs or self.inputs, context=replace(self.context, **context))
 
 
-def make(name: str, tokens: int = 35, *, causal: bool = False, dtype: torch.dtype = torch.float64) -> Case:
-    mechanism, draw = registry.impl("attention", name).small(), torch.Generator().manual_seed(tokens)
+def make(
+    name: str, tokens: int = 35, *, causal: bool = False, dtype: torch.dtype = torch.float64, **options: Any
+) -> Case:
+    mechanism: Any = replace(registry.impl("attention", name).small(), **options)
+    draw = torch.Generator().manual_seed(tokens)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype)
@@ -152,6 +156,22 @@ def test_pairs_are_no_fewer_than_are_computed_and_fewer_than_dense_where_the_cos
         allowed = spec.allowed(spec.read(*case.inputs[:2], data))
         if allowed is not None:
             assert allowed.double().expand(-1, -1, 35, 35).sum((2, 3)).mean() <= case.mechanism.pairs(35)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_of_things_works_or_is_refused_by_name(name: str) -> None:
+    for option in fields(small := registry.impl("attention", name).small()):
+        if not re.match(r"int|tuple\[int", option.type):
+            continue
+        given = getattr(small, option.name)
+        for number in (0, -1):
+            value = tuple(number for _ in given) if isinstance(given, tuple) else number
+            try:
+                case = make(name, **{option.name: value})
+            except ValueError as refusal:
+                assert re.search(rf"\b{name}\b.*\b{option.name}\b", str(refusal))
+            else:
+                assert case.compute().isfinite().all()
 
 
 @pytest.mark.parametrize("name", NAMES)

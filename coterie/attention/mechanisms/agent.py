@@ -17,6 +17,7 @@ from coterie.attention.mechanisms.base import (
     Context,
     Heads,
     Mechanism,
+    check_between,
     check_not_causal,
     check_unpadded,
     drawn_grid,
@@ -43,6 +44,9 @@ class Agent(Mechanism):
         source="Agent Attention: On the Integration of Softmax and Linear Attention (arXiv 2312.08874)",
         cost="O(N a d)",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "side")
 
     @classmethod
     def small(cls) -> Agent:

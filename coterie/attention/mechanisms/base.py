@@ -185,14 +185,14 @@ def without_padding(context: Context, *tensors: Tensor) -> list[Tensor]:
 
 
 def check_between(options: Options, least: float, most: float, *names: str) -> None:
-    """Refuse options, or members of options that are tuples, outside of least <= value <= most.
+    """Refuse options, or members of options that are tuples, outside of least <= value <= most; None may be.
 
     Raises:
         ValueError: The first such option.
     """
     for name in names:
         value = getattr(options, name)
-        if not all(least <= x <= most for x in (value if isinstance(value, tuple) else (value,))):
+        if not all(x is None or least <= x <= most for x in (value if isinstance(value, tuple) else (value,))):
             wanted = f"{least} or more" if most == math.inf else f"{least} to {most}"
             raise ValueError(f"{options.about.name}: {name} is {value}, expected {wanted}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -9,7 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from coterie.attention.mechanisms.base import About, Context, Heads, Mechanism, padding_of, visible, without_padding
+from coterie.attention.mechanisms.base import (
+    About,
+    Context,
+    Heads,
+    Mechanism,
+    check_between,
+    padding_of,
+    visible,
+    without_padding,
+)
 from coterie.attention.mechanisms.gathering import gather_tokens
 from coterie.attention.naive import naive_attention
 from coterie.attention.sdpa import sdpa_attention
@@ -37,6 +47,9 @@ class DynamicMask(Mechanism):
         source="Trainable Dynamic Mask Sparse Attention (arXiv 2508.02124)",
         cost="O(N window d + N log N)",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "window")
 
     @classmethod
     def small(cls) -> Self:

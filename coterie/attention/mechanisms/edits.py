@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from coterie.attention.attend import attend
 from coterie.attention.data import Data, Tokens
 from coterie.attention.masks import Roles, Rule
-from coterie.attention.mechanisms.base import About, Context, Heads, Mechanism, check_unpadded, narrowed, visible
+from coterie.attention.mechanisms.base import (
+    About,
+    Context,
+    Heads,
+    Mechanism,
+    check_between,
+    check_unpadded,
+    narrowed,
+    visible,
+)
 from coterie.attention.merge import merge
 from coterie.attention.naive import share_heads
 from coterie.attention.scan import scan
@@ -161,6 +170,9 @@ class Replacement(Edit):
         source="MotionCLR: Motion Generation and Training-free Editing via Understanding Attention (arXiv 2410.18977)",
         cost="O(N^2 d)",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 0, math.inf, "sequence")
 
     def edited(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         check_unpadded(self.about, context)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from coterie.attention.mechanisms.base import About, Context, Features, Heads
+from coterie.attention.mechanisms.base import About, Context, Features, Heads, check_between
 from coterie.attention.spec import widened
 
 _LEAST = 1e-8
@@ -35,6 +35,9 @@ class GaussianAdaptive(Features):
         source="Gaussian Adaptive Attention is All You Need (arXiv 2401.11143)",
         cost="O(N C), by the definition O(N C G)",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "heads", "gaussians")
 
     @classmethod
     def small(cls) -> GaussianAdaptive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from coterie.attention.mechanisms.base import (
     Context,
     Heads,
     Mechanism,
+    check_between,
     check_not_causal,
     check_unpadded,
 )
@@ -40,6 +42,9 @@ class HopWise(Mechanism):
 
     hops: int = 3
     """K."""
+
+    def __post_init__(self) -> None:
+        check_between(self, 0, math.inf, "hops")
 
     def module(self, heads: Heads) -> nn.Module:
         return _Hops(self, heads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -18,6 +19,7 @@ from coterie.attention.mechanisms.base import (
     Features,
     Heads,
     Mechanism,
+    check_between,
     check_not_causal,
     check_unpadded,
 )
@@ -165,6 +167,9 @@ class HierarchicalGroup(Features):
         "(arXiv 2507.22805)",
         cost="O(N^2 C) for the similarities, O(N k C) for the rest",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "neighbors")
 
     @classmethod
     def small(cls) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coterie.attention.attend import attend
-from coterie.attention.mechanisms.base import About, Context, Heads, Mechanism, narrowed, visible, without_padding
+from coterie.attention.mechanisms.base import (
+    About,
+    Context,
+    Heads,
+    Mechanism,
+    check_between,
+    narrowed,
+    visible,
+    without_padding,
+)
 from coterie.attention.naive import naive_attention
 from coterie.attention.spec import Spec, widened
 
@@ -30,6 +40,9 @@ class MultiQuery(Mechanism):
         source="Collaboration and Transition: Distilling Item Transitions into Multi-Query Self-Attention (WSDM 2024)",
         cost="O(2 N^2 d)",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "window")
 
     def module(self, heads: Heads) -> nn.Module:
         return _MultiQuery(self.window, self.share)

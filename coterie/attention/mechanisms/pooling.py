@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from coterie.attention.mechanisms.base import About, Context, Features, Heads, check_not_causal, without_padding
+from coterie.attention.mechanisms.base import (
+    About,
+    Context,
+    Features,
+    Heads,
+    check_between,
+    check_not_causal,
+    without_padding,
+)
 from coterie.attention.pool import generalised_mean
 from coterie.attention.spec import widened
 
@@ -26,6 +35,9 @@ class Lama(Features):
         source="Low Rank Factorization for Compact Multi-Head Self-Attention (arXiv 1912.00835)",
         cost="O(N m C)",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "heads")
 
     def module(self, heads: Heads) -> nn.Module:
         return _Lama(self.heads, heads.features)
@@ -67,6 +79,9 @@ class EfficientProbing(Features):
         source="Attention, Please! Revisiting Attentive Probing Through the Lens of Efficiency (arXiv 2506.10178)",
         cost="O(N m C + N C^2)",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "queries", "reduction")
 
     @classmethod
     def small(cls) -> EfficientProbing:
@@ -130,6 +145,9 @@ class GeneralisedMean(Features):
         source="Group Generalized Mean Pooling for Vision Transformer (arXiv 2212.04114)",
         cost="O(N C)",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "groups")
 
     @classmethod
     def small(cls) -> GeneralisedMean:

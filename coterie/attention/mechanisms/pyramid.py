@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -14,6 +15,7 @@ from coterie.attention.mechanisms.base import (
     Context,
     Heads,
     Mechanism,
+    check_between,
     check_not_causal,
     check_unpadded,
 )
@@ -59,6 +61,7 @@ class PyramidSparse(Mechanism):
     )
 
     def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "rows", "block")
         if self.block % _LEVELS[-1]:
             raise ValueError(f"pyramid_sparse: block is {self.block}, expected a multiple of {_LEVELS[-1]}")
         if list(self.bounds) != sorted(self.bounds) or self.bounds[-1] <= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -18,6 +19,7 @@ from coterie.attention.mechanisms.base import (
     Context,
     Heads,
     Mechanism,
+    check_between,
     check_not_causal,
     check_unpadded,
     drawn_features,
@@ -53,6 +55,9 @@ class Routing(Mechanism):
         source="Efficient Content-Based Sparse Attention with Routing Transformers (arXiv 2003.05997)",
         cost="O(N (N / C + C) d), N^1.5 d with C = sqrt(N) clusters",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "clusters", "size")
 
     @classmethod
     def small(cls) -> Self:
@@ -152,6 +157,9 @@ class TokenAggregation(Mechanism):
         "(arXiv 2503.06896)",
         cost="O(N (2 group + centres) d)",
     )
+
+    def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "centres", "group", "steps")
 
     @classmethod
     def small(cls) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -16,6 +17,7 @@ from coterie.attention.mechanisms.base import (
     Context,
     Heads,
     Mechanism,
+    check_between,
     check_unpadded,
     drawn_features,
     features_of,
@@ -61,6 +63,8 @@ class NativeSparse(Mechanism):
     )
 
     def __post_init__(self) -> None:
+        check_between(self, 1, math.inf, "length", "stride", "block", "top", "window")
+        check_between(self, 0, math.inf, "first", "local")
         if self.length % self.stride or self.block % self.stride:
             raise ValueError(
                 f"native_sparse: length {self.length} and block {self.block} must be multiples of stride {self.stride}"
