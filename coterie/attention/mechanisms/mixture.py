@@ -93,23 +93,32 @@ class _MixtureOfHeads(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
-        gates, picked = self._route(features_of(MixtureOfHeads.about, context))
+        gates, picked = self._route(features_of(MixtureOfHeads.about, context), context.data.queries.segment)
         k, v = (share_heads(x, q.shape[1]) for x in (k, v))
         shared = q.shape[1] - picked.shape[1]
         own = attend(q[:, :shared], k[:, :shared], v[:, :shared], Spec(narrowed(None, context)), context.data)
         others = _attend_picked(q[:, shared:], k[:, shared:], v[:, shared:], picked, context)
         return torch.cat([own, others], 1) * gates[..., None]
 
-    def _route(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _route(self, x: Tensor, segment: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The factor of each head [B, Hq, N], and which of the routed ones are picked, bool [B, E, N]."""
         chances, own, balance = self.routed(x).softmax(-1), self.shared(x).softmax(-1), 2 * self.balance(x).softmax(-1)
         best = chances.topk(self.count, -1)
         picked = torch.zeros_like(chances, dtype=torch.bool).scatter(-1, best.indices, True)
         routed, size = chances * picked, chances.shape[-1]
         routed = routed / routed.sum(-1, keepdim=True) * self.count
-        add_loss(self.load * (chances.mean((0, 1)) * picked.to(x.dtype).mean((0, 1))).mean() * size**2)
+        shares, rates = (_mean(part.to(x.dtype), segment) for part in (chances, picked))
+        add_loss(self.load * (shares * rates).mean() * size**2)
         gates = torch.cat([balance[..., :1] * own * own.shape[-1], balance[..., 1:] * routed], -1)
         return gates.mT, picked.mT
+
+
+def _mean(x: Tensor, segment: Tensor | None) -> Tensor:
+    """Of [B, N, E] over all tokens but padding, [E]."""
+    if segment is None:
+        return x.mean((0, 1))
+    there = (segment >= 0).expand(x.shape[:2])[..., None]
+    return x.masked_fill(~there, 0).sum((0, 1)) / there.sum().clamp(min=1)
 
 
 def _attend_picked(q: Tensor, k: Tensor, v: Tensor, picked: Tensor, context: Context) -> Tensor:

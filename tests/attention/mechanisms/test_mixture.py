@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from coterie.attention.data import Data, Tokens
 from coterie.attention.mechanisms.auxiliary import auxiliary_losses
 from coterie.attention.mechanisms.base import Context, Heads
 from coterie.attention.mechanisms.mixture import MixtureOfHeads
@@ -55,6 +56,16 @@ def test_load_loss_is_least_where_heads_are_picked_evenly() -> None:
     assert uneven > 1.2 * even
     gradient, *others = torch.autograd.grad(uneven, list(module.parameters()), allow_unused=True)
     assert gradient.abs().max() > 0 and others == [None, None]
+
+
+def test_load_loss_does_not_count_padding() -> None:
+    module, context = balanced()
+    inputs, segment = torch.zeros(3, 1, 8, TOKENS, 64), (torch.arange(TOKENS) >= 60).long().neg()
+    assert context.features is not None
+    mixed = torch.where(segment[:, None] < 0, context.features[:, :1], context.features)
+    with auxiliary_losses() as losses:
+        module(*inputs, Context(features=mixed, data=Data(Tokens(segment=segment))))
+    assert losses[0].item() == pytest.approx(0.01 * 4, rel=1e-5)
 
 
 def test_gates_of_each_token_add_up_to_its_heads() -> None:
