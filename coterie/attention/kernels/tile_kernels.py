@@ -76,7 +76,7 @@ def _scores(  # type: ignore[no-untyped-def]
 
 
 @triton.constexpr_function
-def _thirds(F):  # type: ignore[no-untyped-def]
+def third_columns(F):  # type: ignore[no-untyped-def]
     """How many columns of parts hold each part once."""
     return max(16, F // 2)
 
@@ -197,7 +197,7 @@ def _descend(  # type: ignore[no-untyped-def]
     slope = weights * (tl.dot(grad, tl.trans(values), input_precision=PRECISION) - delta[:, None])
     slope_q = tl.dot(slope.to(others.dtype), others, slope_q, input_precision=PRECISION)
     if F > 0:
-        THIRDS: tl.constexpr = _thirds(F)
+        THIRDS: tl.constexpr = third_columns(F)
         slope_u = _project(slope_u, slope, _columns(w, column, F, keys, THIRDS, THIRDS, IS_FULL, IS_FAR))
     return slope_q, slope_u
 
@@ -233,7 +233,7 @@ def query_kernel(  # type: ignore[no-untyped-def]
     tl.store(delta + place, known, mask=there)
 
     slope_q = tl.zeros([STEP, D_BLOCK], tl.float32)
-    slope_u = tl.zeros([STEP, _thirds(F)], tl.float32)
+    slope_u = tl.zeros([STEP, third_columns(F)], tl.float32)
     for entry in range(tl.load(full_starts + line), tl.load(full_starts + line + 1)):
         column = tl.load(full_other + entry)
         slope_q, slope_u = _descend(
@@ -252,7 +252,7 @@ def query_kernel(  # type: ignore[no-untyped-def]
     mask = there[:, None] & (depth < D)[None, :]
     tl.store(grad_q + place[:, None] * D + depth[None, :], (slope_q * scale).to(grad_q.dtype.element_ty), mask=mask)
     if F > 0:
-        at_u = place[:, None] * _thirds(F) + tl.arange(0, _thirds(F))[None, :]
+        at_u = place[:, None] * third_columns(F) + tl.arange(0, third_columns(F))[None, :]
         tl.store(grad_u + at_u, slope_u, mask=there[:, None])
 
 
@@ -302,7 +302,7 @@ def _gather(  # type: ignore[no-untyped-def]
         slope = weights * (tl.dot(values, tl.trans(grad), input_precision=PRECISION) - known[None, :])
         slope_k = tl.dot(slope.to(own.dtype), own, slope_k, input_precision=PRECISION)
         if F > 0:
-            THIRDS: tl.constexpr = _thirds(F)
+            THIRDS: tl.constexpr = third_columns(F)
             slope_w = _project(slope_w, slope, _rows(u, at * F, there, THIRDS, THIRDS))
     return slope_k, slope_v, slope_w
 
@@ -334,7 +334,7 @@ def key_kernel(  # type: ignore[no-untyped-def]
         factors = others
         if F > 0:
             factors = _columns(w + (batch * heads + head) * keys * F, column, F, keys, F, F, False, False)
-        slope_w = tl.zeros([WIDE, _thirds(F)], tl.float32)
+        slope_w = tl.zeros([WIDE, third_columns(F)], tl.float32)
         slope_k, slope_v, slope_w = _gather(
             slope_k, slope_v, slope_w, others, values, full_starts, line, full_other, full_other, bits,
             queries_of_head, grad_o, u, factors, lse, delta, place, scale, queries, q_head, q_token,
@@ -347,7 +347,7 @@ def key_kernel(  # type: ignore[no-untyped-def]
         )  # fmt: skip
         if F > 0:
             at = (batch * heads + head) * keys + key
-            at_w = at[:, None] * _thirds(F) + tl.arange(0, _thirds(F))[None, :]
+            at_w = at[:, None] * third_columns(F) + tl.arange(0, third_columns(F))[None, :]
             tl.store(grad_w + at_w, slope_w, mask=(key < keys)[:, None])
 
     sequences = tl.num_programs(0) // (PARTS * tiles * key_heads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -9,7 +10,13 @@ import triton
 from torch import Tensor
 
 from coterie.attention.blocks import Entries, TileLists
-from coterie.attention.kernels.tile_kernels import forward_kernel, key_kernel, query_kernel, split_kernel
+from coterie.attention.kernels.tile_kernels import (
+    forward_kernel,
+    key_kernel,
+    query_kernel,
+    split_kernel,
+    third_columns,
+)
 from coterie.attention.kernels.tile_torch import Grads, Terms
 
 _SHAPES = {
@@ -49,13 +56,15 @@ def signatures(
     types = dict.fromkeys(["queries", "keys", "heads", "group", "batch_lists", "head_lists"], "i32")
     types |= dict.fromkeys(STRIDES, "i32") | dict.fromkeys(["full_starts", "some_starts", "bits"], "*i64")
     types |= dict.fromkeys(["full_other", "some_other", "some_places"], "*i32") | {"scale": "fp32"}
-    types |= dict.fromkeys(["q", "k", "v", "o", "grad_o", "grad_q", "grad_k", "grad_v"], f"*{dtype}")
+    types |= dict.fromkeys(["q", "k", "v", "o", "grad_o", "grad_q"], f"*{dtype}")
+    parts = _MOST_PARTS if _is_cut(rank, rows) else 1
+    types |= dict.fromkeys(["grad_k", "grad_v"], f"*{dtype if parts == 1 else 'fp32'}")
     types |= dict.fromkeys(["u", "w"], "*bf16")
-    unwanted = {} if rank else dict.fromkeys(["u", "w", "grad_u", "grad_w"])
+    more = {"PARTS": parts} | ({} if rank else dict.fromkeys(["u", "w", "grad_u", "grad_w"]))
     found = {}
     for name, kernel in (("forward", forward_kernel), ("queries", query_kernel), ("keys", key_kernel)):
-        shape, options = _shape(name, dtype, width, width, rank, rows, shared, _MOST_PARTS if rows < 16 else 1)
-        fixed = {argument: value for argument, value in {**shape, **unwanted}.items() if argument in kernel.arg_names}
+        shape, options = _shape(name, dtype, width, width, rank, rows, shared)
+        fixed = {argument: value for argument, value in {**shape, **more}.items() if argument in kernel.arg_names}
         free = {argument: types.get(argument, "*fp32") for argument in kernel.arg_names if argument not in fixed}
         found[name] = (kernel, free, fixed, options)
     return found
@@ -74,11 +83,16 @@ class _Launch:
         self.dtype = _DTYPES[v.dtype]
         group = self.heads // self.key_heads
         self.shared = _shared(tiles, group, self.key_heads, self.rank)
-        self.parts = 1 if self.rank or tiles.rows >= 16 else min(_MOST_PARTS, _next_power(tiles.longest))
         strides = [stride for x in (self.q, self.k, self.v) for stride in x.stride()[:3]]
         self.numbers = (
             self.queries, self.keys, self.heads, group, tiles.batch, tiles.heads, terms.scale, *strides
         )  # fmt: skip
+
+    @functools.cached_property
+    def parts(self) -> int:
+        """Into which lists by key are cut. The host waits for the device to know it: the backward pass alone asks."""
+        is_cut = _is_cut(self.rank, self.tiles.rows)
+        return min(_MOST_PARTS, _next_power(self.tiles.longest)) if is_cut else 1
 
     def forward(self) -> tuple[Tensor, Tensor]:
         o = self.v.new_empty(*self.q.shape[:3], self.width)
@@ -121,7 +135,7 @@ class _Launch:
         """Room for slopes that met the parts of the other side's factors."""
         if not self.rank:
             return None
-        columns = max(16, _wide(self.rank) // 2)
+        columns = third_columns(_wide(self.rank))
         return torch.empty(self.batch, self.heads, tokens, columns, dtype=torch.float32, device=self.v.device)
 
     def _sum(self, x: Tensor | None) -> Tensor | None:
@@ -129,9 +143,9 @@ class _Launch:
         return None if x is None else x[..., : 3 * self.rank].view(*x.shape[:-1], 3, self.rank).sum(-2)
 
     def _launch(self, kernel: Any, name: str, lists: tuple[Tensor, ...], out: tuple[Tensor | None, ...]) -> None:
-        sizes = (self.depth, self.width, self.rank, self.tiles.rows, self.shared, self.parts)
-        shape, options = _shape(name, self.dtype, *sizes)
+        shape, options = _shape(name, self.dtype, self.depth, self.width, self.rank, self.tiles.rows, self.shared)
         if name == "keys":
+            shape["PARTS"] = self.parts
             programs = self.batch * self.key_heads * self.tiles.counts[1] * self.parts
         else:
             steps = self.tiles.rows * shape["GROUP"] // shape["STEP"]
@@ -164,8 +178,13 @@ def _shared(tiles: TileLists, group: int, key_heads: int, rank: int) -> int:
     return group if tiles.rows < 16 and key_heads % tiles.heads == 0 and not rank else 1
 
 
+def _is_cut(rank: int, rows: int) -> bool:
+    """Whether lists by key are cut where some are much longer than others."""
+    return not rank and rows < 16
+
+
 def _shape(
-    name: str, dtype: str, depth: int, width: int, rank: int, rows: int, shared: int, parts: int
+    name: str, dtype: str, depth: int, width: int, rank: int, rows: int, shared: int
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """The constants of a kernel, and the options of its launch."""
     group = 1 if rows >= 16 else max(16 // rows, _next_power(shared))
@@ -188,8 +207,6 @@ def _shape(
         "ROWS": rows, "GROUP": group, "SHARED": shared, "STEP": step,
         "PRECISION": "tf32x3" if dtype == "fp32" else "ieee",
     }  # fmt: skip
-    if name == "keys":
-        constants["PARTS"] = parts
     return constants, {"num_warps": warps, "num_stages": stages}
 
 
