@@ -26,7 +26,8 @@ def replace_attention(model: Any, mechanism: Options, seed: int = 0) -> None:
     """Make every attention layer of a causal language model compute a mechanism, causally.
 
     The mechanism's parameters become the layers' own (`self_attn.mechanism`), drawn from `seed`. From then on the model
-    takes whole sequences: `use_cache=False`, and no attention mask, since padding on the right changes nothing.
+    takes whole sequences: `use_cache=False`, and no attention mask. Padding on the right changes no output of other
+    tokens; a mechanism's own losses and counts include it.
 
     Args:
         model: Of transformers, with its attention interface.
@@ -34,14 +35,20 @@ def replace_attention(model: Any, mechanism: Options, seed: int = 0) -> None:
         seed: Of the first weights.
 
     Raises:
-        ValueError: The mechanism does not fit; what it lacks is named.
+        ValueError: The mechanism does not fit; what it lacks is named. Or the model projects queries, keys and values
+            at once.
     """
+    layers = [module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "q_proj")]
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no attention layer with a projection for queries alone (q_proj), as Llama's "
+            "have: give a model that has"
+        )
     name, config = mechanism.about.name, model.config.get_text_config()
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = Heads(config.num_attention_heads, config.num_key_value_heads, width, config.hidden_size)
     if not isinstance(mechanism, Mechanism):
         raise ValueError(f"{name} does not fit a language model: it pools or weighs features and has no queries")
-    layers = [module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "q_proj")]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from coterie.attention.mechanisms.base import Options
 from coterie.attention.mechanisms.gate import Gated
@@ -87,6 +87,17 @@ def test_what_does_not_fit_is_named_and_the_model_stays_as_it_was(mechanism: Opt
     before = logits(model)
     with pytest.raises(ValueError, match=f"{mechanism.about.name} does not fit a language model: .*{why}"):
         replace_attention(model, mechanism)
+    assert torch.equal(logits(model), before)
+
+
+def test_a_model_that_projects_queries_and_keys_at_once_is_refused_and_stays_as_it_was() -> None:
+    config = Phi3Config(
+        vocab_size=50, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4, pad_token_id=0
+    )
+    model = Phi3ForCausalLM(config).eval()
+    before = logits(model)
+    with pytest.raises(ValueError, match="Phi3ForCausalLM has no attention layer"):
+        replace_attention(model, Gated())
     assert torch.equal(logits(model), before)
 
 
