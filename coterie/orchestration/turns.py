@@ -81,11 +81,6 @@ def turn_key(
     return f"turn/{place}/{digest[:16]}"
 
 
-def is_canary(key: str) -> bool:
-    """Whether the turn of this key judges a canary."""
-    return key.rsplit("/", 2)[1].startswith(CANARY)
-
-
 def go_on(prompt: EncodedPrompt, ids: TokenIds) -> EncodedPrompt:
     """The prompt with the reply's tokens so far behind it; beside it where an engine of tests takes messages."""
     longer = cast(TokenIds, prompt.prompt) + ids if is_ids(prompt.prompt) else prompt.prompt

@@ -25,7 +25,7 @@ from coterie.orchestration.pool import EngineClient, PolicySpec
 from coterie.orchestration.protocols.base import SocietyProtocol
 from coterie.orchestration.protocols.minutes import Minutes
 from coterie.orchestration.replay import task_worked, without_hidden
-from coterie.orchestration.turns import Group, Question, check_samples, go_on, is_canary, make_turn, turn_key
+from coterie.orchestration.turns import Group, Question, check_samples, go_on, make_turn, turn_key
 from coterie.types import EncodedPrompt, Messages, Outcome, Place, Sample, Sampling, Sight, Task, Turn
 
 # A protocol may only await `ask` and gather over it, so a wake-up passes through a few hops of the event loop at most.
@@ -169,8 +169,7 @@ class Worker:
             ) from bug
         finally:
             self._activity += 1
-        keys = sorted(key for key in ledger.asked if not is_canary(key))
-        return dataclasses.replace(without_hidden(outcome, job), turns=tuple(keys))
+        return dataclasses.replace(without_hidden(outcome, job), turns=tuple(sorted(ledger.asked)))
 
     async def _examine(self, examination: Examination) -> tuple[Turn, ...]:
         """The episode is over: its limits do not bind what is asked about it."""

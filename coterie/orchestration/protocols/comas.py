@@ -114,9 +114,11 @@ class _Discussion:
             shown = self._choose(number)
             self._rounds.append([self._open(number, place, slot, shown) for place, slot in enumerate(slots)])
         threads = list(chain(*self._rounds))
-        # All in one, so that where a budget ends no failure goes unseen.
         said = [task for t in threads for task in (t.solution, *t.evaluations, *t.judgements)]
-        await asyncio.gather(*said, *self._canaries)
+        # All to their ends, also where a budget ends: which canaries are judged then does not depend on who is quick.
+        ended = await asyncio.gather(*said, *self._canaries, return_exceptions=True)
+        for failure in (one for one in ended if isinstance(one, BaseException)):
+            raise failure
         for number, held in enumerate(self._rounds):
             self._minutes.note(number, {thread.solver.name: thread.solution.result().turn for thread in held})
         # In the order of the seats, whoever spoke first.

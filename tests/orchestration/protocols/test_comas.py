@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from coterie.config.load import loads
 from coterie.errors import ConfigError
+from coterie.orchestration.jobs import TaskLimits
 from coterie.orchestration.protocols.comas import read_score
 from coterie.orchestration.protocols.config_comas import ComasConfig
 from coterie.testing.societies import play
@@ -385,3 +386,12 @@ def test_canaries_are_none_of_the_episodes_turns():
         turns = [key for fact in journal.facts("episode") for key in fact.payload["turns"]]
     assert asked["canary_evaluate"] == asked["canary_score"] == 4 == asked["score"]
     assert not any("canary" in key for key in turns) and len(turns) == 12
+
+
+@pytest.mark.parametrize("calls", [6, 5])
+def test_canaries_take_nothing_of_an_episodes_limits_and_are_judged_to_the_end(calls):
+    with play(config(rounds=2, canaries=1), num_tasks=1, limits=TaskLimits(calls=calls)) as journal:
+        asked = Counter(fact.payload["place"]["purpose"] for fact in journal.facts("turn"))
+        [episode] = [fact.payload for fact in journal.facts("episode")]
+    assert len(episode["turns"]) == calls and ("judgements" in episode["extra"]) == (calls == 6)
+    assert asked["canary_evaluate"] == asked["canary_score"] == 2
