@@ -29,6 +29,7 @@ from coterie.errors import JournalError
 from coterie.journal import Journal
 from coterie.orchestration.harvest import PlayedEpisode
 from coterie.orchestration.jobs import Begun, Job, Replay, Spot
+from coterie.orchestration.turns import CANARY
 from coterie.rewards import shapley
 from coterie.rewards.credit import replay as credit
 from coterie.types import Messages, Outcome, Place, Task, Turn
@@ -53,7 +54,9 @@ def place_of(job: Job, place: Place) -> Place:
     if replay is None:
         return place
     spot = place.round, place.seat, place.purpose
-    is_new = replay.begins(place) or replay.draw > 0 and place.seat in replay.redrawn and spot not in replay.kept
+    # Canaries change nothing that is replayed, so they keep their draws.
+    may_change = place.seat in replay.redrawn and spot not in replay.kept and not place.purpose.startswith(CANARY)
+    is_new = replay.begins(place) or replay.draw > 0 and may_change
     return place._replace(task=f"{replay.task}{_SIGN}{replay.draw}" if is_new else replay.task)
 
 

@@ -16,12 +16,14 @@ from coterie.orchestration.jobs import Job
 from coterie.orchestration.judging import Judge
 from coterie.orchestration.local import LocalExecutor
 from coterie.orchestration.protocols.config import MachineSomConfig
+from coterie.orchestration.protocols.config_comas import ComasConfig
 from coterie.orchestration.protocols.config_debates import DebateConfig
 from coterie.orchestration.protocols.config_networks import MacNetConfig
 from coterie.orchestration.sittings import grader_of
 from coterie.orchestration.supervisor import Quiet, Supervisor
 from coterie.testing.societies import staff
 from coterie.testing.sums import Sums, SumsConfig
+from coterie.types import Place
 
 NAMES = ("ann", "bob", "cleo")
 AGENTS = tuple(Agent(name, "base") for name in NAMES)
@@ -193,6 +195,13 @@ def replace_strategy(config):
 def test_a_replay_is_named_after_the_task_it_works():
     assert replay.task_of("sum-1%3.10r") == replay.task_of("sum-1%3") == replay.task_of("sum-1") == "sum-1"
     assert replay.task_of("50%of-it") == "50%of-it"
+
+
+def test_whatever_is_drawn_anew_canaries_keep_their_draws():
+    again = replay.Replay("sum-1", redrawn=frozenset(NAMES), draw=2)
+    job = Job("comas", Sums(SumsConfig(limit=1), 0, None).tasks()[0], AGENTS, ComasConfig(), replay=again)
+    places = [Place("sum-1%2.111", 0, "ann", 0, purpose) for purpose in ("score", "canary_score")]
+    assert [replay.place_of(job, place).task for place in places] == ["sum-1%2", "sum-1"]
 
 
 def test_a_job_that_is_no_replay_is_where_it_was():
