@@ -1,5 +1,7 @@
 """What replies are worth at the beginnings of their steps: the mean of what they earn that go on from there.
 
+A reply that no reward gives anything, such as one whose judges cannot be read, is left out of the mean.
+
 Every value is one of replays: the episode is worked again with a turn of it given up to the step, and drawn anew from
 there; the turns of later rounds are drawn anew, too. The rewards are those of the training, given to the turn that was
 made anew.
@@ -12,9 +14,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Protocol, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from coterie import registry
 from coterie.agents.engines.tokens import load_tokenizers
 from coterie.config.schema import ExperimentConfig
@@ -22,8 +21,9 @@ from coterie.journal import Journal
 from coterie.orchestration import replay
 from coterie.orchestration.harvest import EarnedTurn, PlayedEpisode, read_episode
 from coterie.orchestration.jobs import Begun, Job
+from coterie.orchestration.token_credit import Signals
 from coterie.rewards.base import Reward, WorkedEpisode
-from coterie.rewards.credit.values import SaidReply, StepValues, by_token
+from coterie.rewards.credit.values import SaidReply, StepValues, by_token, mean_values
 from coterie.rewards.mixture import mix
 from coterie.types import TokenIds, Turn
 
@@ -77,7 +77,7 @@ class Valuer:
         return [
             job
             for one in self._taught(earned)
-            for begun in self._beginnings(one)
+            for begun in self._beginnings(one, self._number(one))
             for job in replay.begin(*stages[one.turn.key], one.turn, begun, self._draws)
         ]
 
@@ -100,26 +100,22 @@ class Valuer:
     def _taught(self, earned: Sequence[EarnedTurn]) -> Iterator[EarnedTurn]:
         return (one for one in earned if not (self.mask_cut and one.turn.finish == "length"))
 
-    def _signals(
-        self, journal: Journal, job: Job, played: PlayedEpisode, one: EarnedTurn
-    ) -> dict[str, NDArray[np.float64]]:
-        values = [
-            float(np.mean([
-                self._earned(journal, replayed)
-                for replayed in replay.begin(job, played, one.turn, begun, self._draws)
-            ]))
-            for begun in self._beginnings(one)
-        ]  # fmt: skip
-        return by_token(self._number(one), [*values, one.reward])
+    def _signals(self, journal: Journal, job: Job, played: PlayedEpisode, one: EarnedTurn) -> Signals:
+        step = self._number(one)
+        earned = [
+            [self._earned(journal, replayed) for replayed in replay.begin(job, played, one.turn, begun, self._draws)]
+            for begun in self._beginnings(one, step)
+        ]
+        return by_token(step, mean_values(earned, one.reward))
 
-    def _earned(self, journal: Journal, job: Job) -> float:
-        """What the turn earned that was drawn anew from within; nothing, where the episode ended before it."""
+    def _earned(self, journal: Journal, job: Job) -> float | None:
+        """What the turn was given that was drawn anew from within, if anything; 0 where the episode ended before it."""
         played = read_episode(journal, job, ())
         assert job.replay is not None
         made = [key for key, turn in played.turns.items() if job.replay.begins(turn.place)]
         worked = WorkedEpisode(job.task, played.outcome, played.turns, played.verdicts, played.verdict)
         given = mix({name: reward.score(worked) for name, reward in self.rewards.items()}, self.weights)
-        return given.get(made[0], 0.0) if made else 0.0
+        return given.get(made[0]) if made else 0.0
 
     def _number(self, one: EarnedTurn) -> list[int]:
         decoder = self.decoders[one.turn.policy]
@@ -127,12 +123,12 @@ class Valuer:
         pieces = {token: decoder.decode([token]) for token in set(ids)}
         return self.rule.number(SaidReply([pieces[token] for token in ids], one.logprobs))
 
-    def _beginnings(self, one: EarnedTurn) -> Iterator[Begun]:
-        """The reply before each of its steps; before the first it is empty."""
+    def _beginnings(self, one: EarnedTurn, step: Sequence[int]) -> Iterator[Begun]:
+        """The reply before each of its steps, of which `step` tells the tokens; before the first it is empty."""
         ids, size = _ids(one.turn), 0
-        for _, step in groupby(self._number(one)):
+        for _, tokens in groupby(step):
             yield Begun(one.turn.place, self.decoders[one.turn.policy].decode(ids[:size]), ids[:size])
-            size += len(list(step))
+            size += len(list(tokens))
 
 
 def _ids(turn: Turn) -> TokenIds:

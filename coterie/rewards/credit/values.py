@@ -111,6 +111,22 @@ class Spo(StepValues):
         return np.asarray(np.exp(logprobs) < self.config.sure)
 
 
+def mean_values(earned: Sequence[Sequence[float | None]], reward: float) -> list[float]:
+    """The values before each step, and after the last, [S + 1].
+
+    Args:
+        earned: What replies earned that go on from the beginning of each step; None: they were given nothing.
+        reward: Of the whole reply.
+
+    Where none was given anything the value is that of the next beginning, so that the step has changed nothing.
+    """
+    values = [reward]
+    for given in reversed(earned):
+        known = [one for one in given if one is not None]
+        values.append(float(np.mean(known)) if known else values[-1])
+    return values[::-1]
+
+
 def by_token(step: Sequence[int], values: Sequence[float]) -> dict[str, NDArray[np.float64]]:
     """The signals of a reply, [T] each.
 

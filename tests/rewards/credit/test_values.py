@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from coterie import registry
 from coterie.errors import CreditError
 from coterie.rewards.credit.token import ScoredReply, Weighed, apply
-from coterie.rewards.credit.values import SaidReply, by_token
+from coterie.rewards.credit.values import SaidReply, by_token, mean_values
 
 CASES = [("vine", {}), ("spo", {}), ("spo", {"mask": False}), ("spo", {"cut": "tokens", "every": 3})]
 
@@ -97,3 +97,8 @@ def test_a_rule_of_factors_may_add_nothing():
 def test_values_that_were_not_replayed_are_missed():
     with pytest.raises(CreditError, match="the signal after is not there"):
         apply(build("vine"), [ScoredReply("turn", np.ones(3))], seed=0, iteration=1)
+
+
+def test_a_beginning_is_worth_what_those_earned_on_average_that_were_given_anything():
+    earned = [[1.0, None, 0.0], [None, None], [None, 0.5], [None]]
+    assert mean_values(earned, 0.75) == [0.5, 0.5, 0.5, 0.75, 0.75]
