@@ -21,7 +21,7 @@ _TEXTS = {
 
 
 def plant(task: Task, seed: int, rate: float, round: int, repeat: int) -> Turn | None:
-    """The canary that is judged beside a solution, if one is; drawn by lot from the seed and the place alone.
+    """The canary that stands beside a judgement, if one does; drawn by lot from the seed and the place alone.
 
     Its key is the name of its kind, as nobody said it.
     """
