@@ -173,8 +173,11 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> tuple
     size = v.shape[-1]
     wide = max(q.shape[-1], size)
     wide += -wide % (8 if q.is_cuda else 1)
-    # To pad by nothing is to copy.
-    q, k, v = (x if x.shape[-1] == wide else functional.pad(x, (0, wide - x.shape[-1])) for x in (q, k, v))
+    # To pad by nothing is to copy; the kernel of the CPU reads widths as if they were dense.
+    q, k, v = (
+        x if x.shape[-1] == wide and x.stride(-1) == 1 else functional.pad(x, (0, wide - x.shape[-1]))
+        for x in (q, k, v)
+    )
     if not q.is_cuda:
         o, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
     elif _runs_cudnn(q, k, v, scale, causal):

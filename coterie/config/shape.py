@@ -45,6 +45,8 @@ def locate(loc: tuple[int | str, ...], root: Node) -> Spot:
     kind: Any = file_model(root)
     parent: Any = None
     path: Path = ()
+    if loc[:1] == ("policy",):
+        loc = ("policies", "default", *loc[1:])
     for index, step in enumerate(loc):
         if (wanted := one_of(kind)) is not None:
             kind = _config_of(wanted.kind, step)

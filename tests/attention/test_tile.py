@@ -135,6 +135,19 @@ def test_padding_and_idle_queries_may_hold_anything(monkeypatch: pytest.MonkeyPa
     assert all(x.grad.isfinite().all() and not x.grad[:, :, 130:].any() for x in poisoned)
 
 
+def test_strided_inputs_are_read_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "cpu")
+    dense = [torch.randn(1, 2, 150, 8) for _ in range(4)]
+    apart = [torch.stack([x, x], -1)[..., 0] for x in dense]
+
+    def passes(q: Tensor, k: Tensor, v: Tensor, grad: Tensor) -> list[Tensor]:
+        floats = [x.requires_grad_() for x in (q, k, v)]
+        o = attend(*floats, Spec(Window(70, 0)))
+        return [o, *torch.autograd.grad(o, floats, grad)]
+
+    torch.testing.assert_close(passes(*apart), passes(*dense))
+
+
 def test_the_same_inputs_give_the_same_bits(make_case: MakeCase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "cpu")
     case = make_case("listed", 300, torch.float32)

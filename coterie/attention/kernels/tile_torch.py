@@ -153,9 +153,9 @@ class _Pass:
         return x.to(self.dtype).reshape(x.shape[0], self.key_heads, -1, *x.shape[2:])
 
     def wide(self, x: Tensor) -> Tensor:
-        """By head, with zeros behind narrower rows."""
+        """By head, zeros behind narrower rows; a row's numbers side by side, which the kernel takes for granted."""
         missing = self.width - x.shape[-1]
-        return self.by_head(pad(x, (0, missing)) if missing else x)
+        return self.by_head(pad(x, (0, missing)) if missing or x.stride(-1) != 1 else x)
 
     def attend(self, work: _Work) -> tuple[Tensor, Tensor]:
         """Output and lse [.., 1] of a piece."""
