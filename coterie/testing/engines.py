@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
-from coterie.agents.engines.base import Capability, Engine, GroupDecoder, Publishable, Sleeper
+from coterie.agents.engines.base import Capability, Engine, GroupDecoder, Publishable
 from coterie.errors import EngineError
 from coterie.types import EncodedPrompt, Message, Place, Sample, Sampling
 
@@ -133,7 +133,6 @@ async def _check_choices(engine: Engine) -> None:
 
 async def _check_adapters(engine: Engine) -> None:
     assert ("weights" in engine.capabilities) == isinstance(engine, Publishable), "`weights` and `publish` go together"
-    assert ("sleep" in engine.capabilities) == isinstance(engine, Sleeper), "`sleep` and its method go together"
     nobody = [replace(prompt, adapter="nobody") for prompt in _encode(engine, 1)]
     try:
         await engine.generate(nobody, _SAMPLING, _places(1))

@@ -7,10 +7,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from coterie.types import EncodedPrompt, Place, Prompt, Sample, Sampling, Sight, TokenIds, Weights
 
-Capability = Literal["tokens", "logprobs", "seeded", "choices", "weights", "lora", "shared_cache", "sleep"]
+Capability = Literal["tokens", "logprobs", "seeded", "choices", "weights", "lora", "shared_cache"]
 """tokens: samples carry token ids. logprobs: and their log-probabilities. seeded: tokens are drawn by counted
 uniforms, so `determinism: exact` holds. choices: constrained decoding. weights: `Publishable`, its model's weights can
-be replaced. lora: and adapters per prompt. shared_cache: `GroupDecoder`. sleep: `Sleeper`, on devices that allow it.
+be replaced. lora: and adapters per prompt. shared_cache: `GroupDecoder`.
 """
 
 Signal = Literal["logprobs", "entropy", "waad", "fai"]

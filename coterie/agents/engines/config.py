@@ -41,8 +41,6 @@ class LocalModelConfig(EngineConfig):
 class VllmConfig(LocalModelConfig):
     """vLLM: continuous batching and prefix caching."""
 
-    capabilities = LocalModelConfig.capabilities | {"sleep"}
-
     kind: Literal["vllm"] = "vllm"
     max_batch: int = Field(256, ge=1)
     memory: float = Field(2.0, gt=0)

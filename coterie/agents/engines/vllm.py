@@ -40,9 +40,7 @@ class VllmEngine:
     ours.
     """
 
-    capabilities: frozenset[Capability] = frozenset(
-        {"tokens", "logprobs", "seeded", "choices", "weights", "lora", "sleep"}
-    )
+    capabilities: frozenset[Capability] = frozenset({"tokens", "logprobs", "seeded", "choices", "weights", "lora"})
 
     def __init__(self, config: VllmConfig, model: str, seed: int, exact: bool) -> None:
         self.config, self.model, self.seed, self.exact = config, model, seed, exact
@@ -109,7 +107,7 @@ class VllmEngine:
 
     async def sleep(self) -> None:
         """As `base.Sleeper.sleep`: weights go to the host's memory, keys and values are dropped."""
-        if self.config.sleep and not self._asleep:
+        if self.config.sleep and "weights" not in self._asleep:
             await self._ready_loop().run(lambda engine: engine.sleep(level=1), self.config.stall)
             self._asleep = ["weights", "kv_cache"]
 
