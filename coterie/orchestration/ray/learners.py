@@ -234,8 +234,9 @@ class RayLearner:
 
     def _replace(self) -> None:
         """Another actor, with what this one had learnt; it is waited for by whoever asks next."""
-        ray.kill(self.actor)
-        self.actor, self._node, self._patience = self._hire(), "", _START_SECONDS
+        lost, hired = self.actor, self._hire()  # After the run's end nobody is hired, and a kill would start Ray anew.
+        ray.kill(lost)
+        self.actor, self._node, self._patience = hired, "", _START_SECONDS
         loads = [self.actor.perform.remote("load", policy, *state) for policy, state in self._states.items()]
         try:
             self._node = self._wait(self.actor.perform.remote("locate"), _START_SECONDS)
