@@ -107,12 +107,13 @@ def section(measured: Mapping[str, Any] = NOTHING_MEASURED) -> str:
 
 
 def _speed(gains: Mapping[str, float]) -> str:
-    slow = " (slower)" if min(gains["forward"], gains["with_backward"]) < 1 else ""
+    forward, both = (_gain(gains[name]) for name in ("forward", "with_backward"))
     threads = f"{gains['threads']} CPU thread{'s' * (gains['threads'] > 1)}"
-    return (
-        f"on {threads} at {gains['tokens']} tokens {gains['forward']} times as fast as dense SDPA,"
-        f" with a backward pass {gains['with_backward']} times{slow}"
-    )
+    return f"on {threads} at {gains['tokens']} tokens, beside dense SDPA: {forward}, with a backward pass {both}"
+
+
+def _gain(times: float) -> str:
+    return f"{times} times as fast{' (slower)' * (times < 1)}"
 
 
 def load_measured(docs: Path) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ import functools
 import itertools
 import math
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -128,18 +129,20 @@ class Spec:
 
     def bias(self, fields: Fields) -> Tensor | None:
         """What is added to a q.k, [B or 1, Hq or 1, N or 1, M], in float32 or float64; None: nothing."""
+        return _four(functools.reduce(operator.add, self._terms(fields))) if self.biased else None
+
+    def _terms(self, fields: Fields) -> Iterator[Tensor]:
+        """Of the bias, one after the other: each may be as large as the map."""
         batch, heads, queries, keys = fields.sizes
-        terms: list[Tensor] = []
         if self.rank:
             u, w = self._factor("query_factors", fields, queries), self._factor("key_factors", fields, keys)
             # No matrix product: those may run in tf32 or under autocast, and factors hold positions up to 1e5.
-            terms += [u[..., :, None, r] * w[..., None, :, r] for r in range(self.rank)]
+            yield from (u[..., :, None, r] * w[..., None, :, r] for r in range(self.rank))
         if self.key_bias:
             key_bias = fields.term("key_bias", batch, heads, keys)
-            terms.append(widened(key_bias.expand(batch, heads, keys))[..., None, :])
+            yield widened(key_bias.expand(batch, heads, keys))[..., None, :]
         if self.edge_bias:
-            terms.append(self._edge_bias(fields, self.edge_bias))
-        return _four(functools.reduce(operator.add, terms)) if terms else None
+            yield self._edge_bias(fields, self.edge_bias)
 
     def factors(self, fields: Fields) -> tuple[Tensor, Tensor] | None:
         """What the low-rank bias and that of the keys are products of: u [B, Hq, N, R] and w [B, Hq, M, R]."""

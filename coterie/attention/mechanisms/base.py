@@ -76,9 +76,9 @@ class Options(ABC):
         Called with a context that lacks what it needs, it raises ValueError.
         """
 
-    @abstractmethod
     def pairs(self, tokens: int) -> int:
         """Products of a query with a key (or what stands for keys) in one head for so many tokens; dense has N^2."""
+        return tokens**2
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         """Made-up inputs for tests, pictures and benchmarks; what a mechanism needs beyond its tensors."""

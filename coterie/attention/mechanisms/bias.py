@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -41,29 +42,36 @@ class Alibi(Declaration):
         title="ALiBi: a penalty linear in the distance back, as factors of rank 2",
         formula="s_ij = q_i.k_j / sqrt(d) - m_h (i - j),  j <= i,  m_h = 2^(-8h/H);  u = (-m_h i, m_h),  w = (1, j)",
         source="Train Short, Test Long (arXiv 2108.12409); " + _SOURCE,
-        cost="O(N^2 (d + 2)), memory of the bias O(N)",
+        cost="O(N^2 (d + 2)), memory of the bias O(H N) on a GPU, O(H N^2) on a CPU",
     )
 
     def declare(self, q: Tensor, k: Tensor, context: Context) -> tuple[Spec, Data]:
-        at = torch.arange(q.shape[2], device=q.device, dtype=widened(q).dtype)
-        slopes = _slopes(q)
-        u = torch.stack([-slopes * at, slopes.expand(-1, len(at))], -1)
-        w = torch.stack([torch.ones_like(at), at], -1)
+        u, w = _penalty(q.shape[2], q.shape[1], widened(q).dtype, q.device)
         return Spec(Causal(), rank=2), replace(context.data, query_factors=u, key_factors=w)
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         at = torch.arange(q.shape[2], device=q.device)
         behind = at[:, None] - at
-        return naive_attention(q, k, v, allowed=behind >= 0, bias=-_slopes(q)[:, None] * behind)[0]
+        slope = slopes(q.shape[1], widened(q).dtype, q.device)[:, None, None]
+        return naive_attention(q, k, v, allowed=behind >= 0, bias=-slope * behind)[0]
 
     def pairs(self, tokens: int) -> int:
         return tokens * (tokens + 1) // 2
 
 
-def _slopes(q: Tensor) -> Tensor:
-    """[Hq, 1]."""
-    heads = torch.arange(1, q.shape[1] + 1, device=q.device, dtype=widened(q).dtype)
-    return torch.exp2(-8 * heads / q.shape[1])[:, None]
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept must also serve gradients
+def _penalty(tokens: int, heads: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """U [Hq, N, 2] and w [N, 2], the same tensors for all layers, so that they are checked once."""
+    at = torch.arange(tokens, dtype=dtype, device=device)
+    slope = slopes(heads, dtype, device)[:, None]
+    u = torch.stack([-slope * at, slope.expand(-1, tokens)], -1)
+    return u, torch.stack([torch.ones_like(at), at], -1)
+
+
+def slopes(heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """2^(-8h/H) of the heads h = 1 .. H."""
+    return torch.exp2(-8 * torch.arange(1, heads + 1, dtype=dtype, device=device) / heads)
 
 
 class Factored(nn.Module):
@@ -89,7 +97,7 @@ class SquaredDistance(Mechanism):
         title="a penalty on squared distance, its strength learned by head, as factors of rank n + 2",
         formula="s_ij = q_i.k_j / sqrt(d) - e^a |x_i - x_j|^2;  u = e^a (-|x_i|^2, -1, 2 x_i),  w = (1, |x_j|^2, x_j)",
         source=_SOURCE,
-        cost="O(N^2 (d + n + 2)), memory of the bias O(N)",
+        cost="O(N^2 (d + n + 2)), memory of the bias O(H N) on a GPU, O(H N^2) on a CPU",
     )
 
     def module(self, heads: Heads) -> nn.Module:
@@ -100,9 +108,6 @@ class SquaredDistance(Mechanism):
         squared = (x[:, None] - x).square().sum(-1)
         bias = -module.get_parameter("log_strength").exp()[:, None, None] * squared
         return naive_attention(q, k, v, allowed=visible(q, context), bias=bias)[0]
-
-    def pairs(self, tokens: int) -> int:
-        return tokens**2
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         return drawn_grid(tokens)
@@ -163,9 +168,6 @@ class SvdBias(Mechanism):
         values[:, self.rank :] = 0
         bias = left @ torch.diag_embed(values) @ right
         return naive_attention(q, k, v, allowed=visible(q, context), bias=bias)[0]
-
-    def pairs(self, tokens: int) -> int:
-        return tokens**2
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         return drawn_grid(tokens)
@@ -229,9 +231,6 @@ class LearnedBias(Mechanism):
         f, g = (module.get_submodule(name)(x).unflatten(-1, (q.shape[1], self.rank)) for name in ("query", "key"))
         bias = torch.einsum("bihr,bjhr->bhij", f, g)
         return naive_attention(q, k, v, allowed=visible(q, context), bias=bias)[0]
-
-    def pairs(self, tokens: int) -> int:
-        return tokens**2
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         return drawn_features(tokens, draw, heads, batch)

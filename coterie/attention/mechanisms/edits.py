@@ -49,9 +49,6 @@ class Edit(Mechanism):
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         return self.edit(_map(q, k, context), self.role(context)) @ share_heads(v, q.shape[1])
 
-    def pairs(self, tokens: int) -> int:
-        return tokens**2
-
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         role = torch.randint(len(self.roles), (batch, tokens), generator=draw).sort(-1).values
         return Context(data=Data(Tokens(role=role)))

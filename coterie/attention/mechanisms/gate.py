@@ -46,9 +46,6 @@ class Gated(Mechanism):
         o, _ = naive_attention(q, k, v, allowed=visible(q, context))
         return o * torch.stack(gate.chunk(q.shape[1], -1), 1)
 
-    def pairs(self, tokens: int) -> int:
-        return tokens**2
-
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         return drawn_features(tokens, draw, heads, batch)
 

@@ -204,9 +204,6 @@ class HierarchicalGroup(Features):
         gate = torch.sigmoid(self.steepness * (change - self.change))
         return functional.layer_norm(torch.lerp(x, taken, gate), x.shape[-1:])
 
-    def pairs(self, tokens: int) -> int:
-        return tokens**2
-
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         return Context(data=Data(Tokens(group=torch.randint(0, 3, (batch, tokens), generator=draw))))
 

@@ -75,9 +75,6 @@ class KeyDriven(Mechanism):
             found.append(naive_attention(q[b], k[b], v[b], head_map=_allotted(lengths, q.shape[1]))[0])
         return torch.stack(found)
 
-    def pairs(self, tokens: int) -> int:
-        return tokens**2
-
 
 def _allotted(lengths: list[float], heads: int) -> list[int]:
     """`allot`, one key head after the other."""
@@ -130,9 +127,6 @@ class Dynamic(Mechanism):
         head_map = module.get_buffer("head_map")
         return naive_attention(q, k, v, head_map=head_map, allowed=visible(q, context))[0]
 
-    def pairs(self, tokens: int) -> int:
-        return tokens**2
-
 
 class _Dynamic(nn.Module):
     def __init__(self, options: Dynamic, heads: Heads) -> None:
@@ -184,9 +178,6 @@ class Perturbed(Mechanism):
         mean = o.sum(-1, keepdim=True) / o.shape[-1]
         spread = ((o - mean) ** 2).sum(-1, keepdim=True) / o.shape[-1]
         return o - self.amount * (mean + spread.sqrt() * _noise(self.seed, o))
-
-    def pairs(self, tokens: int) -> int:
-        return tokens**2
 
 
 class _Perturbed(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -134,8 +135,7 @@ class ShiftedSparse(Declaration):
         n, heads = q.shape[2], q.shape[1]
         size = -(-n // self.groups)
         shift = tuple(size // 2 if 2 * h >= heads else 0 for h in range(heads))
-        role = (torch.arange(n, device=q.device) >= self.sinks).long()
-        tokens = replace(context.data.queries, role=role)
+        tokens = replace(context.data.queries, role=_roles(n, self.sinks, q.device))
         return Spec(Blocks(size, shift=shift) | _ALL_SEE_SINKS), replace(context.data, queries=tokens)
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
@@ -150,6 +150,13 @@ class ShiftedSparse(Declaration):
 
     def pairs(self, tokens: int) -> int:
         return tokens * min(-(-tokens // self.groups) + self.sinks, tokens)
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # lists of what inference mode made are not kept
+def _roles(tokens: int, sinks: int, device: torch.device) -> Tensor:
+    """[N], the same tensor for all layers, so that lists of tiles are made once."""
+    return (torch.arange(tokens, device=device) >= sinks).long()
 
 
 _ALL_SEE_SINKS = Roles((("always", "never"), ("always", "never")))

@@ -72,9 +72,6 @@ class Lamic(Declaration):
                     allowed |= between & shares
         return naive_attention(q, k, v, allowed=allowed[:, None] & visible(q, context))[0]
 
-    def pairs(self, tokens: int) -> int:
-        return tokens**2
-
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         role = _runs(len(LAMIC_ROLES), tokens, draw, batch)
         return Context(data=Data(Tokens(role=role, group=_runs(8, tokens, draw, batch))))
@@ -103,9 +100,6 @@ class Isolation(Declaration):
         mine, theirs = group[:, :, None], group[:, None]
         allowed = ((mine & theirs) != 0) | (mine == 0) | (theirs == 0)
         return naive_attention(q, k, v, allowed=allowed[:, None] & visible(q, context))[0]
-
-    def pairs(self, tokens: int) -> int:
-        return tokens**2
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         return Context(data=Data(Tokens(group=_runs(8, tokens, draw, batch))))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coterie.attention.mechanisms.base import About, Context, Heads, Mechanism, visible, without_padding
+from coterie.attention.mechanisms.bias import slopes
 from coterie.attention.naive import share_heads
 from coterie.attention.scan import scan
 from coterie.attention.spec import widened
@@ -93,8 +94,7 @@ class _Lightning(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
-        heads = torch.arange(1, q.shape[1] + 1, device=q.device, dtype=widened(q).dtype)
-        decay = -torch.exp2(-8 * heads / q.shape[1]) * (1 - self.depth + 1e-5)
+        decay = -slopes(q.shape[1], widened(q).dtype, q.device) * (1 - self.depth + 1e-5)
         return _scanned(q, k, v, context, decay)[0]
 
 

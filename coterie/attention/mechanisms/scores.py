@@ -44,9 +44,6 @@ class Collapsed(Mechanism):
         x, w = features_of(self.about, context), module.get_parameter("w")
         return _with_scores(torch.einsum("bic,hce,bje->bhij", x, w, x) / x.shape[-1] ** 0.5, v, context)
 
-    def pairs(self, tokens: int) -> int:
-        return tokens**2
-
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         return drawn_features(tokens, draw, heads, batch)
 
@@ -80,9 +77,6 @@ class Symmetric(Mechanism):
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         x, t = features_of(self.about, context), module.get_parameter("t")
         return _with_scores(torch.einsum("bic,hcd,hed,bje->bhij", x, t, t, x) / t.shape[-1] ** 0.5, v, context)
-
-    def pairs(self, tokens: int) -> int:
-        return tokens**2
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         return drawn_features(tokens, draw, heads, batch)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from coterie.attention.mechanisms.base import Context, Heads
 from coterie.attention.mechanisms.bias import Alibi, Factored, SquaredDistance, SvdBias
+from coterie.attention.mechanisms.head_windows import ShiftedSparse
 from coterie.attention.naive import naive_attention
 
 
@@ -36,6 +37,18 @@ def test_alibi_is_exact_at_65536_positions() -> None:
     assert data.query_factors is not None and data.key_factors is not None
     last = (data.query_factors[:, -1] * data.key_factors[-2]).sum(-1)
     assert last.tolist() == [-(2.0**-h) for h in range(1, 9)]
+
+
+def test_all_layers_have_the_same_tensors_made_for_gradients() -> None:
+    q = torch.zeros(1, 6, 21, 4)
+    with torch.inference_mode():
+        _, first = Alibi().declare(q, q, Context())
+        _, shifted = ShiftedSparse().declare(q, q, Context())
+    _, second = Alibi().declare(q, q, Context())
+    assert second.query_factors is first.query_factors and second.key_factors is first.key_factors
+    assert ShiftedSparse().declare(q, q, Context())[1].queries.role is shifted.queries.role
+    for x in (second.query_factors, second.key_factors, shifted.queries.role):
+        assert x is not None and not x.is_inference()
 
 
 def test_rank_of_squared_distance_is_axes_and_two() -> None:
