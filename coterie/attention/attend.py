@@ -26,6 +26,8 @@ _FEW_PAIRS = 1 << 18
 """For which, on a CPU, no lists are made."""
 _DENSE = 0.5
 """Share of tiles above which SDPA with a mask in memory is as quick on a CPU."""
+_MOST_FACTORS = 21
+"""Of which six products of parts are 128 wide: beside keys of 128, tiles just fit into a multiprocessor."""
 
 
 @overload
@@ -65,39 +67,39 @@ def attend(
     check_dtype("v", v, q.dtype)
     check_device(q=q, v=v)
     gate = fields.term("gate", batch, heads, queries, v.shape[-1]) if spec.gate else None
-    sink = fields.term("sink", heads) if spec.sink else None
+    o, lse = _attend(q, k, v, spec, fields, return_lse)
+    o = (o if gate is None else o * gate.to(o.dtype)).to(v.dtype)
+    return o if lse is None or not return_lse else (o, lse)
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, spec: Spec, fields: Fields, return_lse: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Without the gate, in the dtype of v or a wider one; the lse where it is asked for, or costs nothing."""
     if _is_listed(spec, q, v):
-        o, lse = _by_neighbor(q, k, v, spec, fields)
-        o = o if gate is None else (o * gate.to(o.dtype)).to(v.dtype)
-        return (o, lse) if return_lse else o
+        return _by_neighbor(q, k, v, spec, fields)
     backend, is_plain = _choose(q, k, v, spec, fields, return_lse)
     if backend in ("cpu", "triton"):
-        o, lse = _by_tile(q, k, v, spec, fields, backend)
-        o = o if gate is None else (o * gate.to(o.dtype)).to(v.dtype)
-        return (o, lse) if return_lse else o
+        return _by_tile(q, k, v, spec, fields, backend)
     is_fused = is_plain and backend == "sdpa"
     allowed, bias = None if is_fused else spec.allowed(fields), spec.bias(fields)
     if allowed is not None:
         q, k, v = _without_unread(q, k, v, allowed)
-    dtype, scale = v.dtype, _scale(spec, q)
+    heads, scale = q.shape[1], _scale(spec, q)
     if spec.biased or spec.temperature:
         # Halves would round what biases say about positions.
         q, k, v = (widened(x) for x in (q, k, v))
     if spec.temperature:
-        q = q / fields.term("temperature", batch, heads, queries)[..., None]
+        q = q / fields.term("temperature", *q.shape[:3])[..., None]
     if backend == "naive":
-        o, lse = naive_attention(
-            q, k, v, allowed=allowed, bias=bias, head_map=spec.head_map, scale=scale, sink=sink, gate=gate
-        )
-        return (o.to(dtype), lse) if return_lse else o.to(dtype)
+        sink = fields.term("sink", heads) if spec.sink else None
+        return naive_attention(q, k, v, allowed=allowed, bias=bias, head_map=spec.head_map, scale=scale, sink=sink)
     if spec.head_map is not None:
         k, v = (share_heads(x, heads, spec.head_map) for x in (k, v))
     if return_lse:
-        o, lse = attention_with_lse(q, k, v, scale=scale, causal=spec.mask is not None)
-    else:
-        o = sdpa_attention(q, k, v, allowed=allowed, bias=bias, causal=is_fused and spec.mask is not None, scale=scale)
-    o = (o if gate is None else o * gate.to(o.dtype)).to(dtype)
-    return (o, lse) if return_lse else o
+        return attention_with_lse(q, k, v, scale=scale, causal=spec.mask is not None)
+    causal = is_fused and spec.mask is not None
+    return sdpa_attention(q, k, v, allowed=allowed, bias=bias, causal=causal, scale=scale), None
 
 
 def _scale(spec: Spec, q: Tensor) -> float:
@@ -185,7 +187,12 @@ def _choose(
 
 def _tile_candidate(q: Tensor, v: Tensor, spec: Spec, fields: Fields) -> Candidate:
     backend: Backend = "cpu" if q.device.type == "cpu" and forced() != "triton" else "triton"
-    refusal = "" if backend == "cpu" else triton_refusal(q, max(q.shape[-1], v.shape[-1]))
+    width, factors = max(q.shape[-1], v.shape[-1]), spec.rank + spec.key_bias
+    refusal = "" if backend == "cpu" else triton_refusal(q, width)
+    if backend == "triton" and factors > _MOST_FACTORS:
+        refusal = f"the bias has {factors} factors, and tiles fit into a multiprocessor up to {_MOST_FACTORS}"
+    if backend == "triton" and factors and q.dtype == torch.float32 and width > 64:
+        refusal = f"D is {width}, and tiles of float32 with a bias fit into a multiprocessor up to 64"
     if spec.edge_bias:
         refusal = "an edge bias is in memory anyway"
     if 0 in (*fields.sizes, v.shape[-1]):

@@ -342,3 +342,14 @@ def test_a_topology_stands_for_its_lists(make_case: MakeCase) -> None:
 
 def _with_lse(case: Any) -> tuple[Tensor, Tensor]:
     return attend(case.q, case.k, case.v, case.spec, case.data, return_lse=True)
+
+
+@pytest.mark.parametrize(("width", "rank", "why"), [(8, 22, "22 factors"), (80, 1, "D is 80")])
+def test_a_bias_that_does_not_fit_tiles_of_triton_is_refused_by_them(
+    monkeypatch: pytest.MonkeyPatch, width: int, rank: int, why: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, "triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    q, factors = torch.zeros(1, 1, 3, width), torch.zeros(3, rank)
+    with pytest.raises(ValueError, match=why):
+        attend(q, q, q, Spec(rank=rank), Data(query_factors=factors, key_factors=factors))
