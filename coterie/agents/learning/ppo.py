@@ -340,8 +340,7 @@ class PPOLearner:
         surrogate = losses.policy_loss(log_ratio, batch.advantage, weight, settings.clip)
         error = losses.value_loss(value, batch.value, batch.target, weight, settings.value_clip)
         loss = surrogate - settings.entropy * entropy + error + self._team_loss(batch, weight)
-        if own:
-            loss = loss + sum(own) * weight.sum()
+        loss = loss + sum(own) * weight.sum()
         gradients = torch.autograd.grad(loss, self.parameters)
         with torch.no_grad():
             kl, clipped = losses.divergence(log_ratio, weight), losses.clipped(log_ratio, weight, settings.clip)
