@@ -1,7 +1,8 @@
-"""Work that a second Ctrl-C does not wait for.
+"""Work that a second Ctrl-C does not wait for, and work that it does not cut short.
 
-An update may take minutes, and cannot be ended from outside. What it was about to learn is in no checkpoint yet, so
-it is left where it is: its thread ends with the process.
+An update, or the start of a learner, may take minutes, and cannot be ended from outside. What it was about to learn is
+in no checkpoint yet, so it is left where it is, `in_thread`: its thread ends with the process. A checkpoint takes
+seconds, and with the facts that lead to it it is `finished`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -42,6 +43,16 @@ async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
 
     threading.Thread(target=run, name=_NAME, daemon=True).start()
     return await done
+
+
+async def finished(work: Coroutine[Any, Any, T]) -> T:
+    """What comes of some work; a caller that is cancelled meanwhile is so when it is done."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 def leave(code: int) -> int:

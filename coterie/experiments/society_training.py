@@ -19,7 +19,7 @@ from coterie.config.load import Loaded
 from coterie.errors import LearningError
 from coterie.experiments.display import Display
 from coterie.experiments.folder import RunFolder
-from coterie.experiments.leaving import in_thread
+from coterie.experiments.leaving import finished, in_thread
 from coterie.experiments.society_attempt import Attempt
 from coterie.experiments.tally import Audience, Deaf, Meter, Watcher
 from coterie.experiments.training_memory import check_plan, plan_memory
@@ -93,9 +93,9 @@ class TrainingAttempt(Attempt):
         where = f"{executor.config.kind}, device: {self.config.device}"
         self.display.say(f"starting learners of {len(self.trained)} policies ({where})")
         await executor.sleep()
-        trainer = await asyncio.to_thread(SocietyTrainer.make, self.config, self.config.device, executor)
+        trainer = await in_thread(SocietyTrainer.make, self.config, self.config.device, executor)
         self._load(trainer)
-        self.team = await asyncio.to_thread(TeamCredit.make, self.config, self.weights, trainer.learners)
+        self.team = await in_thread(TeamCredit.make, self.config, self.weights, trainer.learners)
         self.valuer = await in_thread(Valuer.make, self.config, self.weights)
         self.display.say("publishing the first weights to the engines")
         await self._publish(executor, trainer)
@@ -103,8 +103,7 @@ class TrainingAttempt(Attempt):
         while not trainer.is_done and not self.stopped:
             begin = trainer.iteration * size
             await self._iterate(executor, trainer, jobs[begin : begin + size])
-        if self.pending:
-            await self._commit(trainer, is_due=False)
+        await self._commit(trainer, is_due=False)
 
     def _load(self, trainer: SocietyTrainer) -> None:
         """Put the trainer where the journal ends."""
@@ -122,7 +121,7 @@ class TrainingAttempt(Attempt):
             return
         rolled = time.monotonic()
         episodes = [read_episode(self.journal, job, self.weights) for job in jobs]
-        self._heed_canaries(episodes)
+        await self._heed_canaries(trainer, episodes)
         shared = await self._share(executor, jobs, episodes)
         if shared is None:
             return
@@ -143,7 +142,7 @@ class TrainingAttempt(Attempt):
         self.journal.commit(notes=[Note("iteration", _key(trainer.iteration), note), *trainer.take_notes()])
         self.audience.on_update(make_update(row, note))
 
-    def _heed_canaries(self, episodes: Sequence[PlayedEpisode]) -> None:
+    async def _heed_canaries(self, trainer: SocietyTrainer, episodes: Sequence[PlayedEpisode]) -> None:
         """Say it where judges pay for null answers, or end there, before anything is learnt from what they say."""
         canaries = [one for episode in episodes for one in read_canaries(episode.outcome)]
         score, limit = calibrate((), canaries).rates()["canary_score"], cast(Any, self.config.learning).canary_limit
@@ -154,6 +153,7 @@ class TrainingAttempt(Attempt):
         if limit is None:
             self.display.say(f"{what}: solvers can be paid for nothing; {remedy}")
         else:
+            await self._commit(trainer, is_due=False)
             raise LearningError(f"{what}, more than {limit:g}", where="learning.canary_limit", remedy=remedy)
 
     async def _share(
@@ -216,7 +216,12 @@ class TrainingAttempt(Attempt):
         return row
 
     async def _commit(self, trainer: SocietyTrainer, *, is_due: bool) -> None:
-        """Keep what was learnt, and say it: first the checkpoint, whole on disk, then the facts that lead to it."""
+        """Keep what was learnt since the last checkpoint, if anything was, also where the run is stopped at once."""
+        if self.pending:
+            await finished(self._write(trainer, is_due))
+
+    async def _write(self, trainer: SocietyTrainer, is_due: bool) -> None:
+        """First the checkpoint, whole on disk, then the facts that lead to it."""
         checkpoint = await asyncio.to_thread(write_checkpoint, self.folder, trainer.iteration, trainer.save)
         if is_due:
             self.pending[-1].payload["checkpoint"] = checkpoint.hash
@@ -227,7 +232,7 @@ class TrainingAttempt(Attempt):
 
     async def _publish(self, executor: Executor, trainer: SocietyTrainer) -> None:
         """Have the engines generate with what was learnt."""
-        folders = await asyncio.to_thread(trainer.export, self.published)
+        folders = await in_thread(trainer.export, self.published)
         version = trainer.iteration
         weights = [
             (self.policies[name].engine, Weights(str(path), self.policies[name].adapter, version))
