@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from coterie.errors import ConfigError
@@ -16,7 +17,7 @@ from coterie.types import Turn
 Spelling = Callable[[Sequence[int]], list[str]]
 """From the ids of a reply to the text of each."""
 HEAT = ("waad", "fai", "influence", "received", "value", "entropy")
-"""Signals that tokens are shaded by, in this order, beside the factor."""
+"""Signals that tokens are shaded by, in this order, before what credit made of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Shade:
     """One quantity of a reply.
 
     Attributes:
-        name: `factor`, or a signal's.
+        name: `factor`, `added`, or a signal's.
         least: Of all its tokens.
         most: Of all its tokens.
         heat: Of each token from 0 (least) to 1 (most); None where it is not known.
@@ -45,9 +46,8 @@ class CreditedTurn:
         rule: The kind of token credit.
         iteration: In which it was learnt from.
         pieces: The text of each token.
-        advantage: The mean over tokens before credit.
-        factor: Of each token.
-        shades: Signals and factor.
+        advantage: The mean over tokens, as is learnt from.
+        shades: Signals, the factor, and what is added where anything is.
         marks: What each token was chosen as, such as `preplan`; empty for most.
     """
 
@@ -56,7 +56,6 @@ class CreditedTurn:
     iteration: int
     pieces: Sequence[str]
     advantage: float
-    factor: Sequence[float]
     shades: Sequence[Shade]
     marks: Sequence[str]
 
@@ -115,18 +114,19 @@ def _nothing_kept(folder: RunFolder, iteration: int | None, known: Sequence[int]
 
 
 def _credited(turn: Turn, note: Mapping[str, Any], spell: Spelling) -> CreditedTurn:
-    factor = [float(value) for value in note["factor"]]
+    factor = note["factor"]
+    added = note.get("added", [0.0] * len(factor))
+    shaped = [f * given + more for f, given, more in zip(factor, note["advantage"], added, strict=True)]
     marks = [""] * len(factor)
     for name, places in note["marks"].items():
         for place in places:
             marks[place] = f"{marks[place]} {name}".strip()
-    signals = dict(note["signals"])
+    signals = {**note["signals"], **{name: note[name] for name in ("factor", "added") if name in note}}
     if "fai" in signals:
         signals["fai"] = [v if n else None for v, n in zip(signals["fai"], signals["fai_queries"], strict=True)]
-    shades = [shade(name, signals[name]) for name in HEAT if name in signals]
+    shades = [shade(name, signals[name]) for name in (*HEAT, "factor", "added") if name in signals]
     return CreditedTurn(
-        turn, note["rule"], note["iteration"], spell(turn.token_ids or ()), sum(note["advantage"]) / len(factor),
-        factor, [*shades, shade("factor", factor)], marks,
+        turn, note["rule"], note["iteration"], spell(turn.token_ids or ()), fmean(shaped), shades, marks
     )  # fmt: skip
 
 

@@ -119,7 +119,7 @@ class TrainingAttempt(Attempt):
         await super().work(executor, [job for job in jobs if self.journal.get(job.key) is None])
         if self.stopped:
             return
-        rolled = time.monotonic()
+        rolled, tokens = time.monotonic(), self.meter.tokens - before
         episodes = [read_episode(self.journal, job, self.weights) for job in jobs]
         await self._heed_canaries(trainer, episodes)
         shared = await self._share(executor, jobs, episodes)
@@ -128,6 +128,7 @@ class TrainingAttempt(Attempt):
         earned = await self._value(executor, jobs, episodes, self._gather(episodes, shared))
         if earned is None:
             return
+        credited = time.monotonic()
         await executor.sleep()
         updates = await in_thread(trainer.learn, earned)
         learnt = time.monotonic()
@@ -137,8 +138,8 @@ class TrainingAttempt(Attempt):
         if not (trainer.is_done or self.stopped):
             await self._publish(executor, trainer)
         ended = time.monotonic()
-        note = {"rollout": rolled - started, "learning": learnt - rolled, "checkpoint": kept - learnt,
-                "publication": ended - kept, "tokens": self.meter.tokens - before}  # fmt: skip
+        note = {"rollout": rolled - started, "credit": credited - rolled, "learning": learnt - credited,
+                "checkpoint": kept - learnt, "publication": ended - kept, "tokens": tokens}  # fmt: skip
         self.journal.commit(notes=[Note("iteration", _key(trainer.iteration), note), *trainer.take_notes()])
         self.audience.on_update(make_update(row, note))
 
@@ -177,8 +178,8 @@ class TrainingAttempt(Attempt):
         """The turns, with what they are worth at their steps where token credit asks for it; None as of `_share`."""
         if self.valuer is None:
             return earned
-        await self._replay(executor, jobs, self.valuer.replays(jobs, episodes, earned))
-        return None if self.stopped else self.valuer.value(self.journal, jobs, episodes, earned)
+        await self._replay(executor, jobs, await in_thread(self.valuer.replays, jobs, episodes, earned))
+        return None if self.stopped else await in_thread(self.valuer.value, self.journal, jobs, episodes, earned)
 
     async def _replay(self, executor: Executor, jobs: Sequence[Job], replays: Sequence[Job]) -> None:
         """Work the replays of which the journal has nothing yet."""

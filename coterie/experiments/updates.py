@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from coterie.journal import Journal
 
-PARTS = ("rollout", "learning", "checkpoint", "publication")
-"""What an iteration's seconds go to."""
+PARTS = ("rollout", "credit", "learning", "checkpoint", "publication")
+"""What an iteration's seconds go to; `credit` are replays, and what they show of who deserves what."""
 ROLES = {"answer": "solver", "evaluate": "evaluator", "score": "scorer"}
 """What agents are called by the purpose of a turn."""
 Form = Literal["share", "signed", "number"]
@@ -24,7 +24,7 @@ class Update:
     Attributes:
         facts: The fact `update`.
         seconds: By part; empty where the process died before it could tell.
-        tokens: How many were generated in those seconds: fewer than all, where some of its turns had been said before.
+        tokens: How many were generated in the rollout: fewer than all, where some of its turns had been said before.
     """
 
     facts: Mapping[str, Any]
@@ -75,7 +75,8 @@ _KNOWN: tuple[tuple[str, str, Form], ...] = (
     ("learning/kl", "KL of the update", "number"), ("learning/reference_kl", "KL to the start", "number"),
     ("learning/mismatch_kl", "engine mismatch, KL", "number"), ("learning/clipped", "clipped tokens", "share"),
     ("learning/dropped", "tokens dropped", "share"), ("learning/factor", "token credit, mean factor", "number"),
-    ("learning/shaped", "tokens shaped by credit", "share"), ("learning/gradient_norm", "gradient norm", "number"),
+    ("learning/shaped", "tokens shaped by credit", "share"), ("learning/added", "token credit, added", "number"),
+    ("learning/gradient_norm", "gradient norm", "number"),
     ("length/", "", "number"), ("cut/", "", "share"),
     ("speed/tokens_per_second", "tokens/s in rollouts", "number"), ("speed/lag", "lag, versions", "number"),
     ("time/", "", "share"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -96,6 +96,11 @@ def earn(
             if turn.policy in policies and turn.token_ids:
                 found.append(EarnedTurn(turn, reward, _logprobs(journal, turn)))
     return sorted(found, key=lambda earned: (earned.turn.place, earned.turn.key))
+
+
+def taught(earned: Iterable[EarnedTurn], mask_cut: bool) -> list[EarnedTurn]:
+    """Those that are learnt from: with `mask_cut` not the ones that were cut at their longest."""
+    return [one for one in earned if not (mask_cut and one.turn.finish == "length")]
 
 
 def _logprobs(journal: Journal, turn: Turn) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from coterie.errors import ResumeError
 from coterie.journal import Note
 from coterie.orchestration import checkpoints
 from coterie.orchestration.executor import Executor
-from coterie.orchestration.harvest import EarnedTurn
+from coterie.orchestration.harvest import EarnedTurn, taught
 from coterie.orchestration.learners import Learner, LearnerSpec
 from coterie.orchestration.sittings import group_of
 from coterie.orchestration.token_credit import Signals, TokenShaper
@@ -86,9 +86,7 @@ class SocietyTrainer:
         config = cast(PolicyGradientConfig, experiment.learning)
         trained = {name: policy.model for name, policy in experiment.policies.items() if not policy.frozen}
         groups = _share(trained) if config.lora is not None else [[name] for name in trained]
-        specs = [
-            LearnerSpec(trained[names[0]], tuple(names), config, device, experiment.seed) for names in groups
-        ]
+        specs = [LearnerSpec(trained[names[0]], tuple(names), config, device, experiment.seed) for names in groups]
         made = executor.hire_learners(specs) if executor is not None else [spec.build() for spec in specs]
         learners = {name: learner for names, learner in zip(groups, made, strict=True) for name in names}
         estimator = registry.impl("advantage", config.advantage.kind)(config.advantage)
@@ -119,9 +117,8 @@ class SocietyTrainer:
                                            self.memory)  # fmt: skip
         signals = {one.turn.key: one.signals for one in earned}
         examples: dict[str, list[Example]] = {name: [] for name in self.learners}
-        for one in earned:
-            if not (self.config.mask_cut and one.turn.finish == "length"):
-                examples[one.turn.policy].append(_example(one, estimate.advantages[one.turn.key]))
+        for one in taught(earned, self.config.mask_cut):
+            examples[one.turn.policy].append(_example(one, estimate.advantages[one.turn.key]))
         learnt = self._each(lambda name: self._update(name, examples[name], signals))
         updates = {name: learnt[name] for name in self.learners}
         self.iteration += 1

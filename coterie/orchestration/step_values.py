@@ -19,7 +19,7 @@ from coterie.agents.engines.tokens import load_tokenizers
 from coterie.config.schema import ExperimentConfig
 from coterie.journal import Journal
 from coterie.orchestration import replay
-from coterie.orchestration.harvest import EarnedTurn, PlayedEpisode, read_episode
+from coterie.orchestration.harvest import EarnedTurn, PlayedEpisode, read_episode, taught
 from coterie.orchestration.jobs import Begun, Job
 from coterie.orchestration.token_credit import Signals
 from coterie.rewards.base import Reward, WorkedEpisode
@@ -76,7 +76,7 @@ class Valuer:
         stages = _stages(jobs, episodes)
         return [
             job
-            for one in self._taught(earned)
+            for one in taught(earned, self.mask_cut)
             for begun in self._beginnings(one, self._number(one))
             for job in replay.begin(*stages[one.turn.key], one.turn, begun, self._draws)
         ]
@@ -90,15 +90,14 @@ class Valuer:
             JournalError: A replay is missing.
         """
         stages = _stages(jobs, episodes)
-        known = {one.turn.key: self._signals(journal, *stages[one.turn.key], one) for one in self._taught(earned)}
+        known = {
+            one.turn.key: self._signals(journal, *stages[one.turn.key], one) for one in taught(earned, self.mask_cut)
+        }
         return [replace(one, signals=known.get(one.turn.key, {})) for one in earned]
 
     @property
     def _draws(self) -> range:
         return range(1, self.draws + 1)
-
-    def _taught(self, earned: Sequence[EarnedTurn]) -> Iterator[EarnedTurn]:
-        return (one for one in earned if not (self.mask_cut and one.turn.finish == "length"))
 
     def _signals(self, journal: Journal, job: Job, played: PlayedEpisode, one: EarnedTurn) -> Signals:
         step = self._number(one)

@@ -11,6 +11,8 @@ import pytest
 import coterie
 from coterie.config.load import loads
 from coterie.config.problems import InvalidConfig
+from coterie.experiments.cli.main import main
+from coterie.experiments.updates import read_updates
 from coterie.journal import Journal
 from coterie.orchestration import records, replay
 from coterie.testing.models import write_llama
@@ -54,6 +56,21 @@ def test_what_tokens_are_given_adds_up_to_the_reward_less_the_value_of_the_promp
         assert first == list(range(0, len(step), 4))
         given = [note.payload["added"][at] for at in first]
         assert sum(given) == pytest.approx(reward - note.payload["signals"]["value"][0], abs=1e-5)
+
+
+def test_replays_are_in_no_throughput(trained):
+    with Journal.read(trained) as journal:
+        (update,) = read_updates(journal)
+    assert update.tokens == update.facts["tokens"] > 0 and update.seconds["credit"] > 0
+
+
+def test_a_page_shades_tokens_by_values_and_by_what_is_added_and_tells_what_is_learnt_from(trained):
+    assert main(["inspect-credit", str(trained.parent), "--turns", "1"]) == 0
+    page = (trained.parent / "report" / "credit.html").read_text("utf-8")
+    with Journal.read(trained) as journal:
+        note = min(journal.notes("token_credit"), key=lambda note: note.key).payload
+    assert f"advantage {np.mean(note['added']):+.3f}, {len(note['added'])} tokens" in page
+    assert all(page.count(f'<div class="shade {name}">') == 1 for name in ("value", "factor", "added"))
 
 
 def test_a_value_is_the_mean_of_what_replies_earn_that_begin_alike(trained):

@@ -59,13 +59,21 @@ for _verb in VERBS:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
+    """Run the command line and return its exit code; work that was left to itself ends with the process there.
 
     0 done, 1 failed, 2 bad config or usage, 3 the machine lacks something, 4 cannot resume, 130 interrupted. A named
     error is printed as it is; any other keeps its traceback. Neither shows a secret.
     """
+    code = _perform(list(sys.argv[1:] if arguments is None else arguments))
+    if code:  # Work that is left where it is was stopped, or failed.
+        from coterie.experiments.leaving import leave
+
+        return leave(code)
+    return 0
+
+
+def _perform(given: list[str]) -> int:
     try:
-        given = list(sys.argv[1:] if arguments is None else arguments)
         app(given, prog_name="coterie", obj=given)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
@@ -73,10 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except CoterieError as error:
-        from coterie.experiments.leaving import leave
-
         print(_safe(str(error)), file=sys.stderr)
-        return leave(error.exit_code)
+        return error.exit_code
     except Exception:
         print(_safe(traceback.format_exc()), file=sys.stderr)
         return 1

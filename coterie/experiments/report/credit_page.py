@@ -21,6 +21,7 @@ MEANINGS = {
     "value": "what replies earn on average that go on from the beginning of its step",
     "entropy": "how unsure the policy was of it, in nats",
     "factor": "what its advantage is multiplied by",
+    "added": "what is added to that",
 }
 
 
