@@ -45,7 +45,7 @@ def locate(loc: tuple[int | str, ...], root: Node) -> Spot:
     kind: Any = file_model(root)
     parent: Any = None
     path: Path = ()
-    if loc[:1] == ("policy",):
+    if kind is ExperimentConfig and loc[:1] == ("policy",):
         loc = ("policies", "default", *loc[1:])
     for index, step in enumerate(loc):
         if (wanted := one_of(kind)) is not None:
