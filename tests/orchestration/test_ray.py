@@ -131,7 +131,7 @@ def test_a_killed_actor_changes_no_fact(nodes, address, digest, victim):
 @pytest.mark.slow
 def test_an_actor_that_hangs_is_named_and_replaced(nodes, address, monkeypatch, victim, code):
     monkeypatch.setattr(supervisor, "_GRACE", 2.0)
-    monkeypatch.setattr("coterie.orchestration.ray.executor._CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr("coterie.orchestration.ray.replicas._CLOSE_SECONDS", 1.0)
     with play(DEBATE, num_tasks=2) as journal:
         digest = journal.digest()
     stop = AtTurn(5, lambda: nodes.signal(victim, signal.SIGSTOP))
