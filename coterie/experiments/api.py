@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from coterie.config.load import load, loads
 from coterie.experiments.attempt import find_run, load_resolved, prepare, start
-from coterie.experiments.display import check_mode
 from coterie.experiments.folder import RunFolder
-from coterie.experiments.progress import read_state
+from coterie.experiments.monitoring.display import check_mode
+from coterie.experiments.state import read_state
 from coterie.journal import Journal
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ class Run:
 
     def turns(self, *, frame: bool = False) -> Any:
         """One row per turn: its place, text, parsed answer, verdict, tokens. `frame=True` gives a pandas DataFrame."""
-        from coterie.experiments.rows import turn_rows
+        from coterie.experiments.exports.rows import turn_rows
 
         return _shape(self._read(turn_rows), frame)
 
     def episodes(self, *, frame: bool = False) -> Any:
         """One row per society and task: answer, right or wrong, decision, cost."""
-        from coterie.experiments.rows import episode_rows
+        from coterie.experiments.exports.rows import episode_rows
 
         return _shape(self._read(episode_rows), frame)
 
@@ -55,13 +55,13 @@ class Run:
 
         Of a society's: `roles.answer.reward`, `solver.accuracy`, `judge.youden`, `policies.NAME.learning.kl`, ...
         """
-        from coterie.experiments.training_record import iteration_rows
+        from coterie.experiments.records.training import iteration_rows
 
         return _shape(self._read(iteration_rows), frame)
 
     def metrics(self, *, frame: bool = False) -> Any:
         """One row per society and metric, with its interval where it has one; of a training one per final metric."""
-        from coterie.experiments.rows import metric_rows
+        from coterie.experiments.exports.rows import metric_rows
 
         return _shape(metric_rows(self.summary()), frame)
 
@@ -69,16 +69,16 @@ class Run:
         """Of a training, what it taught, as `coterie eval` measures it; what that writes.
 
         Args:
-            **conditions: Of a world see `evaluation_worlds.Conditions`: `densities=(0.2, 0.4)`, `drones=(8, 16)`, ...;
-                of a society `evaluation_cells.Questions`: `protocols=("single", "debate")`, `limit=50`, ...
+            **conditions: Of a world see `evaluation.worlds.Conditions`: `densities=(0.2, 0.4)`, `drones=(8, 16)`, ...;
+                of a society `evaluation.cells.Questions`: `protocols=("single", "debate")`, `limit=50`, ...
         """
         if hasattr(load_resolved(self.folder).config, "env"):
-            from coterie.experiments.evaluation import evaluate
-            from coterie.experiments.evaluation_worlds import Conditions
+            from coterie.experiments.evaluation.policy import evaluate
+            from coterie.experiments.evaluation.worlds import Conditions
 
             return evaluate(self.folder, Conditions(**conditions))
-        from coterie.experiments.evaluation_cells import Questions
-        from coterie.experiments.society_evaluation import evaluate_society
+        from coterie.experiments.evaluation.cells import Questions
+        from coterie.experiments.evaluation.society import evaluate_society
 
         return evaluate_society(self.folder, Questions(**conditions))
 
@@ -95,13 +95,13 @@ class Run:
             ConfigError: the run trained nothing, or has no such checkpoint yet.
             ResumeError: the checkpoint is damaged or gone.
         """
-        from coterie.experiments.evaluation import load_trained
+        from coterie.experiments.evaluation.policy import load_trained
 
         return load_trained(self.folder, checkpoint)[2].cpu()
 
     def summary(self) -> dict[str, Any]:
         """Everything the report shows, as in `report/summary.json`."""
-        from coterie.experiments.metrics import summarize
+        from coterie.experiments.measures.summary import summarize
 
         summary: dict[str, Any] = self._read(summarize)
         return summary

@@ -15,8 +15,8 @@ from coterie.config.problems import InvalidConfig
 from coterie.config.schema import WorldConfig
 from coterie.errors import ConfigError, EnvironmentMissing, ResumeError
 from coterie.experiments.continuation import Ending, save_resolved
-from coterie.experiments.display import check_mode
 from coterie.experiments.folder import RunFolder
+from coterie.experiments.monitoring.display import check_mode
 
 
 def prepare(loaded: Loaded, runs: Path, source: Path | None = None) -> RunFolder:
@@ -109,7 +109,7 @@ def _start(loaded: Loaded, folder: RunFolder, display: str) -> Ending:
 
 
 def _execute(loaded: Loaded, folder: RunFolder, display: str) -> Ending:
-    from coterie.experiments.display import make_display
+    from coterie.experiments.monitoring.display import make_display
     from coterie.experiments.run import execute
 
     with make_display(display) as shown:
@@ -117,8 +117,8 @@ def _execute(loaded: Loaded, folder: RunFolder, display: str) -> Ending:
 
 
 def _train(loaded: Loaded, folder: RunFolder, display: str) -> Ending:
-    from coterie.experiments.display_training import make_training_display
-    from coterie.experiments.training import train
+    from coterie.experiments.monitoring.display_training import make_training_display
+    from coterie.experiments.training.world import train
 
     with make_training_display(display) as shown:
         return train(loaded, folder, shown)

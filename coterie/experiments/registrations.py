@@ -2,8 +2,8 @@
 
 from coterie.registry import register
 
-_BACKENDS = "coterie.experiments.tracker_backends"
-_CONFIG = "coterie.experiments.config"
+_BACKENDS = "coterie.experiments.monitoring.tracker_backends"
+_CONFIG = "coterie.experiments.monitoring.config"
 register("tracker", "tensorboard", config=f"{_CONFIG}:TensorboardConfig", impl=f"{_BACKENDS}:TensorboardTracker",
          summary="event files in the run folder (extra: tensorboard)")  # fmt: skip
 register("tracker", "wandb", config=f"{_CONFIG}:WandbConfig", impl=f"{_BACKENDS}:WandbTracker",

@@ -25,11 +25,11 @@ from coterie.experiments.continuation import (
     resumable,
     save_resolved,
 )
-from coterie.experiments.display import Display
 from coterie.experiments.folder import RunFolder
+from coterie.experiments.monitoring.display import Display
+from coterie.experiments.monitoring.tally import Audience, Standing, Watcher
+from coterie.experiments.monitoring.trackers import Trackers
 from coterie.experiments.society_attempt import Attempt, mark_finished
-from coterie.experiments.tally import Audience, Standing, Watcher
-from coterie.experiments.trackers import Trackers
 from coterie.journal import Fact, Journal
 from coterie.orchestration.jobs import Job
 from coterie.orchestration.protocols.config import ProtocolConfig
@@ -148,11 +148,11 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
 
 def _attempt_of(config: ExperimentConfig) -> Callable[[Loaded, RunFolder, Journal, Grader, Display, Watcher], Attempt]:
     if config.study is not None:
-        from coterie.experiments.study import StudyAttempt
+        from coterie.experiments.study.attempt import StudyAttempt
 
         return StudyAttempt
     if config.learning is not None:
-        from coterie.experiments.society_training import TrainingAttempt  # imports torch
+        from coterie.experiments.training.society import TrainingAttempt  # imports torch
 
         return TrainingAttempt
     return Attempt

@@ -18,9 +18,9 @@ from coterie.config.schema import ExperimentConfig
 from coterie.errors import CoterieError, ResumeError
 from coterie.experiments import provenance
 from coterie.experiments.continuation import CIRCUMSTANCES, Ending, is_marked_finished, tell_changes
-from coterie.experiments.display import Display
 from coterie.experiments.folder import GOING, RunFolder, write_json
-from coterie.experiments.tally import Standing
+from coterie.experiments.monitoring.display import Display
+from coterie.experiments.monitoring.tally import Standing
 from coterie.journal import Fact, Journal, Note
 from coterie.orchestration.budget import RunBudget
 from coterie.orchestration.executor import Executor, Staff

@@ -13,10 +13,10 @@ from typing import Any
 from coterie.config.load import Loaded
 from coterie.errors import ConfigError, CoterieError, EnvironmentMissing, Interrupted, ResumeError
 from coterie.experiments.attempt import start
+from coterie.experiments.comparison.settings import show_value
+from coterie.experiments.comparison.trainings import kind_of
 from coterie.experiments.continuation import save_resolved
 from coterie.experiments.folder import RunFolder
-from coterie.experiments.settings import show_value
-from coterie.experiments.trainings import kind_of
 from coterie.journal import Journal
 
 _MOST = 80

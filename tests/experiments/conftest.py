@@ -15,7 +15,7 @@ import pytest
 import coterie
 from coterie.agents.seats import Agent
 from coterie.experiments.folder import RunFolder
-from coterie.experiments.updates import Update, make_update
+from coterie.experiments.records.updates import Update, make_update
 from coterie.journal import Fact, Journal, Note
 from coterie.orchestration import records
 from coterie.orchestration.jobs import Job, Performed

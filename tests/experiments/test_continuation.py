@@ -9,8 +9,9 @@ import pytest
 import coterie
 from coterie.config.load import loads
 from coterie.errors import ResumeError
-from coterie.experiments import run, training
+from coterie.experiments import run
 from coterie.experiments.continuation import check_unchanged
+from coterie.experiments.training import world
 from coterie.journal import Fact, Journal
 
 SOCIETY: dict[str, Any] = {
@@ -22,7 +23,7 @@ WORLD: dict[str, Any] = {"name": "kept", "env": "quad_swarm_v0", "policy": "atte
 
 def facts_of(data: dict[str, Any]) -> dict[str, Any]:
     loaded = loads(data)
-    return training.facts_of(loaded) if "env" in data else run.facts_of(loaded, "fingerprint", 2)
+    return world.facts_of(loaded) if "env" in data else run.facts_of(loaded, "fingerprint", 2)
 
 
 def check(folder: Path, before: dict[str, Any], data: dict[str, Any]) -> None:

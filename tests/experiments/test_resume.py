@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coterie import rng
-from coterie.experiments.metrics import summarize
+from coterie.experiments.measures.summary import summarize
 from coterie.journal import Journal
 
 PLUGIN = Path(__file__).parent.parent / "data" / "mortal.py"

@@ -19,8 +19,8 @@ from coterie.config.references import resolve_secret
 from coterie.errors import ConfigError, EngineError, EnvironmentMissing, ResumeError
 from coterie.experiments import society_attempt
 from coterie.experiments.cli.main import main
+from coterie.experiments.monitoring.tracker_backends import TensorboardTracker
 from coterie.experiments.run import societies
-from coterie.experiments.tracker_backends import TensorboardTracker
 from coterie.journal import Journal
 from coterie.testing.scripted import ScriptedEngine
 from coterie.testing.sums import Sums

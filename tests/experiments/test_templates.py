@@ -10,8 +10,8 @@ import coterie
 from coterie.agents.prompts import Template, template, template_names
 from coterie.errors import ResumeError
 from coterie.experiments import run as running
-from coterie.experiments.record import read_record
-from coterie.experiments.settings import sort_runs
+from coterie.experiments.comparison.settings import sort_runs
+from coterie.experiments.records.run import read_record
 from coterie.journal import Fact, Journal
 
 YAML: dict[str, Any] = {

@@ -21,7 +21,7 @@ from coterie.agents.learning.ppo import LearningError
 from coterie.config.load import loads
 from coterie.config.plugins import import_plugins
 from coterie.errors import EngineError, EnvironmentMissing, WorkerLost
-from coterie.experiments import training
+from coterie.experiments.training import world
 from coterie.journal import Journal
 from coterie.orchestration import supervisor
 from coterie.orchestration.config import RayConfig
@@ -344,7 +344,7 @@ def test_a_run_begun_on_ray_is_what_one_process_learns_and_goes_on_there(nodes, 
     here = coterie.run(WORLD | {"learning": learning | {"shards": 2}}, runs=tmp_path / "here")
     # As many shards as workers, if nothing else is said.
     with monkeypatch.context() as patched:
-        patched.setattr(training._Attempt, "_reason_to_stop", lambda self, _: "enough" if self.iterations == 3 else "")
+        patched.setattr(world._Attempt, "_reason_to_stop", lambda self, _: "enough" if self.iterations == 3 else "")
         moved = coterie.run(WORLD | {"learning": learning, "executor": ray}, runs=tmp_path / "moved")
     assert moved.status == "stopped" and len(moved.iterations()) == 3
     coterie.resume(moved, executor="local")

@@ -14,8 +14,8 @@ from urllib.parse import quote
 import typer
 
 if TYPE_CHECKING:
+    from coterie.experiments.comparison.trainings import Training
     from coterie.experiments.folder import RunFolder
-    from coterie.experiments.trainings import Training
     from coterie.journal import Journal
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ def show(
     folders: Sequence[RunFolder], as_json: bool, page: Path, *, command: str = "", pool: bool | None = None
 ) -> None:
     """Print what runs show beside each other as a table and write its page, or print it as JSON."""
-    from coterie.experiments.training_comparison import check_same_kind
+    from coterie.experiments.comparison.training_contrasts import check_same_kind
 
     if check_same_kind([facts for folder in folders if (facts := _read(folder, _facts))]):
         _show_trainings(folders, as_json, page, command)
@@ -76,8 +76,8 @@ def _facts(journal: Journal) -> dict[str, Any]:
 
 
 def _show_trainings(folders: Sequence[RunFolder], as_json: bool, page: Path, command: str) -> None:
-    from coterie.experiments.metrics import tidy
-    from coterie.experiments.training_comparison import contrast_trainings
+    from coterie.experiments.comparison.training_contrasts import contrast_trainings
+    from coterie.experiments.measures.summary import tidy
 
     names = _names(folders)
     found, groups = contrast_trainings([_training(folder, name) for folder, name in zip(folders, names, strict=True)])
@@ -87,8 +87,8 @@ def _show_trainings(folders: Sequence[RunFolder], as_json: bool, page: Path, com
         return
     from rich.console import Console
 
+    from coterie.experiments.exports.marl_eval import as_marl_eval
     from coterie.experiments.folder import write_atomically, write_json
-    from coterie.experiments.marl_eval import as_marl_eval
     from coterie.experiments.report.learning import learning_picture
     from coterie.experiments.report.training_page import render_trainings
     from coterie.experiments.report.training_terminal import print_trainings
@@ -105,8 +105,8 @@ def _show_trainings(folders: Sequence[RunFolder], as_json: bool, page: Path, com
 
 def _training(folder: RunFolder, name: str) -> Training:
     """A training, with what it taught where it is one of a society."""
+    from coterie.experiments.comparison.trainings import SOCIETY, read_one
     from coterie.experiments.report.held_out import held_out
-    from coterie.experiments.trainings import SOCIETY, read_one
 
     training = _read(folder, read_one)
     taught = held_out(folder.report) if training.kind is SOCIETY else []
@@ -128,10 +128,10 @@ def _reports(folders: Sequence[RunFolder], names: Sequence[str], page: Path) -> 
 
 
 def _show_societies(folders: Sequence[RunFolder], as_json: bool, page: Path, pool: bool | None) -> None:
-    from coterie.experiments.contrasts import contrast
-    from coterie.experiments.metrics import tidy
-    from coterie.experiments.record import read_record
-    from coterie.experiments.settings import check_same_tasks
+    from coterie.experiments.comparison.contrasts import contrast
+    from coterie.experiments.comparison.settings import check_same_tasks
+    from coterie.experiments.measures.summary import tidy
+    from coterie.experiments.records.run import read_record
 
     records = [_read(folder, read_record) for folder in folders]
     found = tidy(contrast(records, pool=pool))

@@ -19,7 +19,7 @@ def finish(folder: RunFolder, ending: Ending, report: bool = True) -> int:
     """Print the summary, write the report, say how to go on; returns the exit code."""
     from rich.console import Console
 
-    from coterie.experiments.metrics import summarize
+    from coterie.experiments.measures.summary import summarize
     from coterie.experiments.report import print_report, write_report
 
     with Journal.read(folder.journal) as journal:

@@ -81,18 +81,18 @@ def _fly(folder: RunFolder, conditions: tuple[Any, ...], command: str) -> tuple[
     from coterie.agents.engines import process
 
     process.prepare()
-    from coterie.experiments.evaluation import evaluate
-    from coterie.experiments.evaluation_worlds import Conditions
+    from coterie.experiments.evaluation.policy import evaluate
+    from coterie.experiments.evaluation.worlds import Conditions
     from coterie.experiments.report.evaluation_terminal import print_evaluation
 
     return evaluate(folder, Conditions(*conditions), command=command, say=_say), print_evaluation
 
 
 def _ask(folder: RunFolder, asked: tuple[Any, ...], command: str, display: str) -> tuple[dict[str, Any], Show]:
-    from coterie.experiments.display import check_mode
-    from coterie.experiments.evaluation_cells import DEFAULT, Questions
+    from coterie.experiments.evaluation.cells import DEFAULT, Questions
+    from coterie.experiments.evaluation.society import evaluate_society
+    from coterie.experiments.monitoring.display import check_mode
     from coterie.experiments.report.society_evaluation_terminal import print_society_evaluation
-    from coterie.experiments.society_evaluation import evaluate_society
 
     check_mode(display)
     protocols, *others = asked

@@ -33,8 +33,8 @@ def inspect_attention(
     from coterie.agents.engines import process
 
     process.prepare()
-    from coterie.experiments.attention_inspection import Options, inspect
-    from coterie.experiments.attention_picture import write
+    from coterie.experiments.inspection.attention import Options, inspect
+    from coterie.experiments.inspection.attention_picture import write
 
     found = inspect(model, text, Options(*wanted, window, horizon, max_tokens, without_sink))
     for path in write(found, out, stem):

@@ -36,8 +36,8 @@ class Format(StrEnum):
 @log.command()
 def verify(run: str = _RUN, as_json: bool = _AS_JSON) -> None:
     """Recompute every hash, and check that verdicts and episodes refer to turns that exist."""
-    from coterie.experiments.audit import audit
     from coterie.experiments.folder import RunFolder
+    from coterie.experiments.records.audit import audit
 
     folder = RunFolder.find(Path(run))
     digest, faults = audit(folder)
@@ -65,7 +65,7 @@ def show(
     as_json: bool = _AS_JSON,
 ) -> None:  # fmt: skip
     """Print what was said, as transcripts of episodes or as records of one kind."""
-    from coterie.experiments import transcripts
+    from coterie.experiments.exports import transcripts
     from coterie.experiments.folder import RunFolder
     from coterie.journal import Journal
 
@@ -97,7 +97,7 @@ def export(
     """
     from coterie.errors import ConfigError
     from coterie.experiments.folder import RunFolder
-    from coterie.experiments.training_record import is_of_world
+    from coterie.experiments.records.training import is_of_world
     from coterie.journal import Journal
 
     folder = RunFolder.find(Path(run))
@@ -110,12 +110,12 @@ def export(
 
 def _writer(to: Format) -> Callable[[Journal, Path], list[Path]]:
     if to is Format.LM_EVAL:
-        from coterie.experiments.lm_eval_results import write_lm_eval
+        from coterie.experiments.exports.lm_eval import write_lm_eval
 
         return write_lm_eval
     if to is Format.INSPECT:
         try:
-            from coterie.experiments.inspect_log import write_inspect
+            from coterie.experiments.exports.inspect_log import write_inspect
         except ModuleNotFoundError as missing:
             from coterie.errors import EnvironmentMissing
 
@@ -123,6 +123,6 @@ def _writer(to: Format) -> Callable[[Journal, Path], list[Path]]:
                 f"a log of Inspect needs the package inspect-ai: {missing}", remedy="pip install 'coterie[inspect]'"
             ) from missing
         return write_inspect
-    from coterie.experiments.export import export_tables
+    from coterie.experiments.exports.tables import export_tables
 
     return partial(export_tables, form="parquet" if to is Format.PARQUET else "jsonl")

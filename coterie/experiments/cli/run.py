@@ -22,7 +22,7 @@ def run(
     from coterie.config.load import load
     from coterie.experiments.attempt import prepare, start
     from coterie.experiments.cli.ending import finish
-    from coterie.experiments.display import check_mode
+    from coterie.experiments.monitoring.display import check_mode
 
     loaded = load(path, settle(overrides, executor, unsafe))
     check_mode(display)

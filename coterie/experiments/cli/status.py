@@ -27,7 +27,7 @@ def status(
 ) -> None:
     """Show how far runs are; also while they go."""
     from coterie.experiments.folder import RunFolder
-    from coterie.experiments.progress import list_runs, read_progress
+    from coterie.experiments.monitoring.progress import list_runs, read_progress
 
     if run:
         progress = read_progress(RunFolder.find(Path(run)))
@@ -51,7 +51,7 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _steps(training: dict[str, Any]) -> str:
-    from coterie.experiments.display_plain import short
+    from coterie.experiments.monitoring.display_plain import short
 
     return f"{short(training['agent_steps'])}/{short(training['planned'])} steps"
 
@@ -83,8 +83,8 @@ def _training(training: dict[str, Any]) -> Iterable[str]:
 
 def _learning(learning: dict[str, Any]) -> Iterable[str]:
     """The curves of a society's training so far."""
-    from coterie.experiments.display_updates import show, title
-    from coterie.experiments.sparklines import sparkline
+    from coterie.experiments.monitoring.display_updates import show, title
+    from coterie.experiments.monitoring.sparklines import sparkline
 
     yield f"{learning['iterations']}/{learning['planned']} iterations"
     rows = [

@@ -25,9 +25,9 @@ def study(
     """Work a society's tasks, replay every episode without each agent, and say which measure of agents foretells it."""
     from coterie.config.load import load
     from coterie.experiments.attempt import find_run, load_resolved, prepare, start
-    from coterie.experiments.display import check_mode
+    from coterie.experiments.monitoring.display import check_mode
     from coterie.experiments.report.study_terminal import print_study
-    from coterie.experiments.study_results import check_is_study, write_study
+    from coterie.experiments.study.results import check_is_study, write_study
 
     check_mode(display)
     changes, is_new = settle(overrides, executor, unsafe=False), path.is_file()

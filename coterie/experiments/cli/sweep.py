@@ -24,7 +24,7 @@ def sweep(
     from coterie.config.load import load
     from coterie.errors import ConfigError
     from coterie.experiments.cli.compare import command_of, show
-    from coterie.experiments.display import check_mode
+    from coterie.experiments.monitoring.display import check_mode
     from coterie.experiments.sweeps import has_begun, sweep_folder, work
 
     loaded = load(path, settle(overrides, executor, unsafe))

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from coterie import rng
 from coterie.config.schema import WorldConfig
-from coterie.experiments.assembly import load_policy
 from coterie.experiments.flights.recording import Act, Attend, Recording, record
 from coterie.experiments.folder import RunFolder
-from coterie.experiments.training_record import Checkpoint
+from coterie.experiments.records.training import Checkpoint
+from coterie.experiments.training.assembly import load_policy
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,11 +21,11 @@ def write_report(folder: RunFolder) -> Path:
     Raises:
         JournalError: the journal cannot be read.
     """
-    from coterie.experiments.metrics import summarize
-    from coterie.experiments.record import read_record
+    from coterie.experiments.measures.summary import summarize
+    from coterie.experiments.records.run import read_record
+    from coterie.experiments.records.training import is_of_world
+    from coterie.experiments.records.updates import is_training
     from coterie.experiments.report.html import render
-    from coterie.experiments.training_record import is_of_world
-    from coterie.experiments.updates import is_training
 
     with Journal.read(folder.journal) as journal:
         if is_of_world(journal.get("run") or {}):

@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from coterie.experiments.differences import within_kinds
+from coterie.experiments.monitoring.tally import success_word
 from coterie.experiments.report.contrast_page import (
     ANOVA_WARNING,
     base_name,
@@ -23,7 +24,6 @@ from coterie.experiments.report.contrast_page import (
 from coterie.experiments.report.layout import break_label, make_table, plain, short_span
 from coterie.experiments.report.terminal import FINDS, difference_cells
 from coterie.experiments.report.wording import count, count_tests, number, p_value, percent
-from coterie.experiments.tally import success_word
 
 _MOST_DIFFERENCES = 30
 

@@ -9,8 +9,8 @@ from coterie.agents.engines import models
 from coterie.agents.engines.tokens import ChatTokenizer
 from coterie.config.schema import ExperimentConfig
 from coterie.experiments.attempt import load_resolved
-from coterie.experiments.credit_inspection import Spelling, read_credit
 from coterie.experiments.folder import RunFolder, write_atomically
+from coterie.experiments.inspection.credit import Spelling, read_credit
 from coterie.experiments.report.page import make_environment
 
 MEANINGS = {

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
-from coterie.experiments.deception import FEATURES, PARTS
+from coterie.experiments.measures.deception import FEATURES, PARTS
 from coterie.experiments.report.layout import break_label, make_table, plain, short_span
 from coterie.experiments.report.wording import number, percent
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from coterie.experiments.evaluation_worlds import show_density
+from coterie.experiments.evaluation.worlds import show_density
 from coterie.experiments.report.layout import break_label, make_table, plain
 from coterie.experiments.report.training_terminal import head, show_estimate
 from coterie.experiments.report.wording import count, percent
@@ -20,7 +20,7 @@ _LABEL = 16
 
 
 def print_evaluation(found: dict[str, Any], console: Console) -> None:
-    """Show what `evaluation.evaluate` found: a row for each cell."""
+    """Show what `evaluation.policy.evaluate` found: a row for each cell."""
     conditions, checkpoint = found["conditions"], found["checkpoint"]
     actions = "the likeliest action" if conditions["is_deterministic"] else "drawn actions"
     console.print(plain(

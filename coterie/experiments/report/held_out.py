@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coterie.experiments import society_evaluation
+from coterie.experiments.evaluation import society
 from coterie.experiments.report.society_evaluation_terminal import describe, is_part, who
 
 Row = dict[str, Any]
@@ -19,8 +19,8 @@ def read_evaluation(report: Path) -> Row | None:
         report: The folder of a run's reports.
     """
     try:
-        found = json.loads((report / society_evaluation.FILE).read_text("utf-8"))
-        if found["version"] != society_evaluation.VERSION:
+        found = json.loads((report / society.FILE).read_text("utf-8"))
+        if found["version"] != society.VERSION:
             return None
         rows = [{**row, "who": who(row), "is_part": is_part(row, found["rows"])} for row in found["rows"]]
         return {**found, "rows": rows, "sentence": describe(found)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from coterie.experiments import comparisons
-from coterie.experiments.record import RunRecord
+from coterie.experiments.measures import comparisons
+from coterie.experiments.records.run import RunRecord
 from coterie.experiments.report import figures, pictures, wording
 from coterie.experiments.report.deception import explain
 from coterie.experiments.report.page import make_environment, own

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coterie.experiments.learning_curves import SHARES, Group, label
+from coterie.experiments.comparison.learning_curves import SHARES, Group, label
 from coterie.experiments.report.canvas import ON_WHITE, THEMED, WIDTH, Palette, draw, draw_png, limits
 from coterie.text import clean
 

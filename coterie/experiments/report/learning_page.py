@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coterie.experiments.display_updates import show, title
 from coterie.experiments.folder import RunFolder, write_atomically
-from coterie.experiments.record import read_part
+from coterie.experiments.monitoring.display_updates import show, title
+from coterie.experiments.records.run import read_part
 from coterie.experiments.report import learning_figures
 from coterie.experiments.report.held_out import read_evaluation
 from coterie.experiments.report.learning_terminal import POLICY, headline, lines_of, sentence
@@ -31,7 +31,7 @@ def write_learning_report(folder: RunFolder) -> Path:
     Raises:
         JournalError: the journal cannot be read.
     """
-    from coterie.experiments.metrics import summarize
+    from coterie.experiments.measures.summary import summarize
 
     with Journal.read(folder.journal) as journal:
         summary = summarize(journal)

@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from coterie.experiments.display_updates import Line, make_curves, show
+from coterie.experiments.monitoring.display_updates import Line, make_curves, show
+from coterie.experiments.records.updates import Curve
 from coterie.experiments.report.layout import break_label, make_table, plain
 from coterie.experiments.report.wording import count, duration, number, percent
-from coterie.experiments.updates import Curve
 
 SHOWN = (
     "right/", "reward/", "truth/", "judge/precision", "judge/recall", "judge/youden", "judge/unread",

@@ -12,7 +12,7 @@ from coterie.experiments.report.wording import count, number, p_value, signed
 
 
 def print_society_evaluation(found: dict[str, Any], console: Console) -> None:
-    """Show what `society_evaluation.evaluate_society` found: a row for each protocol and who works it."""
+    """Show what `evaluation.society.evaluate_society` found: a row for each protocol and who works it."""
     console.print(plain(describe(found)))
     console.print(_table(found["rows"]))
     console.print(plain("Difference: trained less untrained, in points, on the same tasks, with its 95 % interval."))

@@ -26,7 +26,7 @@ _NOTES = (
 
 
 def print_study(found: Row, console: Console) -> None:
-    """Show what `study_results.study_results` found."""
+    """Show what `study.results.study_results` found."""
     console.print(plain(describe(found)))
     console.print(_rows(found["rows"]))
     console.print(_societies(found["societies"]))

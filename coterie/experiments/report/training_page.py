@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coterie.experiments.learning_curves import SHARES, Group
+from coterie.experiments.comparison.learning_curves import SHARES, Group
 from coterie.experiments.report.learning import has_anything, learning_plot
 from coterie.experiments.report.page import make_environment, own
 from coterie.experiments.report.training_terminal import head, noun, show_estimate, show_metric
 from coterie.experiments.report.wording import count, number, p_value
-from coterie.experiments.statistics import ALPHA
+from coterie.experiments.statistics.inference import ALPHA
 
 Row = dict[str, Any]
 
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 def render_trainings(
     found: Row, groups: Sequence[Group], stem: str, command: str = "", pages: Mapping[str, str] | None = None
 ) -> str:
-    """The page of what `training_comparison.contrast_trainings` found. All text of the runs is cleaned and escaped.
+    """The page of what `training_contrasts.contrast_trainings` found. All text of the runs is cleaned and escaped.
 
     Args:
         found: It, tidied.

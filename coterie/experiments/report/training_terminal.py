@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from coterie.experiments import learning_curves
+from coterie.experiments.comparison import learning_curves
 from coterie.experiments.differences import within_kinds
-from coterie.experiments.display_plain import short
+from coterie.experiments.monitoring.display_plain import short
 from coterie.experiments.report.layout import break_label, make_table, plain
 from coterie.experiments.report.learning import title
 from coterie.experiments.report.society_evaluation_terminal import show_interval
@@ -97,7 +97,7 @@ def _times(totals: dict[str, Any], attempts: Sequence[dict[str, Any]]) -> Iterat
 
 
 def print_trainings(found: dict[str, Any], console: Console) -> None:
-    """Show what `training_comparison.contrast_trainings` found: a table, and what differs in the configs."""
+    """Show what `training_contrasts.contrast_trainings` found: a table, and what differs in the configs."""
     for label in dict.fromkeys(run["label"] for run in found["runs"]):
         seeds = [f"seed {run['seed']} ({run['digest'][:8]})" for run in found["runs"] if run["label"] == label]
         console.print(plain(f"{label}: {', '.join(seeds)}"))

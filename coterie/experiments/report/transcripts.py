@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coterie.experiments.opinions import first_vote
-from coterie.experiments.record import Episode, Member, RunRecord
-from coterie.experiments.replies import by_round, correct_answers, question_of, said_answers, state
+from coterie.experiments.measures.opinions import first_vote
+from coterie.experiments.measures.replies import by_round, correct_answers, question_of, said_answers, state
+from coterie.experiments.records.run import Episode, Member, RunRecord
 from coterie.types import Message, Turn
 
 HOW_CHOSEN = (

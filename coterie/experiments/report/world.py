@@ -11,18 +11,18 @@ from markupsafe import Markup
 
 from coterie.config.schema import WorldConfig
 from coterie.errors import CoterieError
-from coterie.experiments import evaluation
-from coterie.experiments.evaluation_worlds import show_density
+from coterie.experiments.comparison.learning_curves import Group, learning_curves
+from coterie.experiments.comparison.trainings import of_world
+from coterie.experiments.evaluation.policy import VERSION
+from coterie.experiments.evaluation.worlds import show_density
+from coterie.experiments.exports.marl_eval import as_marl_eval
 from coterie.experiments.folder import RunFolder, write_atomically
-from coterie.experiments.learning_curves import Group, learning_curves
-from coterie.experiments.marl_eval import as_marl_eval
+from coterie.experiments.records.training import Checkpoint, TrainingRecord, read_training
 from coterie.experiments.report import learning
 from coterie.experiments.report.evaluation_terminal import SHOWN, tell_attention
 from coterie.experiments.report.page import make_environment, own
 from coterie.experiments.report.training_terminal import head, show_estimate, show_metric, tell_no_episode
 from coterie.experiments.report.wording import count, duration, number, percent
-from coterie.experiments.training_record import Checkpoint, TrainingRecord, read_training
-from coterie.experiments.trainings import of_world
 from coterie.journal import Journal
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def write_world_report(folder: RunFolder) -> Path:
     Raises:
         JournalError: the journal cannot be read.
     """
-    from coterie.experiments.metrics import summarize
+    from coterie.experiments.measures.summary import summarize
 
     with Journal.read(folder.journal) as journal:
         summary, record = summarize(journal), read_training(journal)
@@ -164,7 +164,7 @@ def _evaluation(path: Path) -> dict[str, Any] | None:
     """The table of the last `coterie eval`, if there was one that can be read."""
     try:
         found = json.loads(path.read_text("utf-8"))
-        if found["version"] != evaluation.VERSION:
+        if found["version"] != VERSION:
             return None
         there = {name: None for cell in found["cells"] for name in cell["metrics"]}
         names = [name for name in SHOWN if name in there] or list(there)

@@ -11,8 +11,8 @@ import pytest
 
 import coterie
 from coterie.experiments.cli.main import main
-from coterie.experiments.evaluation import CHECKPOINTS, measure
-from coterie.experiments.evaluation_worlds import Conditions, FewerNeighbours, cells_of
+from coterie.experiments.evaluation.policy import CHECKPOINTS, measure
+from coterie.experiments.evaluation.worlds import Conditions, FewerNeighbours, cells_of
 from coterie.experiments.folder import RunFolder
 
 

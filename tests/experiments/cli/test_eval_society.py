@@ -11,9 +11,9 @@ import pytest
 
 import coterie
 from coterie.experiments.cli.main import main
-from coterie.experiments.comparisons import compare, once, scores_of
 from coterie.experiments.folder import RunFolder
-from coterie.experiments.record import RunRecord, read_record
+from coterie.experiments.measures.comparisons import compare, once, scores_of
+from coterie.experiments.records.run import RunRecord, read_record
 from coterie.journal import Journal
 from coterie.testing.models import write_llama
 

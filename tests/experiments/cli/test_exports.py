@@ -14,7 +14,7 @@ import pytest
 import coterie.experiments.api as api
 from coterie.experiments.api import Run
 from coterie.experiments.cli.main import main
-from coterie.experiments.lm_eval_results import file_name
+from coterie.experiments.exports.lm_eval import file_name
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_inspect_reads_its_logs_again(run: Run, tmp_path: Path, inspect: Path) -
 
 def test_without_inspect_the_remedy_is_named(run: Run, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "inspect_ai", None)
-    monkeypatch.delitem(sys.modules, "coterie.experiments.inspect_log", raising=False)
+    monkeypatch.delitem(sys.modules, "coterie.experiments.exports.inspect_log", raising=False)
     monkeypatch.setitem(sys.modules, "inspect_ai.event", None)
     assert main(["log", "export", str(run.path), "--to", "inspect"]) == 3
     assert "pip install 'coterie[inspect]'" in capsys.readouterr().err

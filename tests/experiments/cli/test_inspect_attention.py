@@ -9,9 +9,9 @@ import torch
 from matplotlib.image import imread
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from coterie.experiments.attention_inspection import sentence_labels
-from coterie.experiments.attention_picture import label
 from coterie.experiments.cli.main import main
+from coterie.experiments.inspection.attention import sentence_labels
+from coterie.experiments.inspection.attention_picture import label
 
 TEXT = "The door is 90 cm wide. " * 9 + "Is it? Yes.\n"
 

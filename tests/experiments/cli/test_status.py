@@ -7,8 +7,8 @@ from typing import Any
 
 from coterie.experiments.cli.main import main
 from coterie.experiments.folder import RunFolder
-from coterie.experiments.record import read_record
-from coterie.experiments.telemetry import read_telemetry
+from coterie.experiments.measures.telemetry import read_telemetry
+from coterie.experiments.records.run import read_record
 from coterie.journal import Journal, Note
 
 

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from coterie.experiments.api import Run
 from coterie.experiments.cli.main import main
-from coterie.experiments.contrasts import contrast
+from coterie.experiments.comparison.contrasts import contrast
 from coterie.experiments.folder import RunFolder
-from coterie.experiments.record import RunRecord, read_record
+from coterie.experiments.records.run import RunRecord, read_record
 from coterie.experiments.report.contrast_page import render_contrast
 from coterie.experiments.report.contrast_terminal import print_contrast
-from coterie.experiments.statistics import holm
+from coterie.experiments.statistics.inference import holm
 from coterie.journal import Journal
 from coterie.text import clean
 

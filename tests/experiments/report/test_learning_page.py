@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from coterie.experiments.api import Run
-from coterie.experiments.audit import audit
 from coterie.experiments.cli.main import main
 from coterie.experiments.folder import RunFolder
-from coterie.experiments.metrics import summarize
-from coterie.experiments.record import read_part, read_record
+from coterie.experiments.measures.summary import summarize
+from coterie.experiments.records.audit import audit
+from coterie.experiments.records.run import read_part, read_record
 from coterie.experiments.report import print_report, write_report
 from coterie.journal import Journal
 

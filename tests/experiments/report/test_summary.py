@@ -1,4 +1,4 @@
-"""`metrics.summarize` and the rows, on runs of the real supervisor."""
+"""`summarize` and the rows, on runs of the real supervisor."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from coterie.experiments.api import Run
-from coterie.experiments.consistency import auroc, vote_share
-from coterie.experiments.metrics import summarize
-from coterie.experiments.rows import metric_rows
-from coterie.experiments.statistics import holm
+from coterie.experiments.exports.rows import metric_rows
+from coterie.experiments.measures.consistency import auroc, vote_share
+from coterie.experiments.measures.summary import summarize
+from coterie.experiments.statistics.inference import holm
 from coterie.journal import Journal, Note
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from coterie.experiments.metrics import tidy
+from coterie.experiments.comparison.training_contrasts import contrast_trainings
+from coterie.experiments.comparison.trainings import Training, of_world
+from coterie.experiments.measures.summary import tidy
+from coterie.experiments.records.training import TrainingRecord
 from coterie.experiments.report.training_page import render_trainings
-from coterie.experiments.training_comparison import contrast_trainings
-from coterie.experiments.training_record import TrainingRecord
-from coterie.experiments.trainings import Training, of_world
 from coterie.text import clean
 
 CheckInert = Callable[[str], list[tuple[str, str | None]]]

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from coterie.agents.seats import Agent
-from coterie.experiments.record import Episode, RunRecord
+from coterie.experiments.records.run import Episode, RunRecord
 from coterie.experiments.report.transcripts import choose_transcripts
 from coterie.types import Message, Outcome, Place, Turn, Verdict
 

@@ -12,8 +12,8 @@ import pytest
 
 import coterie.experiments.api as api
 from coterie.experiments.api import Run
-from coterie.experiments.evaluation import evaluate
-from coterie.experiments.evaluation_worlds import Conditions
+from coterie.experiments.evaluation.policy import evaluate
+from coterie.experiments.evaluation.worlds import Conditions
 from coterie.experiments.flights.packing import load
 from coterie.experiments.folder import RunFolder
 from coterie.experiments.report import write_report
