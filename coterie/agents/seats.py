@@ -28,6 +28,5 @@ def expand(seats: Iterable[SeatConfig]) -> tuple[Agent, ...]:
     agents = []
     for seat in seats:
         persona = resolve_persona(seat.persona)
-        names = [seat.name] if seat.count == 1 else [f"{seat.name}-{i + 1}" for i in range(seat.count)]
-        agents += [Agent(name, seat.policy, persona) for name in names]
+        agents += [Agent(name, seat.policy, persona) for name in seat.agents]
     return tuple(agents)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from coterie import registry
 from coterie.config.problems import Mismatch
 from coterie.config.schema import ExperimentConfig, PolicyConfig
+from coterie.config.sharing import shared_policies
 
 _PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
 
@@ -108,14 +108,10 @@ def _anybody_learns(config: ExperimentConfig) -> Iterator[Mismatch]:
 
 def _own_names(config: ExperimentConfig) -> Iterator[Mismatch]:
     """With `sharing: agent` policies are called after agents, unless a name is taken: then seats still share them."""
-    users = Counter[str]()
-    for seat in config.seats:
-        users[seat.policy] += seat.count
-    shared = {name for name in _trained(config) if users[name] > 1}
+    shared = shared_policies(config) if getattr(config.learning, "sharing", "policy") == "agent" else set()
     for index, seat in enumerate(config.seats):
-        agents = [f"{seat.name}-{number}" for number in range(1, seat.count + 1)] if seat.count > 1 else [seat.name]
-        taken = [name for name in agents if name in config.policies]
-        if getattr(config.learning, "sharing", "policy") == "agent" and seat.policy in shared and taken:
+        taken = [name for name in seat.agents if name in config.policies]
+        if seat.policy in shared and taken:
             message = f"{taken[0]} is the name of a policy, and with `sharing: agent` that of another: rename one"
             yield Mismatch(("seats", index, "name"), message)
 

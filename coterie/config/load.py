@@ -36,9 +36,9 @@ from coterie.config.schema import (
     StudyConfig,
     WorldConfig,
     WorldCreditConfig,
-    written_path,
 )
-from coterie.config.shape import OF_SOCIETIES, file_model
+from coterie.config.shape import OF_SOCIETIES, as_written, file_model
+from coterie.config.sharing import shared_path, with_own_policies
 from coterie.config.sources import Sources
 from coterie.config.tree import Mark, Node, from_python
 from coterie.config.world_rules import check_sections, find_world_mismatches
@@ -192,11 +192,10 @@ def _validate(
     except ValidationError as error:
         follows = (_MISSES_A_FILE if not is_whole else ()) + (_MISSES_A_PART if not knows_parts else ())
         errors = [found for found in error.errors(include_url=False) if found["type"] not in follows]
-        for found in errors:
-            found["loc"] = written_path(found["loc"], data)
         return None, [*problems, *explain(errors, root)]
     if isinstance(config, ExperimentConfig):
-        problems += _place((replace(one, path=written_path(one.path, data)) for one in check(config)), root)
+        shared, config = config, with_own_policies(config)
+        problems += _place((replace(one, path=shared_path(one.path, shared)) for one in check(config)), root)
     assert isinstance(config, ExperimentConfig | WorldConfig)
     return config, problems
 
@@ -210,7 +209,8 @@ def _ask_benchmark(root: Node, data: dict[str, Any], base: Path, asked: dict[str
 
 
 def _place(mismatches: Iterable[Mismatch], root: Node) -> list[Problem]:
-    return [_place_one(mismatch, root.nearest(mismatch.path)[1]) for mismatch in mismatches]
+    written = [replace(one, path=as_written(one.path, root)) for one in mismatches]
+    return [_place_one(one, root.nearest(one.path)[1]) for one in written]
 
 
 def _place_one(mismatch: Mismatch, node: Node) -> Problem:

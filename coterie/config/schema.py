@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
@@ -11,7 +9,6 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from coterie.config.base import Config, KindConfig, OneOf
-from coterie.config.tree import Path
 from coterie.types import Sampling
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -75,6 +72,11 @@ class SeatConfig(Config):
     """A registered persona (`coterie ls personas`), free text of at least two words, or empty for none."""
     count: int = Field(1, ge=1, le=1000)
     """How many agents sit here."""
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """The names of those who sit here."""
+        return (self.name,) if self.count == 1 else tuple(f"{self.name}-{i}" for i in range(1, self.count + 1))
 
 
 class TimeBudget(Config):
@@ -246,20 +248,6 @@ class ExperimentConfig(FileConfig):
         return {**schema, "anyOf": [{"required": ["extends"]}, whole]}
 
 
-def written_path(path: Path, data: Mapping[str, Any]) -> Path:
-    """Where in a file a policy's value stands: with `sharing: agent` agents have copies of one that seats share."""
-    expanded, policies = expand_shorthands(dict(data)).get("policies"), data.get("policies")
-    if len(path) < 2 or path[0] != "policies" or not isinstance(expanded, dict):
-        return path
-    places: dict[Path, Any] = {("policy",): data.get("policy")}
-    if isinstance(policies, dict):
-        places = {("policies", name): policy for name, policy in policies.items()}
-    copy = expanded.get(path[1])
-    if path[:2] in places or copy is None:
-        return path
-    return next((place + path[2:] for place, policy in places.items() if policy is copy), path)
-
-
 def expand_credit(data: Any) -> Any:
     """A token rule's name, or its config, as `{token: ...}`."""
     is_rule = isinstance(data, str) or (isinstance(data, dict) and "kind" in data)
@@ -277,43 +265,7 @@ def expand_shorthands(data: dict[str, Any]) -> dict[str, Any]:
         policy = next(iter(policies), "default") if isinstance(policies, dict) else "default"
         seats = [("bold", "overconfident", bold), ("calm", "easy_going", calm)]
         data["seats"] = [{"name": n, "policy": policy, "persona": p, "count": c} for n, p, c in seats if c]
-    learning = data.get("learning")
-    if learning is not None or data.get("study") is not None:
+    if data.get("learning") is not None or data.get("study") is not None:
         # Trained is the society under test; evaluation compares it with others.
         data.setdefault("baselines", ())
-    if isinstance(learning, dict) and learning.get("sharing") == "agent":
-        data |= _with_own_policies(data)
     return data
-
-
-def _with_own_policies(data: dict[str, Any]) -> dict[str, Any]:
-    """Seats and policies in which every agent has a policy of its own, called after it, where it shared one.
-
-    Frozen policies stay shared. What is no section of seats or policies, and a name that is taken, is left for
-    validation to find.
-    """
-    seats, policies = data.get("seats"), data.get("policies")
-    if not isinstance(seats, list | tuple) or not isinstance(policies, dict):
-        return {}
-    users = Counter[str]()
-    for seat in seats:
-        if not isinstance(seat, dict) or not isinstance(seat.get("count", 1), int):
-            return {}
-        users[str(seat.get("policy", "default"))] += seat.get("count", 1)
-    shared = {n for n, p in policies.items() if users[n] > 1 and not (isinstance(p, dict) and p.get("frozen") is True)}
-    found, own = [], dict[str, Any]()
-    for seat in seats:
-        name, policy, count = seat.get("name"), seat.get("policy", "default"), seat.get("count", 1)
-        if policy not in shared:
-            found.append(seat)
-            continue
-        for agent in [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]:
-            found.append({**seat, "name": agent, "policy": agent, "count": 1})
-            own[agent] = policies[policy]
-    judge = data["benchmark"].get("judge") if isinstance(data.get("benchmark"), dict) else None
-    kept = {name: policy for name, policy in policies.items() if name not in shared}
-    if judge in shared:
-        kept[judge] = {**policies[judge], "frozen": True}
-    if own.keys() & kept.keys():
-        return {}
-    return {"seats": found, "policies": {**kept, **own}}

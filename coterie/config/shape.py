@@ -45,8 +45,6 @@ def locate(loc: tuple[int | str, ...], root: Node) -> Spot:
     kind: Any = file_model(root)
     parent: Any = None
     path: Path = ()
-    if kind is ExperimentConfig and loc[:1] == ("policy",):
-        loc = ("policies", "default", *loc[1:])
     for index, step in enumerate(loc):
         if (wanted := one_of(kind)) is not None:
             kind = _config_of(wanted.kind, step)
@@ -56,7 +54,20 @@ def locate(loc: tuple[int | str, ...], root: Node) -> Spot:
             continue
         elif kind is not None or index == len(loc) - 1 or step in dict(root.nearest(path)[1].children()):
             path, parent, kind = (*path, step), kind, _below(kind, step)
-    return Spot(_as_written(path, root), kind, parent)
+    return Spot(as_written(path, root), kind, parent)
+
+
+def as_written(path: Path, root: Node) -> Path:
+    """Where the value at `path` of a config is in its file, which may hold it in a short form.
+
+    `policy:` is short for `policies: {default: ...}`, and a rule's name or config as `credit:` for its `token`.
+    """
+    sections = dict(root.children())
+    if path[:2] == ("policies", "default") and "policies" not in sections:
+        return ("policy", *path[2:])
+    if path[:2] == ("credit", "token") and "token" not in dict(sections["credit"].children()):
+        return ("credit", *path[2:])
+    return path
 
 
 def takes_any_name(model: type[FileConfig], path: Path) -> bool:
@@ -107,16 +118,6 @@ def _at(model: type[FileConfig], path: Path) -> Any:
     for step in path:
         kind = _below(kind, step)
     return kind
-
-
-def _as_written(path: Path, root: Node) -> Path:
-    """`policy:` is short for `policies: {default: ...}`, and a rule's name or config as `credit:` for its `token`."""
-    sections = dict(root.children())
-    if path[:2] == ("policies", "default") and "policies" not in sections:
-        return ("policy", *path[2:])
-    if path[:2] == ("credit", "token") and "token" not in dict(sections["credit"].children()):
-        return ("credit", *path[2:])
-    return path
 
 
 def _below(kind: Any, step: str | int) -> Any:
