@@ -13,6 +13,7 @@ from coterie.config.base import Config, KindConfig
 from coterie.config.mirror import mirrors, parts, restore
 from coterie.config.problems import Mismatch
 from coterie.config.tree import Path
+from coterie.envs import parallel
 from coterie.envs.swarm.config import CHECKS, SwarmConfig
 from coterie.envs.swarm.scenarios import SCENARIOS
 from coterie.errors import ConfigError, CoterieError
@@ -201,9 +202,7 @@ class PettingZooConfig(EnvConfig):
             EnvironmentMissing: a package is not installed.
             ConfigError: the module does not make such an environment; `where` is its path.
         """
-        from coterie.envs.worlds import spec_of_pettingzoo
-
-        return spec_of_pettingzoo(self)
+        return parallel.spec_of(self.id, self.params)
 
     def faults(self) -> Iterator[Mismatch]:
         """Why there is no such environment."""
