@@ -76,29 +76,33 @@ class LocalChunkConfig(RhythmConfig):
     """W of WAAD: distances beyond it count as W."""
 
 
-class GlobalAnchorConfig(RhythmConfig):
-    """Amplifies tokens that many later ones read: the highest FAI (arXiv 2510.13554)."""
+class AnchorConfig(RhythmConfig):
+    """Rules that look for tokens which later ones read."""
 
-    kind: Literal["global_anchor"] = "global_anchor"
     horizon: tuple[Tokens, Tokens | None] = (10, 100)
     """A token is read by those from so many to so many tokens later; `[10, 50]` in the paper's first version, null: to
     the reply's end."""
 
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
-        _check_order(self.horizon)
+        low, high = self.horizon
+        if high is not None and high < low:
+            raise ValueError("the horizon ends before it begins")
         return self
 
 
-class CoupledConfig(RhythmConfig):
+class GlobalAnchorConfig(AnchorConfig):
+    """Amplifies tokens that many later ones read: the highest FAI (arXiv 2510.13554)."""
+
+    kind: Literal["global_anchor"] = "global_anchor"
+
+
+class CoupledConfig(AnchorConfig):
     """Anchors, of which those that a phrase begins before hand a part on to where it begins (arXiv 2510.13554)."""
 
     kind: Literal["coupled"] = "coupled"
     window: int = Field(10, ge=1)
     """W of WAAD: distances beyond it count as W."""
-    horizon: tuple[Tokens, Tokens | None] = (10, 100)
-    """A token is read by those from so many to so many tokens later; `[10, 50]` in the paper's first version, null: to
-    the reply's end."""
     alpha: float = Field(0.5, ge=0, le=1)
     """Part of the bonus that such an anchor hands on; the paper gives no number."""
     lookback: int = Field(3, ge=1)
@@ -107,11 +111,6 @@ class CoupledConfig(RhythmConfig):
     """An anchor hands on only if its WAAD is at most this quantile of the reply's; the paper gives no number."""
     change_quantile: float = Field(0.5, ge=0, le=1)
     """And if WAAD changes before it by at least this quantile of the reply's changes; likewise."""
-
-    @model_validator(mode="after")
-    def _is_in_order(self) -> Self:
-        _check_order(self.horizon)
-        return self
 
 
 class EntropyConfig(FactorConfig):
@@ -197,8 +196,3 @@ class SpoConfig(ValueCreditConfig):
     """From which probability on a token was sure to come."""
     mask: bool = True
     """Nothing is learnt from tokens that were sure, but in segments that have no others."""
-
-
-def _check_order(horizon: tuple[int, int | None]) -> None:
-    if horizon[1] is not None and horizon[0] > horizon[1]:
-        raise ValueError("the horizon ends before it begins")
