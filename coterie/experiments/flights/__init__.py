@@ -1,1 +1,1 @@
-"""Episodes of a swarm on record: flown, kept, drawn, and played back on a page."""
+"""Episodes of a swarm on record: flown, kept and drawn."""

@@ -94,8 +94,8 @@ def find_flight(folder: RunFolder, record: TrainingRecord) -> Shown:
 
 
 def _write_flight(folder: RunFolder, record: TrainingRecord, shown: Shown) -> None:
-    from coterie.experiments.flights.playback import render_playback
     from coterie.experiments.flights.trajectories import draw_trajectories
+    from coterie.experiments.report.playback import render_playback
 
     recording, checkpoint = shown.recording, shown.checkpoint
     assert recording is not None and checkpoint is not None

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coterie.experiments.flights.playback import render_playback
 from coterie.experiments.flights.recording import Recording
+from coterie.experiments.report.playback import render_playback
 from coterie.text import clean
 
 HOSTILE = "</script><script>alert(1)</script> \x1b[31m {{ 7 * 7 }}"
