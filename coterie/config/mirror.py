@@ -16,6 +16,7 @@ from coterie.config.base import Config
 
 Part = TypeVar("Part")
 Base = TypeVar("Base", bound=Config)
+_hints = cache(get_type_hints)  # which reads each annotation anew: for a swarm, a millisecond
 _ENTRY = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.MULTILINE)
 
 
@@ -25,7 +26,7 @@ def mirrors(part: type) -> Callable[[type[Base]], type[Base]]:
     Types are checked as in every config; ranges are left to the dataclass, which `restore` makes. A part that may be
     None takes the word `off` for it. What the dataclass's docstring says under `Attributes:` describes the fields.
     """
-    hints, words = get_type_hints(part), _descriptions(part)
+    hints, words = _hints(part), _descriptions(part)
     fields = {
         field.name: (_type(hints[field.name]), Field(description=words.get(field.name), **_default(field)))
         for field in dataclasses.fields(part)
@@ -54,7 +55,7 @@ def restore(part: type[Part], config: BaseModel) -> Part:
 
 def arguments(part: type, config: BaseModel) -> dict[str, Any]:
     """What a dataclass is made of: the config's fields, those that mirror a dataclass restored."""
-    hints = get_type_hints(part)
+    hints = _hints(part)
     return {
         field.name: restore(_part(hints[field.name]), value) if isinstance(value, BaseModel) else value
         for field in dataclasses.fields(part)
@@ -62,9 +63,10 @@ def arguments(part: type, config: BaseModel) -> dict[str, Any]:
     }
 
 
+@cache
 def parts(part: type) -> Mapping[str, type]:
     """The fields of a dataclass that hold dataclasses, and which."""
-    hints = get_type_hints(part)
+    hints = _hints(part)
     named = ((field.name, _find_part(hints[field.name])) for field in dataclasses.fields(part))
     return {name: found for name, found in named if found is not None}
 

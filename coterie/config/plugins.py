@@ -8,6 +8,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -46,13 +47,19 @@ def import_named(name: str, base: Path | str) -> str:
 
 def import_installed() -> dict[str, str]:
     """Import the modules that installed distributions offer in the entry-point group; see `import_plugins`."""
-    found = sorted(entry_points(group=GROUP), key=lambda entry: (_distribution(entry), entry.name))
+    found = _find_installed(tuple(sys.path))
     return {
         f"{_distribution(entry)}:{entry.module}": _import_module(
             entry.module, f"{_distribution(entry)}:{entry.module}", f"distribution {_distribution(entry)}"
         )
         for entry in found
     }
+
+
+@cache
+def _find_installed(folders: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """What is offered in the folders of `sys.path`: looked for once, as it is in a file of every distribution there."""
+    return tuple(sorted(entry_points(group=GROUP), key=lambda entry: (_distribution(entry), entry.name)))
 
 
 def _distribution(entry: EntryPoint) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -21,6 +22,7 @@ def versions() -> dict[str, str]:
     return found | {name: version for name in _PACKAGES if (version := _version(name))}
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coterie.agents.seats import Agent
+from coterie.config.load import rebuild
 from coterie.config.schema import PolicyConfig
 from coterie.envs.benchmarks.base import Benchmark
 from coterie.journal import Journal
@@ -83,7 +84,7 @@ def staff(
     examines: bool = False,
 ) -> Staff:
     """One policy `base` on the scripted engine."""
-    PolicyConfig.model_rebuild(force=True)
+    rebuild()
     scripted = {"kind": "scripted", **(engine or {})}
     policy = PolicyConfig.model_validate({"engine": scripted, "model": "none", "sampling": {"max_tokens": max_tokens}})
     engines, policies = plan({"base": policy}, seed, exact, Path())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,8 +18,9 @@ _FILTERS = {
 }  # fmt: skip
 
 
+@cache
 def make_environment() -> Environment:
-    """Templates of `report/templates`; what they print is cleaned of control characters and escaped."""
+    """Templates of `report/templates`, compiled once; what they print is cleaned of control characters and escaped."""
     environment = Environment(
         loader=PackageLoader("coterie.experiments.report"), autoescape=True, undefined=StrictUndefined,
         finalize=_finalize, trim_blocks=True, lstrip_blocks=True,
