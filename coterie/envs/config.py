@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, replace
 from dataclasses import Field as PartField
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import Field
 
@@ -155,11 +155,11 @@ def _absent(config: Config, part: type) -> set[Path]:
 
 def _unchecked(part: type[Part], config: Config, wrong: Collection[Path]) -> Part:
     """A dataclass that refuses nothing; whoever reads a value that is wrong in itself fails."""
-    values = dict[str, Any]()
+    values, held = dict[str, Any](), parts(cast(type, part))
     for name, value in vars(config).items():
         below = [path[1:] for path in wrong if path[0] == name]
-        if name in parts(part) and isinstance(value, Config) and () not in below:
-            values[name] = _unchecked(parts(part)[name], value, below)
+        if name in held and isinstance(value, Config) and () not in below:
+            values[name] = _unchecked(held[name], value, below)
         elif name in part.__dataclass_fields__:  # type: ignore[attr-defined]
             values[name] = _UNKNOWN if below else value
     unknown = dict.fromkeys(part.__dataclass_fields__, _UNKNOWN)  # type: ignore[attr-defined]
