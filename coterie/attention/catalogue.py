@@ -26,15 +26,20 @@ TOKENS = 36
 BEGIN, END = "<!-- made by python -m coterie.attention.catalogue docs: begin -->", "<!-- end -->"
 PICTURES = Path("images") / "mechanisms"
 NOTHING_MEASURED: Mapping[str, Any] = {}
+_BATCH = 6
+"""Sequences, where these meet."""
+_LEAST = 0.1
+"""Parameters that are all smaller are drawn larger: the first ones of some show nothing."""
 _PIXELS = 4
 _NOTHING = 1e-30
 _PAPER, _INK, _FRAME = (torch.tensor(rgb) for rgb in ((1.0, 1.0, 1.0), (0.03, 0.19, 0.42), (0.6, 0.6, 0.6)))
 
 
 def reach(mechanism: Options) -> Tensor:
-    """How much each token's output follows the value of each token, [heads or 1, rows, TOKENS], with first weights.
+    """How much each token's output follows the value of each token, [heads or 1, rows, TOKENS].
 
-    For softmax attention these are its weights: the length of the gradient of o_i.r, |r| = 1, by v_j.
+    For softmax attention these are its weights: the length of the gradient of o_i.r, |r| = 1, by v_j. Where sequences
+    meet, the tokens are those of a batch, sequence after sequence. A pooled vector has a row for each of its numbers.
     """
     assert isinstance(mechanism, Mechanism | Features)
     draw = torch.Generator().manual_seed(2)
@@ -42,28 +47,30 @@ def reach(mechanism: Options) -> Tensor:
         torch.manual_seed(2)
         module = mechanism.module(HEADS).double().eval()
         for parameter in module.parameters():
-            if not parameter.any():
+            if parameter.abs().max() < _LEAST:
                 torch.nn.init.normal_(parameter, std=0.5)
-    context = _context(mechanism, draw)
-    q, k, v = torch.randn(3, 1, HEADS.queries, TOKENS, HEADS.width, generator=draw, dtype=torch.float64)
+    batch = _BATCH if mechanism.meets_batch else 1
+    tokens = TOKENS // batch
+    context = _context(mechanism, tokens, draw, batch)
+    q, k, v = torch.randn(3, batch, HEADS.queries, tokens, HEADS.width, generator=draw, dtype=torch.float64)
     if isinstance(mechanism, Features):
-        source = torch.randn(1, TOKENS, HEADS.features, generator=draw, dtype=torch.float64).requires_grad_()
+        source = torch.randn(batch, tokens, HEADS.features, generator=draw, dtype=torch.float64).requires_grad_()
         o = module(source, context)
-        o = o.view(1, 1, -1, o.shape[-1])
+        o = o[:, None] if o.dim() == 3 else o[:, None, :, None]
     else:
         source = v.requires_grad_()
         # Short queries: weights differ little, so that masks and biases are what one sees.
         o = module(0.5 * q, k, source, context)
     direction = torch.nn.functional.normalize(torch.ones(o.shape[-1], dtype=o.dtype), dim=0)
-    rows = (o @ direction)[0]
+    rows = (o @ direction).transpose(0, 1).flatten(1)
     found = [torch.autograd.grad(row, source, retain_graph=True)[0] for row in rows.flatten()]
-    lengths = torch.stack(found).square()
-    lengths = lengths.sum((1, 3)) if isinstance(mechanism, Features) else lengths.sum((1, 2, 4))
+    lengths = torch.stack(found).square().sum(-1)
+    lengths = lengths if isinstance(mechanism, Features) else lengths.sum(2)
     return lengths.sqrt().view(*rows.shape, TOKENS).detach()
 
 
-def _context(mechanism: Options, draw: torch.Generator) -> Context:
-    context = mechanism.context(TOKENS, draw, HEADS, 1)
+def _context(mechanism: Options, tokens: int, draw: torch.Generator, batch: int) -> Context:
+    context = mechanism.context(tokens, draw, HEADS, batch)
     values = {f.name: getattr(context.data, f.name) for f in dataclasses.fields(context.data)}
     doubles: dict[str, Any] = {
         name: x.double() for name, x in values.items() if isinstance(x, Tensor) and x.is_floating_point()

@@ -12,7 +12,9 @@ from coterie.attention import catalogue
 from coterie.attention.mechanisms.base import Options
 from coterie.attention.mechanisms.bias import Alibi
 from coterie.attention.mechanisms.gate import Gated
+from coterie.attention.mechanisms.groups import BatchGroup
 from coterie.attention.mechanisms.head_windows import LongShort
+from coterie.attention.mechanisms.pooling import EfficientProbing
 from coterie.attention.mechanisms.windows import GeneralizedNeighborhood
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -49,6 +51,19 @@ def test_a_picture_is_what_the_module_computes() -> None:
     assert torch.equal(long, behind >= 0) and torch.equal(short, (behind >= 0) & (behind < 5))
     weights = catalogue.reach(Alibi())
     torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
+
+
+def test_where_sequences_meet_the_picture_is_of_a_batch() -> None:
+    weights = catalogue.reach(BatchGroup())[0].unflatten(1, (6, 6)).unflatten(0, (6, 6)) > 0
+    assert torch.equal(weights.any(0).any(1), torch.eye(6, dtype=torch.bool)), "moments do not mix"
+    assert weights.any(1).any(-1).sum() > 6, "no series sees another"
+
+
+def test_a_pooled_vector_has_a_row_for_each_number() -> None:
+    rows = catalogue.reach(EfficientProbing.small())[0]
+    assert rows.shape == (catalogue.HEADS.features, catalogue.TOKENS)
+    shares = rows / rows.sum(-1, keepdim=True)
+    assert (shares[2:] - shares[:-2]).abs().amax(-1).min() > 0.01, "queries look alike"
 
 
 def test_heads_that_see_the_same_are_drawn_once() -> None:

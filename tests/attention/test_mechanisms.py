@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from coterie import registry
 from coterie.attention import mechanisms
+from coterie.attention.data import Tokens
 from coterie.attention.mechanisms.base import About, Context, Declaration, Heads, Mechanism
 
 NAMES = registry.names("attention")
@@ -123,18 +124,56 @@ def test_padding_may_hold_anything(name: str) -> None:
     segment = (torch.arange(35) >= kept).long().neg()
     tokens = replace(case.context.data.queries, segment=segment)
     case = case.put(data=replace(case.context.data, queries=tokens))
-    try:
-        found, expected = (
-            case.put([x.masked_fill(segment[:, None] < 0, anything) for x in case.inputs]).compute()
-            for anything in (torch.nan, 0.0)
-        )
-    except ValueError as refusal:
-        assert name in str(refusal) and "padding" in str(refusal)
-        return
+    found, expected = (fill(case, segment < 0, anything).compute() for anything in (torch.nan, 0.0))
     if found.shape[-2] == 35:
         found, expected = found[..., :kept, :], expected[..., :kept, :]
     assert found.isfinite().all()
     close(found, expected)
+
+
+def fill(case: Case, where: Tensor, value: float) -> Case:
+    """With this value in some tokens, bool [N] or [B, N]."""
+    inputs = [x.masked_fill(where.view(-1, *[1] * (x.dim() - 3), 35, 1), value) for x in case.inputs]
+    if case.context.features is None:
+        return case.put(inputs)
+    return case.put(inputs, features=case.context.features.masked_fill(where[..., None], value))
+
+
+COUNTING = (
+    "dynamic_mask", "flow", "hierarchical_group", "hop_wise", "lama", "linear", "motionclr_replacement", "mqsa",
+    "native_sparse", "pyramid_sparse", "routing", "token_aggregation",
+)  # fmt: skip
+"""What counts, sorts or sums tokens, without a grid."""
+
+
+@pytest.mark.parametrize("options", [{}, {"size": None}, {"share_of": "importance", "alike": (-0.1, 0.0, 0.1)}])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("name", COUNTING)
+def test_sequences_are_as_if_those_of_their_batch_were_of_one_length(
+    name: str, causal: bool, options: dict[str, Any]
+) -> None:
+    if not options.keys() <= {f.name for f in fields(registry.impl("attention", name))}:
+        return
+    case, lengths = make(name, causal=causal, **options), torch.tensor([26, 35])
+    if name == "motionclr_replacement":
+        lengths[:] = 26
+    is_padding = torch.arange(35) >= lengths[:, None]
+    data = replace(case.context.data, queries=replace(case.context.data.queries, segment=7 - 8 * is_padding.long()))
+    try:
+        found = fill(case, is_padding, torch.nan).put(data=data).compute()
+    except ValueError as refusal:
+        assert causal and "causal" in str(refusal)
+        return
+    close(found[..., :26, :][:1] if found.shape[-2] == 35 else found[:1], alone(case, 26).compute()[:1])
+
+
+def alone(case: Case, length: int) -> Case:
+    """The batch, cut."""
+    hops, group = case.context.data.hops, case.context.data.queries.group
+    tokens = Tokens(group=None if group is None else group[:, :length])
+    data = replace(case.context.data, queries=tokens, hops=None if hops is None else hops[:length, :length])
+    features = None if case.context.features is None else case.context.features[:, :length]
+    return case.put([x[..., :length, :] for x in case.inputs], data=data, features=features)
 
 
 @pytest.mark.parametrize("name", NAMES)

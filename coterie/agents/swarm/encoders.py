@@ -265,6 +265,7 @@ def _make_mechanism(shape: Architecture, layout: ObservationLayout) -> nn.Module
         torch.manual_seed(0)
         mechanism = registry.impl("attention", shape.mechanism)(**shape.options)
         tokens, present = torch.randn(rows, 1 + slots + obstacles, shape.width), torch.rand(rows, slots) > 0.5
+        present[0] = False  # What empty slots do not go with is known from the start.
         try:
             if not isinstance(mechanism, Mechanism):
                 raise ValueError("it pools or weighs features and has no queries")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from coterie.attention.attend import attend
 from coterie.attention.mechanisms.base import (
     About,
     Context,
@@ -19,8 +18,9 @@ from coterie.attention.mechanisms.base import (
     Mechanism,
     check_between,
     check_not_causal,
-    check_unpadded,
     drawn_grid,
+    padding_of,
+    without_padding,
 )
 from coterie.attention.naive import share_heads
 from coterie.attention.sdpa import sdpa_attention
@@ -31,7 +31,10 @@ _TABLE = 7
 
 @dataclass(frozen=True, slots=True)
 class Agent(Mechanism):
-    """Agents are the means of the queries in `side` x `side` fields of a plane, or in as many runs of a sequence."""
+    """Agents are the means of the queries in `side` x `side` fields of a plane, or in as many runs of a sequence.
+
+    Padding is in no mean, and zero to the convolution, as what lies outside of the plane.
+    """
 
     side: int = 7
     on_plane: bool = True
@@ -53,7 +56,7 @@ class Agent(Mechanism):
         return cls(side=2)
 
     def module(self, heads: Heads) -> nn.Module:
-        return _OnPlane(self.side, heads) if self.on_plane else _OnLine(self.side**2)
+        return _OnPlane(self.side, heads) if self.on_plane else _OnLine(self.side)
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         if not self.on_plane:
@@ -80,15 +83,16 @@ class Agent(Mechanism):
 
 
 class _OnLine(nn.Module):
-    def __init__(self, agents: int) -> None:
+    def __init__(self, side: int) -> None:
         super().__init__()
-        self.agents = agents
+        self.side = side
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
-        _check(context)
-        agents = _tokens(functional.adaptive_avg_pool1d(_channels(q, (q.shape[2],)), self.agents), q.shape[1])
-        return attend(q, agents, attend(agents, k, v))
+        padding = _check(context)
+        q, k, v = without_padding(context, q, k, v)
+        agents, is_empty = _pooled(q, (q.shape[2],), (self.side**2,), padding)
+        return _attend(q, agents, _attend(agents, k, v, padding), is_empty)
 
 
 class _OnPlane(nn.Module):
@@ -101,14 +105,26 @@ class _OnPlane(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
-        _check(context)
-        grid = context.grid
+        padding, grid = _check(context), context.grid
         if grid is None or len(grid) != 2:
             raise ValueError("agent needs tokens on a plane: give it Context(grid=(rows, columns)), or on_plane=False")
-        agents = _tokens(functional.adaptive_avg_pool2d(_channels(q, grid), self.side), q.shape[1])
-        gathered = _biased(agents, k, v, self.gathering(grid))
-        o = _biased(q, agents, gathered, self.reading(grid).mT)
+        q, k, v = without_padding(context, q, k, v)
+        agents, is_empty = _pooled(q, grid, (self.side, self.side), padding)
+        gathered = _attend(agents, k, v, padding, self.gathering(grid))
+        o = _attend(q, agents, gathered, is_empty, self.reading(grid).mT)
         return o + share_heads(_tokens(self.local(_channels(v, grid)), v.shape[1]), q.shape[1])
+
+
+def _pooled(
+    q: Tensor, grid: tuple[int, ...], fields: tuple[int, ...], padding: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """The means of queries without padding in each field [B, H, agents, D], and which fields hold padding alone."""
+    pool: Any = functional.adaptive_avg_pool1d if len(grid) == 1 else functional.adaptive_avg_pool2d
+    means = _tokens(pool(_channels(q, grid), fields), q.shape[1])
+    if padding is None:
+        return means, None
+    share = pool((~padding).view(-1, 1, *grid).to(q.dtype), fields).flatten(1)
+    return means / torch.where(share > 0, share, 1)[:, None, :, None], share == 0
 
 
 class _Bias(nn.Module):
@@ -130,9 +146,13 @@ class _Bias(nn.Module):
         return bias.flatten(2)
 
 
-def _biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """With so few agents the bias is no larger than what is computed, and has no factors."""
-    return sdpa_attention(q, k, v, allowed=None, bias=bias, causal=False, scale=None)
+def _attend(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, bias: Tensor | None = None) -> Tensor:
+    """To all keys but those that are hidden [1 or B, M].
+
+    With so few agents mask and bias are no larger than what is computed, and the bias has no factors.
+    """
+    allowed = None if hidden is None else ~hidden[:, None, None]
+    return sdpa_attention(q, k, v, allowed=allowed, bias=bias, causal=False, scale=None)
 
 
 def _channels(x: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -145,9 +165,10 @@ def _tokens(x: Tensor, heads: int) -> Tensor:
     return x.reshape(len(x), heads, x.shape[1] // heads, -1).mT
 
 
-def _check(context: Context) -> None:
-    check_not_causal(Agent.about, context)
-    check_unpadded(Agent.about, context)
+def _check(context: Context) -> Tensor | None:
+    """Which tokens are padding."""
+    check_not_causal(Agent.about, context, "its agents are means of queries from the whole sequence; linear has one")
+    return padding_of(Agent.about, context)
 
 
 def _naive(q: Tensor, k: Tensor, v: Tensor, agents: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from coterie.attention.attend import attend
-from coterie.attention.data import Data
+from coterie.attention.data import Data, Tokens
 from coterie.attention.masks import Causal, Mask, Segments
 from coterie.attention.spec import Spec
 
@@ -63,6 +63,10 @@ class Options(ABC):
     """A frozen dataclass whose fields are the options of one mechanism of the literature."""
 
     about: ClassVar[About]
+    reads: ClassVar[Literal["grid", "features"] | None] = None
+    """What it needs of a context beside `data`."""
+    meets_batch: ClassVar[bool] = False
+    """Whether a sequence gets something of the other sequences of its batch."""
 
     @classmethod
     def small(cls) -> Self:
@@ -82,6 +86,10 @@ class Options(ABC):
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         """Made-up inputs for tests, pictures and benchmarks; what a mechanism needs beyond its tensors."""
+        if self.reads == "grid":
+            return drawn_grid(tokens)
+        if self.reads == "features":
+            return Context(features=torch.randn(batch, tokens, heads.features, generator=draw))
         return Context()
 
 
@@ -154,19 +162,14 @@ def visible(q: Tensor, context: Context) -> Tensor:
 
 
 def features_of(about: About, context: Context) -> Tensor:
-    """The hidden states [B, N, C] of a context.
+    """The hidden states [B, N, C] of a context, with zeros for padding.
 
     Raises:
         ValueError: It has none.
     """
     if context.features is None:
         raise ValueError(f"{about.name} reads the hidden states too: give it Context(features=[B, N, C])")
-    return context.features
-
-
-def drawn_features(tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-    """A made-up context with hidden states."""
-    return Context(features=torch.randn(batch, tokens, heads.features, generator=draw))
+    return without_padding(context, context.features)[0]
 
 
 def drawn_grid(tokens: int) -> Context:
@@ -198,7 +201,7 @@ def check_between(options: Options, least: float, most: float, *names: str) -> N
 
 
 def padding_of(about: About, context: Context) -> Tensor | None:
-    """Which tokens are padding, bool [N] or [B, N], for mechanisms that know one segment for each sequence. None: none.
+    """Which tokens are padding, bool [1 or B, N], for mechanisms that know one segment for each sequence. None: none.
 
     Raises:
         ValueError: There are several segments in a sequence.
@@ -206,7 +209,7 @@ def padding_of(about: About, context: Context) -> Tensor | None:
     segment = context.data.queries.segment
     if segment is None:
         return None
-    padding = segment < 0
+    padding = (segment < 0).view(-1, segment.shape[-1])
     if bool((~padding & (segment != segment.amax(-1, keepdim=True))).any()):
         raise ValueError(
             f"{about.name} mixes tokens of all segments: give it one for each sequence, the rest as padding"
@@ -214,21 +217,35 @@ def padding_of(about: About, context: Context) -> Tensor | None:
     return padding
 
 
-def check_unpadded(about: About, context: Context) -> None:
-    """For mechanisms that cannot leave tokens out.
+def lengths_of(about: About, context: Context) -> Tensor | None:
+    """How many tokens each sequence has before its padding, [1 or B], for mechanisms that count from the first token.
 
     Raises:
-        ValueError: The context has segments.
+        ValueError: As `padding_of`, or there is padding before a token.
     """
-    if context.data.queries.segment is not None:
-        raise ValueError(f"{about.name} mixes tokens of all segments: give it sequences without padding, one by one")
+    padding = padding_of(about, context)
+    if padding is None:
+        return None
+    if bool((padding[:, :-1] & ~padding[:, 1:]).any()):
+        raise ValueError(f"{about.name} counts blocks from the first token: put the padding behind the last one")
+    return (~padding).sum(-1)
 
 
-def check_not_causal(about: About, context: Context) -> None:
+def there(padding: Tensor | None) -> tuple[Mask | None, Tokens]:
+    """The mask that leaves padding [1 or B, N] out, and what it reads."""
+    return (None, Tokens()) if padding is None else (Segments(), Tokens(segment=-padding.long()))
+
+
+def check_not_causal(about: About, context: Context, why: str) -> None:
     """For mechanisms that have no causal form.
+
+    Args:
+        about: Of the mechanism.
+        context: Of the call.
+        why: The reason, and which mechanism has one.
 
     Raises:
         ValueError: The context is causal.
     """
     if context.causal:
-        raise ValueError(f"{about.name} has no causal form: its queries see keys after them")
+        raise ValueError(f"{about.name} has no causal form: {why}")

@@ -21,8 +21,6 @@ from coterie.attention.mechanisms.base import (
     Heads,
     Mechanism,
     check_between,
-    drawn_features,
-    drawn_grid,
     features_of,
     narrowed,
     visible,
@@ -92,6 +90,7 @@ class Factored(nn.Module):
 class SquaredDistance(Mechanism):
     """Learned strength of a penalty for each head; rank n + 2 on n axes."""
 
+    reads = "grid"
     about: ClassVar[About] = About(
         name="squared_distance",
         title="a penalty on squared distance, its strength learned by head, as factors of rank n + 2",
@@ -108,9 +107,6 @@ class SquaredDistance(Mechanism):
         squared = (x[:, None] - x).square().sum(-1)
         bias = -module.get_parameter("log_strength").exp()[:, None, None] * squared
         return naive_attention(q, k, v, allowed=visible(q, context), bias=bias)[0]
-
-    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return drawn_grid(tokens)
 
 
 class _SquaredDistance(Factored):
@@ -142,6 +138,7 @@ class SvdBias(Mechanism):
     """Offsets beyond it count as it, on each axis; 6 is that of Swin's window of 7."""
     axes: int = 2
 
+    reads = "grid"
     about: ClassVar[About] = About(
         name="svd_bias",
         title="a table of relative positions, cut to its largest singular values",
@@ -168,9 +165,6 @@ class SvdBias(Mechanism):
         values[:, self.rank :] = 0
         bias = left @ torch.diag_embed(values) @ right
         return naive_attention(q, k, v, allowed=visible(q, context), bias=bias)[0]
-
-    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return drawn_grid(tokens)
 
 
 class _SvdBias(Factored):
@@ -212,6 +206,7 @@ class LearnedBias(Mechanism):
     rank: int = 8
     hidden: int = 32
 
+    reads = "features"
     about: ClassVar[About] = About(
         name="learned_bias",
         title="a bias whose factors are small networks of the hidden states",
@@ -231,9 +226,6 @@ class LearnedBias(Mechanism):
         f, g = (module.get_submodule(name)(x).unflatten(-1, (q.shape[1], self.rank)) for name in ("query", "key"))
         bias = torch.einsum("bihr,bjhr->bhij", f, g)
         return naive_attention(q, k, v, allowed=visible(q, context), bias=bias)[0]
-
-    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return drawn_features(tokens, draw, heads, batch)
 
 
 class _LearnedBias(Factored):

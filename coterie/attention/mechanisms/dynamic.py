@@ -94,7 +94,7 @@ class _DynamicMask(nn.Module):
         q, k, v = without_padding(context, q, k, v)
         bias = self.scale[:, None] * functional.softplus(self.weight @ v.transpose(1, 2).flatten(2).mT)
         if padding is not None:
-            bias = bias.masked_fill(padding.view(-1, 1, q.shape[2]), -torch.inf)
+            bias = bias.masked_fill(padding[:, None], -torch.inf)
         # Of equal ones the later is the larger.
         rank = bias.detach().argsort(dim=-1, stable=True).argsort(-1)
         if not context.causal:

@@ -19,9 +19,9 @@ from coterie.attention.mechanisms.base import (
     Heads,
     Mechanism,
     check_between,
-    check_unpadded,
     narrowed,
     visible,
+    without_padding,
 )
 from coterie.attention.merge import merge
 from coterie.attention.naive import share_heads
@@ -156,9 +156,14 @@ class Emphasis(Edit):
 
 @dataclass(frozen=True, slots=True)
 class Replacement(Edit):
-    """MotionCLR's replacement: all sequences of a batch take the map of one, for their own values."""
+    """MotionCLR's replacement: all sequences of a batch take the map of one, for their own values.
+
+    Its segments are those of the map. Padding of another sequence gives zeros where the map sees it.
+    """
 
     sequence: int = 0
+
+    meets_batch = True
 
     about: ClassVar[About] = About(
         name="motionclr_replacement",
@@ -172,11 +177,14 @@ class Replacement(Edit):
         check_between(self, 0, math.inf, "sequence")
 
     def edited(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        check_unpadded(self.about, context)
         if not 0 <= self.sequence < len(q):
             raise ValueError(f"motionclr_replacement has sequence={self.sequence}, but the batch has {len(q)}")
+        (v,) = without_padding(context, v)
         q, k = (x[self.sequence : self.sequence + 1].expand_as(x) for x in (q, k))
-        return attend(q, k, v, Spec(narrowed(None, context)), context.data)
+        segment = context.data.queries.segment
+        if segment is not None and segment.dim() == 2:
+            segment = segment[self.sequence]
+        return attend(q, k, v, Spec(narrowed(None, context)), Data(Tokens(segment=segment)))
 
     def edit(self, p: Tensor, role: Tensor) -> Tensor:
         return p[self.sequence].expand_as(p)

@@ -14,7 +14,6 @@ from coterie.attention.mechanisms.base import (
     Context,
     Heads,
     Mechanism,
-    drawn_features,
     features_of,
     narrowed,
     visible,
@@ -29,6 +28,7 @@ class Gated(Mechanism):
 
     by_head: bool = False
 
+    reads = "features"
     about: ClassVar[About] = About(
         name="gated",
         title="Gated Attention: a sigmoid gate from the hidden states on each head's output",
@@ -45,9 +45,6 @@ class Gated(Mechanism):
         gate = 1 / (1 + torch.exp(-logits))
         o, _ = naive_attention(q, k, v, allowed=visible(q, context))
         return o * torch.stack(gate.chunk(q.shape[1], -1), 1)
-
-    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return drawn_features(tokens, draw, heads, batch)
 
 
 class _Gated(nn.Module):

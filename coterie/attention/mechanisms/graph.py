@@ -18,8 +18,9 @@ from coterie.attention.mechanisms.base import (
     Heads,
     Mechanism,
     check_between,
-    check_not_causal,
-    check_unpadded,
+    narrowed,
+    visible,
+    without_padding,
 )
 from coterie.attention.spec import Spec
 
@@ -52,7 +53,7 @@ class HopWise(Mechanism):
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         assert isinstance(module, _Hops) and context.data.hops is not None
         hops = context.data.hops.expand(q.shape[0], -1, -1)
-        at = torch.stack([hops == h for h in range(self.hops + 1)], 1).to(q.dtype)
+        at = torch.stack([(hops == h) & visible(q, context) for h in range(self.hops + 1)], 1).to(q.dtype)
         count = at.sum(-1)
         mean, shared = at / count.clamp(min=1)[..., None], q.shape[1] // k.shape[1]
         keys, values = (
@@ -84,14 +85,16 @@ class _Hops(nn.Module):
         self.key_maps, self.value_maps = nn.Parameter(same.clone()), nn.Parameter(same.clone())
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        check_unpadded(self.mechanism.about, context)
-        check_not_causal(self.mechanism.about, context)
         if context.data.hops is None:
             raise ValueError(f"{self.mechanism.about.name} needs the hops between the tokens, Data.hops")
+        q, k, v = without_padding(context, q, k, v)
         batch, _, n, _ = q.shape
         slots = self.mechanism.hops + 1
         hops = context.data.hops.expand(batch, -1, -1)
-        edge = ((hops >= 0) & (hops < slots)).nonzero()
+        spec = Spec(narrowed(None, context))
+        allowed = spec.allowed(spec.read(q, k, context.data))
+        is_edge = (hops >= 0) & (hops < slots)
+        edge = (is_edge if allowed is None else is_edge & allowed[:, 0]).nonzero()
         node, other = edge[:, 0] * n + edge[:, 1], edge[:, 0] * n + edge[:, 2]
         slot = node * slots + hops[edge.unbind(-1)]
         count = slot.bincount(minlength=batch * n * slots)

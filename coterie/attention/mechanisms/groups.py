@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -21,7 +21,10 @@ from coterie.attention.mechanisms.base import (
     Mechanism,
     check_between,
     check_not_causal,
-    check_unpadded,
+    narrowed,
+    padding_of,
+    visible,
+    without_padding,
 )
 from coterie.attention.naive import naive_attention
 from coterie.attention.spec import Spec
@@ -56,7 +59,7 @@ class GroupPose(Mechanism):
         assert context.grid is not None
         at = torch.arange(q.shape[2], device=q.device)
         mark = at // context.grid[1] if self.among == "within" else at % context.grid[1]
-        return naive_attention(q, k, v, allowed=mark[:, None] == mark)[0]
+        return naive_attention(q, k, v, allowed=(mark[:, None] == mark) & visible(q, context))[0]
 
     def pairs(self, tokens: int) -> int:
         instances, parts = _grid(tokens)
@@ -74,14 +77,15 @@ class _Rows(nn.Module):
         self.mechanism = mechanism
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        check_not_causal(self.mechanism.about, context)
         if context.grid is None or len(context.grid) != 2:
             raise ValueError(f"{self.mechanism.about.name} needs a grid of (instances, parts), not {context.grid}")
         fold = _Fold(q.shape[0], context.grid, self.mechanism.among == "across")
-        spec, data = Spec(), Data()
-        if (segment := context.data.queries.segment) is not None:
+        segment = context.data.queries.segment
+        if segment is not None:
             segment = fold(segment.expand(q.shape[0], -1)[:, None, :, None])[:, 0, :, 0]
-            spec, data = Spec(Segments()), Data(Tokens(segment=segment))
+        data = Data(Tokens(segment=segment))
+        # Folding keeps the order of the tokens that meet.
+        spec = Spec(narrowed(None, replace(context, data=data)))
         return fold.back(attend(fold(q), fold(k), fold(v), spec, data))
 
 
@@ -106,6 +110,7 @@ class BatchGroup(Mechanism):
     segments the batch is one group.
     """
 
+    meets_batch = True
     about: ClassVar[About] = About(
         name="batch_group",
         title="Chronos-2: series of one group see each other at each moment, over the batch",
@@ -216,11 +221,12 @@ class _Hierarchy(nn.Module):
         self.mechanism = mechanism
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        check_unpadded(self.mechanism.about, context)
-        check_not_causal(self.mechanism.about, context)
+        check_not_causal(self.mechanism.about, context, "who is taken up takes up too; hop_wise has one")
+        padding = padding_of(self.mechanism.about, context)
+        (x,) = without_padding(context, x)
         batch, n, _ = x.shape
         unit = functional.normalize(x, dim=-1)
-        index, is_edge = self._nearest(unit.detach(), _groups(x, context))
+        index, is_edge = self._nearest(unit.detach(), _groups(x, context), padding)
         start = torch.arange(batch, device=x.device)[:, None, None] * n
         head = (torch.arange(n, device=x.device)[:, None] + start).expand_as(index).flatten()
         tail, x, unit = (index + start).flatten(), x.flatten(0, 1), unit.flatten(0, 1)
@@ -234,13 +240,15 @@ class _Hierarchy(nn.Module):
         return self.mechanism.gated(x, taken / (total[:, None] + _EPSILON)).view(batch, n, -1)
 
     @torch.no_grad()
-    def _nearest(self, unit: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids [B, N, K] of the most similar others, and which of them there are."""
+    def _nearest(self, unit: Tensor, group: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Ids [B, N, K] of the most similar others, and which of them there are: none of padding, or for it."""
         at, found = torch.arange(unit.shape[1], device=unit.device), []
         for rows in torch.split(at, _ROWS):
             cosine = unit[:, rows] @ unit.mT
             same = group[:, rows, None] == group[:, None]
             cosine.masked_fill_(rows[:, None] == at, -torch.inf)
+            if padding is not None:
+                cosine.masked_fill_(padding[:, None] | padding[:, rows, None], -torch.inf)
             best = [
                 cosine.masked_fill(~among, -torch.inf).topk(min(count, len(at)))
                 for count, among in zip(self.mechanism.counts, (same, ~same), strict=True)

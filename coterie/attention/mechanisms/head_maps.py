@@ -90,7 +90,7 @@ def _allotted(lengths: list[float], heads: int) -> list[int]:
 class _KeyDriven(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
-        check_not_causal(KeyDriven.about, context)
+        check_not_causal(KeyDriven.about, context, "groups follow the keys of the whole sequence; dgqa has one")
         return _attend_mapped(q, k, v, allot(_key_norms(k, context), q.shape[1]), context)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from coterie.attention.attend import attend
-from coterie.attention.data import Data
+from coterie.attention.data import Data, Tokens
 from coterie.attention.masks import Blocks, Causal, Roles, Window
 from coterie.attention.mechanisms.base import (
     About,
@@ -22,9 +22,10 @@ from coterie.attention.mechanisms.base import (
     Mechanism,
     check_between,
     check_not_causal,
-    check_unpadded,
-    drawn_grid,
+    padding_of,
+    there,
     visible,
+    without_padding,
 )
 from coterie.attention.mechanisms.windows import grid_of
 from coterie.attention.naive import naive_attention
@@ -39,6 +40,7 @@ class HiLo(Mechanism):
     low: float = 0.9
     """Share of the heads that see averages alone."""
 
+    reads = "grid"
     about: ClassVar[About] = About(
         name="hilo",
         title="HiLo: some heads attend in small windows, the others to the mean of each window",
@@ -73,9 +75,6 @@ class HiLo(Mechanism):
         area = min(self.window**2, tokens)
         return math.ceil((1 - self.low) * tokens * area + self.low * tokens**2 / area)
 
-    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return drawn_grid(tokens)
-
 
 class _HiLo(nn.Module):
     def __init__(self, options: HiLo) -> None:
@@ -84,25 +83,44 @@ class _HiLo(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
-        check_not_causal(HiLo.about, context)
-        check_unpadded(HiLo.about, context)
+        check_not_causal(HiLo.about, context, "means of windows hold what comes later; gna has one")
         grid, size = grid_of(HiLo.about, context, 2), self.options.window
+        padding = padding_of(HiLo.about, context)
+        q, k, v = without_padding(context, q, k, v)
         hi, lo = self.options.split(q, k)
         keys = hi * k.shape[1] // q.shape[1]
         parts = []
         if hi:
-            parts.append(attend(q[:, :hi], k[:, :keys], v[:, :keys], Spec(Blocks(size, shape=grid))))
+            mask, tokens = there(padding)
+            blocks = Blocks(size, shape=grid)
+            spec = Spec(blocks if mask is None else blocks & mask)
+            parts.append(attend(q[:, :hi], k[:, :keys], v[:, :keys], spec, Data(tokens)))
         if lo:
-            means, values = (_window_means(x[:, keys:], grid, size) for x in (k, v))
-            parts.append(attend(q[:, hi:], means, values))
+            means, values, empty = _window_means(k[:, keys:], v[:, keys:], padding, grid, size)
+            mask, windows = there(empty)
+            asking = Tokens(segment=torch.zeros_like(q[0, 0, :, 0], dtype=torch.long))
+            parts.append(attend(q[:, hi:], means, values, Spec(mask), Data(asking, windows)))
         return torch.cat(parts, 1)
 
 
-def _window_means(x: Tensor, grid: tuple[int, ...], size: int) -> Tensor:
-    """[B, H, N, D] to [B, H, windows, D]; windows that a border cuts are means of what they hold."""
-    plane = torch.unflatten(x.mT.flatten(0, 1), -1, grid)
-    means: Tensor = avg_pool2d(plane, size, ceil_mode=True, count_include_pad=False)
-    return means.flatten(-2).view(*x.shape[:2], x.shape[3], -1).mT
+def _window_means(
+    k: Tensor, v: Tensor, padding: Tensor | None, grid: tuple[int, ...], size: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys and values [B, H, N, D] as means of windows [B, H, windows, D], and which windows hold padding alone.
+
+    Windows that a border cuts are means of what they hold.
+    """
+
+    def pooled(x: Tensor) -> Tensor:
+        plane = torch.unflatten(x.mT.flatten(0, 1), -1, grid)
+        means: Tensor = avg_pool2d(plane, size, ceil_mode=True, count_include_pad=False)
+        return means.flatten(-2).view(*x.shape[:2], x.shape[3], -1).mT
+
+    if padding is None:
+        return pooled(k), pooled(v), None
+    share = pooled((~padding)[:, None, :, None].to(k.dtype))
+    filled = torch.where(share > 0, share, 1)
+    return pooled(k) / filled, pooled(v) / filled, share[:, 0, :, 0] == 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from coterie.attention.mechanisms.base import (
     Heads,
     Mechanism,
     check_between,
-    drawn_features,
     features_of,
     narrowed,
     visible,
@@ -38,6 +37,7 @@ class MixtureOfHeads(Mechanism):
     load: float = 0.01
     """Weight of the loss."""
 
+    reads = "features"
     about: ClassVar[About] = About(
         name="moh",
         title="Mixture of heads: a router picks heads for each token, and only those are computed",
@@ -70,9 +70,6 @@ class MixtureOfHeads(Mechanism):
     def routed(self, heads: int) -> int:
         """How many of the routed heads serve a token."""
         return round(self.active * heads) - round(self.shared * heads)
-
-    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return drawn_features(tokens, draw, heads, batch)
 
 
 _ROUTERS = ("routed", "shared", "balance")

@@ -21,6 +21,8 @@ from coterie.attention.mechanisms.base import (
 from coterie.attention.pool import generalised_mean
 from coterie.attention.spec import widened
 
+_ONE = "it pools a sequence into one; give what comes later as padding"
+
 
 @dataclass(frozen=True, slots=True)
 class Lama(Features):
@@ -59,7 +61,7 @@ class _Lama(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """Pooled tokens [B, heads, C]."""
-        check_not_causal(Lama.about, context)
+        check_not_causal(Lama.about, context, _ONE)
         (x,) = without_padding(context, x)
         scores = x @ self.right.T * (self.left @ self.center)
         return _weights(scores.tanh(), context) @ x
@@ -113,7 +115,7 @@ class _EfficientProbing(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """Pooled values [B, C / reduction]."""
-        check_not_causal(EfficientProbing.about, context)
+        check_not_causal(EfficientProbing.about, context, _ONE)
         (x,) = without_padding(context, x)
         weights = _weights(x @ self.queries.T * x.shape[-1] ** -0.5, context)
         values = self.values(x).view(*x.shape[:2], len(self.queries), -1).transpose(1, 2)
@@ -173,7 +175,7 @@ class _GeneralisedMean(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """Means [B, C]."""
-        check_not_causal(GeneralisedMean.about, context)
+        check_not_causal(GeneralisedMean.about, context, _ONE)
         segment = context.data.queries.segment
         power = self.power.repeat_interleave(x.shape[-1] // len(self.power))
         return generalised_mean(x, power, kept=None if segment is None else segment >= 0)

@@ -17,7 +17,8 @@ from coterie.attention.mechanisms.base import (
     Mechanism,
     check_between,
     check_not_causal,
-    check_unpadded,
+    lengths_of,
+    without_padding,
 )
 from coterie.attention.mechanisms.gathering import gather_tokens
 from coterie.attention.naive import share_heads
@@ -33,7 +34,9 @@ class PyramidSparse(Mechanism):
     """Blocks of queries see each block of keys at a level, or not at all, by how much attention a sample says it gets.
 
     A mean of p keys has log p added to its logit, so that it weighs as much as p equal keys. Levels have no gradient.
-    The released code also rounds the number of blocks of each level to whole tiles of its kernel.
+    The released code also rounds the number of blocks of each level to whole tiles of its kernel. Its causal form picks
+    levels for a block of queries by all of these, so that a query sees by what comes after it; there is none here.
+    Padding stands behind all tokens.
     """
 
     rows: int = 128
@@ -132,17 +135,22 @@ class _PyramidSparse(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
         options, (batch, heads, n, width) = self.mechanism, q.shape
-        check_unpadded(options.about, context)
-        check_not_causal(options.about, context)
+        check_not_causal(options.about, context, "levels are picked for blocks of queries; native_sparse has one")
+        lengths = lengths_of(options.about, context)
+        if lengths is None:
+            lengths = torch.tensor([n], device=q.device)
+        q, k, v = without_padding(context, q, k, v)
         unit = options.block // _LEVELS[-1]
-        lists = self._units(self._levels(q, k))
+        lists = self._units(self._levels(q, k, lengths))
         at = (lists[..., None] * unit + torch.arange(unit, device=q.device)).flatten(3)
-        count = _pyramid(torch.ones_like(k[:1, :1, :, :1]), options.block).flatten()
-        size = torch.where(at < 0, 0, count[at]).view(-1, 1, 1, at.shape[3])
+        is_token = torch.arange(n, device=q.device) < lengths[:, None]
+        count = _pyramid(is_token[:, None, :, None].to(k.dtype), options.block)
+        flat = at.clamp(min=0).flatten(2)
+        size = torch.where(at < 0, 0, count[..., 0].take_along_dim(flat, 2).view_as(at)).view(-1, 1, 1, at.shape[3])
         keys, values = (
-            gather_tokens(
-                share_heads(_pyramid(x, options.block) / count.clamp(min=1)[:, None], heads), at.clamp(min=0).flatten(2)
-            ).view(-1, 1, at.shape[3], x.shape[3])
+            gather_tokens(share_heads(_pyramid(x, options.block) / count.clamp(min=1), heads), flat).view(
+                -1, 1, at.shape[3], x.shape[3]
+            )
             for x in (k, v)
         )
         rows = functional.pad(q, (0, 0, 0, -n % options.rows)).view(-1, 1, options.rows, width)
@@ -151,38 +159,44 @@ class _PyramidSparse(nn.Module):
         return o.to(v.dtype).view(batch, heads, -1, v.shape[3])[:, :, :n]
 
     @torch.no_grad()
-    def _levels(self, q: Tensor, k: Tensor) -> Tensor:
+    def _levels(self, q: Tensor, k: Tensor, lengths: Tensor) -> Tensor:
         """The level of each block of keys for each block of queries [B, Hq, R, K], 0: skipped."""
         options, shared = self.mechanism, q.shape[1] // k.shape[1]
-        asking, asked = (self._sampled(x, size) for x, size in ((q, options.rows), (k, options.block)))
+        asking = self._blocks(q, options.rows, options.sampled(options.rows), lengths)
+        asked = self._blocks(k, options.block, options.sampled(options.block), lengths)
         keys = asked.flatten(2, 3).repeat_interleave(shared, 1).mT
+        at, count = torch.arange(asked.shape[2], device=q.device), -(-lengths // options.block)
+        missing = (at >= count[:, None])[:, None, None]
         importance = []
         for rows in asking.unbind(2):
-            chances = (rows @ keys * q.shape[-1] ** -0.5).softmax(-1)
+            logits = torch.unflatten(rows @ keys * q.shape[-1] ** -0.5, -1, asked.shape[2:4])
+            chances = logits.masked_fill(missing[..., None], -torch.inf).flatten(-2).softmax(-1)
             importance.append(torch.unflatten(chances.sum(2), -1, asked.shape[2:4]).sum(-1))
-        ordered = torch.stack(importance, 2).sort(-1, descending=True)
-        blocks = ordered.indices.shape[-1]
+        # Blocks that are not there have none, and come last, for the sort is stable.
+        ordered = torch.stack(importance, 2).sort(dim=-1, descending=True, stable=True)
         if options.share_of == "blocks":
-            passed = torch.arange(blocks, device=q.device, dtype=torch.float64) / blocks
+            passed = at / count.double().clamp(min=1).view(-1, 1, 1, 1)
         else:
             passed = (ordered.values.cumsum(-1) - ordered.values) / ordered.values.sum(-1, keepdim=True)
         table = torch.tensor((*_LEVELS, 0), device=q.device)
         level = table[torch.bucketize(passed, passed.new_tensor(options.bounds), right=True)]
         level = torch.zeros_like(ordered.indices).scatter(-1, ordered.indices, level.expand_as(ordered.indices))
-        return level if options.alike is None else level.minimum(self._caps(k).repeat_interleave(shared, 1)[:, :, None])
+        if options.alike is not None:
+            level = level.minimum(self._caps(k, lengths).repeat_interleave(shared, 1)[:, :, None])
+        return level.masked_fill(missing, 0)
 
-    def _sampled(self, x: Tensor, size: int) -> Tensor:
-        """Tokens of the sample by block [B, H, blocks, S, D]; what is missing of the last block is its last token."""
+    def _blocks(self, x: Tensor, size: int, places: list[int], lengths: Tensor) -> Tensor:
+        """Tokens at these places of each block [B, H, blocks, S, D]; instead of a missing one the last token."""
         start = torch.arange(0, x.shape[2], size, device=x.device)[:, None]
-        at = (start + torch.tensor(self.mechanism.sampled(size), device=x.device)).clamp(max=x.shape[2] - 1)
-        return widened(x)[:, :, at]
+        at = (start + torch.tensor(places, device=x.device)).minimum((lengths - 1).clamp(min=0).view(-1, 1, 1))
+        rows = at[:, None].expand(*x.shape[:2], -1, -1)
+        return torch.unflatten(gather_tokens(widened(x), rows.flatten(2)), 2, rows.shape[2:])
 
-    def _caps(self, k: Tensor) -> Tensor:
+    def _caps(self, k: Tensor, lengths: Tensor) -> Tensor:
         """The highest level that the similarity of its keys allows each block, [B, Hk, K]."""
         options = self.mechanism
         assert options.alike is not None
-        at = torch.arange(-(-k.shape[2] // options.block) * options.block, device=k.device).clamp(max=k.shape[2] - 1)
-        blocks = torch.unflatten(widened(k)[:, :, at], 2, (-1, options.block))
+        blocks = self._blocks(k, options.block, list(range(options.block)), lengths)
         caps = torch.ones_like(blocks[..., 0, 0], dtype=torch.long)
         for level, bound in zip(_LEVELS[1:], options.alike, strict=True):
             cosine = functional.cosine_similarity(blocks[..., ::level, :], blocks[..., level - 1 :: level, :], dim=-1)

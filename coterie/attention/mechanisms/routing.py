@@ -21,13 +21,16 @@ from coterie.attention.mechanisms.base import (
     Mechanism,
     check_between,
     check_not_causal,
-    check_unpadded,
-    drawn_features,
     features_of,
+    padding_of,
+    there,
+    without_padding,
 )
 from coterie.attention.mechanisms.gathering import gather_tokens
 from coterie.attention.naive import naive_attention, share_heads
 from coterie.attention.spec import Spec
+
+_ALL_TOKENS = "which tokens meet depends on all of them; native_sparse picks by query, and has one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class Routing(Mechanism):
 
     A query that several clusters take gets the mean, one that none takes gets 0. Centres follow the tokens while
     training, and tokens their centres, by a loss of their own (`auxiliary_losses`). The published causal form hides
-    later keys inside a cluster, but what a cluster takes depends on all tokens; so there is none here.
+    later keys inside a cluster, but what a cluster takes depends on all tokens; so there is none here. Clusters take
+    no padding, and are smaller in shorter sequences.
     """
 
     clusters: int = 64
@@ -99,29 +103,48 @@ class _Routing(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
-        check_unpadded(self.mechanism.about, context)
-        check_not_causal(self.mechanism.about, context)
+        check_not_causal(self.mechanism.about, context, _ALL_TOKENS)
+        padding = padding_of(self.mechanism.about, context)
+        q, k, v = without_padding(context, q, k, v)
         batch, heads, n, _ = q.shape
         units = [functional.normalize(x, dim=-1) for x in (q, k)]
-        asking, asked = (self._nearest(unit, n) for unit in units)
+        asking, asked = (self._nearest(unit, padding) for unit in units)
+        left = self._left(asking.shape[-1], padding)
+        mask, tokens = there(None if left is None else left.expand(batch, -1).repeat_interleave(asking.shape[2], 0))
         rows, keys, values = _gather(q, asking), _gather(k, asked), _gather(v, asked)
-        o = torch.unflatten(attend(rows, keys, values), 0, (batch, -1)).transpose(1, 2).flatten(2, 3)
+        o = attend(rows, keys, values, Spec(mask), Data(tokens))
+        o = torch.unflatten(o, 0, (batch, -1)).transpose(1, 2).flatten(2, 3)
         self._observe(torch.cat([units[0].reshape(batch, k.shape[1], -1, q.shape[-1]), units[1]], 2))
-        at = asking.flatten(2)
+        at, one = asking.flatten(2), torch.ones_like(asking, dtype=q.dtype)
+        if left is not None:
+            one = one * ~left[:, None, None]
         total = torch.zeros_like(q).scatter_add(2, at[..., None].expand_as(o), o)
-        count = q.new_zeros(batch, heads, n).scatter_add(2, at, q.new_ones(()).expand_as(at))
+        count = q.new_zeros(batch, heads, n).scatter_add(2, at, one.flatten(2))
         return total / count.clamp(min=1)[..., None]
 
     @torch.no_grad()
-    def _nearest(self, unit: Tensor, n: int) -> Tensor:
-        """Tokens of each cluster [B, H, C, w]."""
+    def _nearest(self, unit: Tensor, padding: Tensor | None) -> Tensor:
+        """Tokens of each cluster [B, H, C, w], the nearest first."""
         means = self.centres.means.repeat_interleave(unit.shape[1] // len(self.centres.means), 0)
-        return (means @ unit.mT).topk(self.mechanism.taken(n)).indices
+        cosine = means @ unit.mT
+        if padding is not None:
+            cosine = cosine.masked_fill(padding[:, None, None], -torch.inf)
+        return cosine.topk(self.mechanism.taken(unit.shape[2])).indices
+
+    def _left(self, size: int, padding: Tensor | None) -> Tensor | None:
+        """Which places of its clusters a sequence leaves empty, for it is shorter than others: bool [1 or B, w]."""
+        if padding is None:
+            return None
+        options, lengths = self.mechanism, (~padding).sum(-1, keepdim=True)
+        taken = lengths.clamp(max=options.size or -(-lengths // options.clusters))
+        return torch.arange(size, device=padding.device) >= taken
 
     def _observe(self, unit: Tensor) -> None:
         means = self.centres.means
         own = means.expand(len(unit), -1, -1, -1).take_along_dim(nearest(unit, means)[..., None], 2)
-        add_loss(functional.mse_loss(unit, own) * self.mechanism.commitment)
+        is_token = (unit != 0).any(-1)  # Padding is zero, and no direction.
+        away = (unit - own).square().mean(-1) * is_token
+        add_loss(away.sum() / is_token.sum().clamp(min=1) * self.mechanism.commitment)
         if self.training:
             self.centres.follow(kmeans(unit, means))
 
@@ -137,7 +160,8 @@ class TokenAggregation(Mechanism):
     """Tokens sorted by their nearest centre attend to their group and the next, and to all centres; the two are added.
 
     While training the centres are those of the batch, found from the kept ones in a few steps; then the kept ones
-    follow them. The released code fills the last group up with tokens mirrored; here it is shorter.
+    follow them. The released code fills the last group up with tokens mirrored; here it is shorter. Padding stands
+    behind all tokens in that order.
     """
 
     centres: int = 16
@@ -148,6 +172,7 @@ class TokenAggregation(Mechanism):
     decay: float = 0.999
     """Of the moving average that the kept centres are."""
 
+    reads = "features"
     about: ClassVar[About] = About(
         name="token_aggregation",
         title="CATANet: tokens sorted by likeness attend to neighbouring groups, and to centres",
@@ -188,9 +213,6 @@ class TokenAggregation(Mechanism):
     def pairs(self, tokens: int) -> int:
         return tokens * (min(tokens, 2 * self.group) + self.centres)
 
-    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return drawn_features(tokens, draw, heads, batch)
-
 
 class _TokenAggregation(nn.Module):
     def __init__(self, mechanism: TokenAggregation, heads: Heads) -> None:
@@ -201,12 +223,16 @@ class _TokenAggregation(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
-        check_unpadded(self.mechanism.about, context)
-        check_not_causal(self.mechanism.about, context)
+        check_not_causal(self.mechanism.about, context, _ALL_TOKENS)
+        padding = padding_of(self.mechanism.about, context)
+        q, k, v = without_padding(context, q, k, v)
         unit = functional.normalize(features_of(self.mechanism.about, context), dim=-1)[:, None]
         centres = self._centres(unit)
-        order = nearest(unit, centres)[:, 0].argsort(dim=-1, stable=True)[:, None, :, None]
-        o = self._grouped(*(x.take_along_dim(order, 2) for x in (q, k, v)))
+        own, length = nearest(unit, centres)[:, 0], torch.tensor([q.shape[2]], device=q.device)
+        if padding is not None:
+            own, length = own.masked_fill(padding, self.mechanism.centres), (~padding).sum(-1)
+        order = own.argsort(dim=-1, stable=True)[:, None, :, None]
+        o = self._grouped(length, *(x.take_along_dim(order, 2) for x in (q, k, v)))
         o = torch.zeros_like(o).scatter(2, order.expand_as(o), o)
         keys, values = (
             maps(centres[0]).view(len(centres[0]), -1, q.shape[-1]).transpose(0, 1).expand(len(q), -1, -1, -1)
@@ -225,8 +251,8 @@ class _TokenAggregation(nn.Module):
         self.centres.follow(centres.detach())
         return centres
 
-    def _grouped(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Each group attends to itself and the next, as a batch of groups."""
+    def _grouped(self, length: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Of so many tokens [1 or B] each group attends to itself and the next, as a batch of groups."""
         batch, _, n, _ = q.shape
         size = min(self.mechanism.group, n)
         missing = -n % size
@@ -235,8 +261,9 @@ class _TokenAggregation(nn.Module):
             functional.pad(x, (0, 0, 0, missing + size)).unfold(2, 2 * size, size).permute(0, 2, 1, 4, 3).flatten(0, 1)
             for x in (k, v)
         )
-        at = torch.arange(n + missing + size, device=q.device).unfold(0, 2 * size, size).repeat(batch, 1)
-        data = Data(Tokens(segment=torch.zeros_like(at[:1, :size])), Tokens(segment=(at < n).long() - 1))
+        at = torch.arange(n + missing + size, device=q.device).unfold(0, 2 * size, size)
+        missed = (at >= length[:, None, None]).expand(batch, -1, -1).flatten(0, 1)
+        data = Data(Tokens(segment=torch.zeros_like(at[:1, :size])), Tokens(segment=-missed.long()))
         o = attend(rows, keys, values, Spec(Segments()), data)
         return torch.unflatten(o, 0, (batch, -1)).transpose(1, 2).flatten(2, 3)[:, :, :n]
 
@@ -266,9 +293,8 @@ def nearest(unit: Tensor, means: Tensor) -> Tensor:
 
 
 def kmeans(unit: Tensor, means: Tensor) -> Tensor:
-    """One step of k-means on the sphere, over the batch: [H, C, D]. Centres without a token stay."""
+    """One step of k-means on the sphere, over the batch: [H, C, D]. Centres without a token stay; zeros are none."""
     rows = unit.transpose(0, 1).flatten(1, 2)
     at = nearest(unit, means).transpose(0, 1).flatten(1)[..., None]
     total = torch.zeros_like(means, dtype=rows.dtype).scatter_add(1, at.expand_as(rows), rows)
-    count = torch.zeros_like(total[..., :1]).scatter_add(1, at, torch.ones_like(at, dtype=rows.dtype))
-    return torch.where(count > 0, functional.normalize(total, dim=-1), means.to(rows.dtype))
+    return torch.where((total != 0).any(-1, keepdim=True), functional.normalize(total, dim=-1), means.to(rows.dtype))

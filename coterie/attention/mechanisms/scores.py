@@ -14,7 +14,6 @@ from coterie.attention.mechanisms.base import (
     Context,
     Heads,
     Mechanism,
-    drawn_features,
     features_of,
     narrowed,
     visible,
@@ -29,6 +28,7 @@ _SOURCE = "Reducing the Transformer Architecture to a Minimum (arXiv 2410.13732)
 class Collapsed(Mechanism):
     """The product of the two projections of each head as one full matrix; the keys are the hidden states."""
 
+    reads = "features"
     about: ClassVar[About] = About(
         name="collapsed",
         title="scores of hidden states by one full matrix for each head, without queries and keys",
@@ -43,9 +43,6 @@ class Collapsed(Mechanism):
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         x, w = features_of(self.about, context), module.get_parameter("w")
         return _with_scores(torch.einsum("bic,hce,bje->bhij", x, w, x) / x.shape[-1] ** 0.5, v, context)
-
-    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return drawn_features(tokens, draw, heads, batch)
 
 
 class _Collapsed(nn.Module):
@@ -63,6 +60,7 @@ class _Collapsed(nn.Module):
 class Symmetric(Mechanism):
     """One projection of each head, for queries and keys alike: half the parameters."""
 
+    reads = "features"
     about: ClassVar[About] = About(
         name="symmetric",
         title="symmetric scores: one projection of the hidden states for queries and keys alike",
@@ -77,9 +75,6 @@ class Symmetric(Mechanism):
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         x, t = features_of(self.about, context), module.get_parameter("t")
         return _with_scores(torch.einsum("bic,hcd,hed,bje->bhij", x, t, t, x) / t.shape[-1] ** 0.5, v, context)
-
-    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return drawn_features(tokens, draw, heads, batch)
 
 
 class _Symmetric(nn.Module):

@@ -18,11 +18,11 @@ from coterie.attention.mechanisms.base import (
     Heads,
     Mechanism,
     check_between,
-    check_unpadded,
-    drawn_features,
     features_of,
+    lengths_of,
     narrowed,
     visible,
+    without_padding,
 )
 from coterie.attention.naive import naive_attention, share_heads
 from coterie.attention.spec import Spec, widened
@@ -35,7 +35,8 @@ _ROWS = 1024
 class NativeSparse(Mechanism):
     """Compressed keys for an overview, the blocks that matter most there in full, and the last keys: gated by token.
 
-    Which blocks matter has no gradient. Query heads that share a key head share their blocks.
+    Which blocks matter has no gradient. Query heads that share a key head share their blocks. Padding stands behind
+    all tokens; a compressed key that holds some is not there.
     """
 
     length: int = 32
@@ -53,6 +54,7 @@ class NativeSparse(Mechanism):
     compression: Literal["linear", "mean", "weighted"] = "linear"
     """One linear map of all keys of a compressed key with learned positions, their mean, or a learned weighted sum."""
 
+    reads = "features"
     about: ClassVar[About] = About(
         name="native_sparse",
         title="Native / Flash Sparse Attention: compressed keys, the best blocks, a window, gated",
@@ -127,9 +129,6 @@ class NativeSparse(Mechanism):
         each = (tokens // self.stride, self.top * self.block, self.window)
         return tokens * sum(min(tokens, keys) for keys in each)
 
-    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return drawn_features(tokens, draw, heads, batch)
-
 
 class _NativeSparse(nn.Module):
     """Each branch is a call of `attend` with its gate."""
@@ -151,18 +150,22 @@ class _NativeSparse(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
         options, at = self.mechanism, torch.arange(q.shape[2], device=q.device)
-        check_unpadded(options.about, context)
+        lengths = lengths_of(options.about, context)
+        q, k, v = without_padding(context, q, k, v)
         gates = self.gate(features_of(options.about, context)).sigmoid()[:, None]
         keys, values = self._compress(k, "key"), self._compress(v, "value")
         # A compressed key stands where its last key stands.
-        ends = Tokens(at[options.length - 1 :: options.stride])
-        overview = Data(Tokens(at), ends, gate=gates[..., :1])
-        picked = Data(blocks=self._pick(q, keys, context.causal), gate=gates[..., 1:2])
-        near = Window(options.window - 1, 0 if context.causal else options.window - 1)
+        ends = at[options.length - 1 :: options.stride]
+        tokens, compressed = Tokens(), Tokens(ends)
+        if lengths is not None:
+            tokens, compressed = Tokens(segment=_behind(at, lengths)), Tokens(ends, _behind(ends, lengths))
+        picked = self._pick(q, keys, context.causal, lengths)
+        masks = (None, Listed(options.block), Window(options.window - 1, options.window - 1))
+        overview, selected, near = (Spec(narrowed(mask, context), gate=True) for mask in masks)
         return (
-            attend(q, keys, values, Spec(narrowed(None, context), gate=True), overview)
-            + attend(q, k, v, Spec(narrowed(Listed(options.block), context), gate=True), picked)
-            + attend(q, k, v, Spec(near, gate=True), Data(gate=gates[..., 2:]))
+            attend(q, keys, values, overview, Data(tokens, compressed, gate=gates[..., :1]))
+            + attend(q, k, v, selected, Data(tokens, blocks=picked, gate=gates[..., 1:2]))
+            + attend(q, k, v, near, Data(tokens, gate=gates[..., 2:]))
         )
 
     def _compress(self, x: Tensor, name: str) -> Tensor:
@@ -181,8 +184,8 @@ class _NativeSparse(nn.Module):
         return torch.einsum("bhcdl,hlde->bhce", parts, maps)
 
     @torch.no_grad()
-    def _pick(self, q: Tensor, keys: Tensor, causal: bool) -> Tensor:
-        """The blocks of each query [B, Hk, N, n], -1 for those after it."""
+    def _pick(self, q: Tensor, keys: Tensor, causal: bool, lengths: Tensor | None) -> Tensor:
+        """The blocks of each query [B, Hk, N, n], -1 for those after it, or after the last token."""
         options, at = self.mechanism, torch.arange(q.shape[2], device=q.device)
         blocks, ends = at[:: options.block] // options.block, at[options.length - 1 :: options.stride]
         left = torch.maximum(ends[:, None] + 1 - options.length, blocks * options.block)
@@ -195,12 +198,22 @@ class _NativeSparse(nn.Module):
             logits = q[..., rows[0] : rows[-1] + 1, :] @ keys
             if causal:
                 logits = logits.masked_fill(ends > rows[:, None], -torch.inf)
+            if lengths is not None:
+                logits = logits.masked_fill((ends >= lengths[:, None])[:, None, None, None], -torch.inf)
             importance = logits.softmax(-1).nan_to_num(0).sum(2) @ overlap
             behind = rows[:, None] // options.block - blocks
             forced = (blocks < options.first) | ((behind >= 0) & (behind < options.local))
             importance = importance.masked_fill(forced, torch.inf)
             if causal:
                 importance = importance.masked_fill(behind < 0, -torch.inf)
+            if lengths is not None:
+                starts = blocks * options.block
+                importance = importance.masked_fill((starts >= lengths[:, None])[:, None, None], -torch.inf)
             best = importance.topk(min(options.top, len(blocks)))
             found.append(best.indices.masked_fill(best.values == -torch.inf, -1))
         return torch.cat(found, 2)
+
+
+def _behind(at: Tensor, lengths: Tensor) -> Tensor:
+    """Segments [1 or B, N] of tokens at these places: padding where a sequence has ended."""
+    return -(at >= lengths[:, None]).long()

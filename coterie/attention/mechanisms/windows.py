@@ -19,7 +19,6 @@ from coterie.attention.mechanisms.base import (
     Declaration,
     Heads,
     check_between,
-    drawn_grid,
     narrowed,
     visible,
 )
@@ -102,6 +101,7 @@ class GeneralizedNeighborhood(OnGrid):
     """How many neighbours share a window: 1 is neighborhood attention, `window` is attention in blocks."""
     dilation: int = 1
 
+    reads = "grid"
     about: ClassVar[About] = About(
         name="gna",
         title="GNA: a window that moves inwards at borders, with stride and dilation",
@@ -151,9 +151,6 @@ class GeneralizedNeighborhood(OnGrid):
     def pairs(self, tokens: int) -> int:
         return tokens * min(math.prod(self.window), tokens)
 
-    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return drawn_grid(tokens)
-
 
 @dataclass(frozen=True, slots=True)
 class Halo(OnGrid):
@@ -162,6 +159,7 @@ class Halo(OnGrid):
     block: int = 8
     halo: int = 3
 
+    reads = "grid"
     about: ClassVar[About] = About(
         name="halonet",
         title="HaloNet: the queries of a block see it and a halo around it",
@@ -194,9 +192,6 @@ class Halo(OnGrid):
     def pairs(self, tokens: int) -> int:
         return tokens * min((self.block + 2 * self.halo) ** 2, tokens)
 
-    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return drawn_grid(tokens)
-
 
 @dataclass(frozen=True, slots=True)
 class InwardWindow(OnGrid):
@@ -205,6 +200,7 @@ class InwardWindow(OnGrid):
     half: tuple[int, int] = (15, 26)
     """Places on each side; the default fits latents of 480 x 832 pixels."""
 
+    reads = "grid"
     about: ClassVar[About] = About(
         name="inward_window",
         title="FreeSwim: a window of constant size that grows inwards at borders, in all frames",
@@ -236,6 +232,3 @@ class InwardWindow(OnGrid):
 
     def pairs(self, tokens: int) -> int:
         return tokens * min(math.prod(2 * d + 1 for d in self.half), tokens)
-
-    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return drawn_grid(tokens)

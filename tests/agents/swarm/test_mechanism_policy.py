@@ -65,7 +65,7 @@ def test_an_option_changes_what_is_computed():
 @pytest.mark.parametrize(
     ("mechanism", "why"),
     [
-        ("gna", "needs a grid"), ("lamic", "needs groups"), ("lama", "has no queries"), ("routing", "padding"),
+        ("gna", "needs a grid"), ("lamic", "needs groups"), ("lama", "has no queries"), ("native_sparse", "padding"),
         ("pgqa", "something else than the same row alone"), ("batch_group", "something else than the same row alone"),
     ],
 )  # fmt: skip

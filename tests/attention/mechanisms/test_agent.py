@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from coterie.attention.attend import attend
+from coterie.attention.data import Data, Tokens
 from coterie.attention.mechanisms.agent import Agent
 from coterie.attention.mechanisms.base import Context, Heads
 
@@ -38,6 +39,16 @@ def test_without_biases_and_convolution_one_agent_gives_every_token_the_same() -
         torch.nn.init.zeros_(parameter)
     o = module(q, k, v, Context(grid=(5, 6)))
     torch.testing.assert_close(o, attend(q.mean(2, keepdim=True), k, v).expand_as(o))
+
+
+def test_a_run_of_padding_is_no_agent_and_padding_is_in_no_mean() -> None:
+    q, k, v = drawn(12)  # runs of 3
+    is_padding = torch.tensor([0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1], dtype=torch.bool)
+    padded = (x.masked_fill(is_padding[:, None], torch.nan) for x in (q, k, v))
+    o = Agent(2, on_plane=False).module(HEADS)(*padded, Context(data=Data(Tokens(segment=-is_padding.long()))))
+    agents = torch.stack([q[:, :, run].mean(2) for run in ([0, 1, 2], [3, 5], [6, 7, 8])], 2)
+    q, k, v = (x[:, :, ~is_padding] for x in (q, k, v))
+    torch.testing.assert_close(o[:, :, ~is_padding], attend(q, agents, attend(agents, k, v)))
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 4, 50])

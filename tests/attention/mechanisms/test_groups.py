@@ -81,7 +81,8 @@ def grouped(group: torch.Tensor) -> Context:
 def test_seven_of_ten_neighbours_are_of_the_own_group() -> None:
     mechanism, group = HierarchicalGroup(), torch.arange(60)[None] % 2
     assert mechanism.counts == (14, 6)
-    index, is_edge = _Hierarchy(mechanism)._nearest(torch.nn.functional.normalize(draw(1, 60, 9), dim=-1), group)
+    unit = torch.nn.functional.normalize(draw(1, 60, 9), dim=-1)
+    index, is_edge = _Hierarchy(mechanism)._nearest(unit, group, None)
     own = group[0][index[0]] == group[0][:, None]
     assert is_edge.all() and own[:, :14].all() and not own[:, 14:].any()
     assert not (index[0] == torch.arange(60)[:, None]).any()

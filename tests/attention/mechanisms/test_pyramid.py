@@ -18,7 +18,7 @@ def draw(n: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def levels(mechanism: PyramidSparse, q: Tensor, k: Tensor) -> Tensor:
-    return _PyramidSparse(mechanism)._levels(q, k)
+    return _PyramidSparse(mechanism)._levels(q, k, torch.tensor([k.shape[2]]))
 
 
 def attend(mechanism: PyramidSparse, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

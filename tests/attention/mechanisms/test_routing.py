@@ -1,11 +1,14 @@
 """Centres: who meets whom by them, and how they follow the tokens."""
 
 import math
+from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from coterie.attention.data import Data, Tokens
 from coterie.attention.mechanisms.auxiliary import auxiliary_losses
 from coterie.attention.mechanisms.base import Context, Heads
 from coterie.attention.mechanisms.routing import Routing, TokenAggregation, _Routing, _TokenAggregation, kmeans
@@ -45,7 +48,7 @@ def test_one_cluster_of_all_is_dense() -> None:
 def test_clusters_are_balanced_and_tokens_that_none_takes_get_nothing() -> None:
     q, k, v, context = inputs()
     module = route(Routing(clusters=4, size=5))
-    asking = module._nearest(functional.normalize(q, dim=-1), N)
+    asking = module._nearest(functional.normalize(q, dim=-1), None)
     assert asking.shape == (2, 4, 4, 5)
     o = module(q, k, v, context)
     for b, h in torch.cartesian_prod(torch.arange(2), torch.arange(4)).tolist():
@@ -72,6 +75,19 @@ def test_centres_follow_while_training_only() -> None:
     torch.testing.assert_close(module.centres.means, 0.999 * first + 0.001 * kmeans(unit, first))
 
 
+@pytest.mark.parametrize("make", [lambda: route(Routing(clusters=4)), lambda: aggregate(TokenAggregation(4, 8))])
+def test_neither_centres_nor_losses_count_padding(make: Callable[[], _Routing | _TokenAggregation]) -> None:
+    *qkv, context = inputs()
+    x, segment = context.features, (torch.arange(N) >= 40).long().neg()
+    assert x is not None
+    padded, short = make().train(), make().train()
+    with auxiliary_losses() as losses:
+        padded(*qkv, Context(features=x, data=Data(Tokens(segment=segment))))
+        short(*(y[:, :, :40] for y in qkv), Context(features=x[:, :40]))
+    torch.testing.assert_close(padded.centres.means, short.centres.means)
+    torch.testing.assert_close(losses[:1], losses[1:])
+
+
 def test_the_commitment_loss_pulls_tokens_to_their_centre() -> None:
     q, k, v, context = inputs()
     module = route(Routing(clusters=4, commitment=1.0))
@@ -89,7 +105,7 @@ def test_routing_and_centres_get_no_gradient() -> None:
     q, k, v, context = inputs()
     k.requires_grad_()
     module = route(Routing(clusters=4, size=5))
-    asked = module._nearest(functional.normalize(k.detach(), dim=-1), N)
+    asked = module._nearest(functional.normalize(k.detach(), dim=-1), None)
     module(q, k, v, context).sum().backward()
     for b, g in ((0, 0), (1, 1)):
         assert set(k.grad[b, g].any(-1).nonzero().flatten().tolist()) <= set(asked[b, g].flatten().tolist())

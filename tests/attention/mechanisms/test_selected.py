@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from coterie.attention.data import Data, Tokens
 from coterie.attention.mechanisms.base import Context, Heads
 from coterie.attention.mechanisms.selected import NativeSparse, _NativeSparse
 from coterie.attention.naive import naive_attention
@@ -33,7 +34,7 @@ def open_gate(module: _NativeSparse, branch: int, context: Context) -> Context:
 
 
 def blocks_of(module: _NativeSparse, q: Tensor, k: Tensor) -> Tensor:
-    return module._pick(q, module._compress(k, "key"), True)
+    return module._pick(q, module._compress(k, "key"), True, None)
 
 
 def test_the_published_defaults() -> None:
@@ -106,6 +107,13 @@ def test_picking_blocks_has_no_gradient() -> None:
     module(q.requires_grad_(), k, v, context).sum().backward()
     # The compressed branch is shut: keys reach the output as picked blocks alone, their compression not at all.
     assert module.key_map.grad.abs().max() < 1e-30 and q.grad.abs().max() > 0
+
+
+def test_blocks_count_from_the_first_token_so_padding_must_not_stand_before_it() -> None:
+    q, k, v, context = inputs()
+    before = Context(features=context.features, data=Data(Tokens(segment=(torch.arange(N) < 3).long().neg())))
+    with pytest.raises(ValueError, match="native_sparse counts blocks .* put the padding behind"):
+        make(NativeSparse.small())(q, k, v, before)
 
 
 @pytest.mark.parametrize(("options", "named"), [({"length": 24}, "multiples"), ({"top": 2}, "fewer than the 1 first")])

@@ -110,6 +110,15 @@ def test_hilo_with_no_low_heads_is_windows_and_with_windows_of_one_is_dense() ->
     torch.testing.assert_close(dense, naive_attention(q, k, v)[0])
 
 
+def test_hilo_takes_a_padded_plane_as_a_smaller_one() -> None:
+    (q, k, v), module = normal(3, 1, 4, N, 8), HiLo(window=3, low=0.5).module(Heads(4, 4, 8, 8))
+    segment = (torch.arange(N) >= 5 * 12).long().neg()  # windows cut in the middle, and windows of padding alone
+    nan = (x.masked_fill(segment[:, None] < 0, torch.nan) for x in (q, k, v))
+    o = module(*nan, Context(grid=GRID, data=Data(Tokens(segment=segment))))
+    smaller = module(*(x[:, :, : 5 * 12] for x in (q, k, v)), Context(grid=(5, 12)))
+    torch.testing.assert_close(o[:, :, : 5 * 12], smaller)
+
+
 def test_hilo_of_the_paper_has_a_quarter_of_the_pairs() -> None:
     """Windows of 2 x 2: low heads see N / 4 means, and the few high heads 4 tokens."""
     assert HiLo().pairs(4096) / 4096**2 == pytest.approx(0.9 / 4, rel=1e-3)
