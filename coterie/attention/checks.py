@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import UnionType
 
 import torch
@@ -11,6 +11,25 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 _finite: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 """Tensors that were seen to be finite, and in which version."""
+
+_fitting: set[Hashable] = set()
+"""Kinds of arguments that were found to fit together."""
+_MOST_FITTING = 4096
+
+
+def check_once(kinds: Hashable, check: Callable[[], object]) -> None:
+    """Call a check unless it has passed for arguments of the same kinds, since to launch a kernel takes less time."""
+    if kinds in _fitting:
+        return
+    check()
+    if len(_fitting) >= _MOST_FITTING:
+        _fitting.clear()
+    _fitting.add(kinds)
+
+
+def kind_of(value: object) -> object:
+    """What of a tensor must fit to others: shape, dtype and device. Of other values the type."""
+    return (value.shape, value.dtype, value.device) if isinstance(value, Tensor) else type(value)
 
 
 def check_type(name: str, value: object, kind: type | UnionType, wanted: str) -> None:
@@ -112,16 +131,29 @@ def check_range(name: str, tensor: Tensor, low: int, high: int) -> None:
         raise ValueError(f"{name} holds {value}, expected {low} <= value < {high}")
 
 
-def check_finite(name: str, tensor: Tensor) -> None:
+def check_finite(name: str, tensor: Tensor | None, index: Tensor | None = None) -> None:
     """Refuse infinities and NaN. Reads the tensor, so on a GPU it waits for it: once, until the tensor changes.
+
+    Args:
+        name: What the caller calls the tensor.
+        tensor: Floating-point; None is passed over.
+        index: Integers for the first dimensions of the tensor; where they are negative, anything may stand.
 
     Raises:
         ValueError: A value is not finite.
     """
+    if tensor is None:
+        return
     version = None if tensor.is_inference() else tensor._version  # Tensors of inference mode tell of no changes.
     if version is not None and _finite.get(tensor) == version:  # type: ignore[no-untyped-call]
         return
-    if not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"{name} holds values that are not finite")
+    # What a sum says about all is quicker to learn than about each.
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    if not bool(torch.isfinite(tensor.detach().sum(dtype=wide))):
+        read = tensor if index is None else tensor[index >= 0]
+        if not bool(torch.isfinite(read).all()):
+            raise ValueError(f"{name} holds values that are not finite")
+        if index is not None:
+            return  # Another index may read more of it.
     if version is not None:
         _finite[tensor] = version

@@ -14,9 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from coterie.attention.checks import check_device, check_dtype, check_finite, check_not_empty, check_shape, check_type
+from coterie.attention.checks import (
+    check_device,
+    check_dtype,
+    check_finite,
+    check_not_empty,
+    check_once,
+    check_shape,
+    check_type,
+    kind_of,
+)
 from coterie.attention.dispatch import Backend, Candidate, choose
 from coterie.attention.kernels import neighbor_torch
 from coterie.attention.kernels.neighbor_torch import Scores
@@ -24,16 +32,9 @@ from coterie.attention.topology import Topology
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _MAX_WIDTH = 256
-_MAX_FITTING = 4096
 
 _Given = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 """q, k, distance, slope and bias."""
-
-_FITTING: set[tuple[object, ...]] = set()
-"""Shapes, dtypes and devices of calls that were found right, so that the same call again is not looked at again."""
-
-_FINITE = WeakTensorKeyDictionary()
-"""Versions of terms that were found finite: a graph's distances serve all layers, heads and epochs."""
 
 
 def neighbor_attention(
@@ -103,18 +104,15 @@ def _attend(
     scale: float | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Check everything, then compute. Nobody waits for a GPU where the terms are tensors that were looked at before."""
-    signature = check, topology.index.shape, topology.num_keys, *map(_describe, (*given, v, topology.index, allowed))
-    if signature not in _FITTING:
-        check(*given, v, topology, allowed)
-        if len(_FITTING) >= _MAX_FITTING:
-            _FITTING.clear()
-        _FITTING.add(signature)
+    kinds = check, topology.num_keys, *map(kind_of, (*given, v, topology.index, allowed))
+    check_once(kinds, lambda: check(*given, v, topology, allowed))
     if scale is not None and not math.isfinite(scale):
         raise ValueError(f"scale is {scale}, expected a finite number")
     index = topology.index if allowed is None else topology.index.masked_fill(~allowed, -1)
-    _check_finite("distance", given[2], index)
-    _check_finite("slope", given[3], None)
-    _check_finite("bias" if check is _check_rows else "logits", given[4], index)
+    _, _, distance, slope, bias = given
+    check_finite("distance", distance, index)
+    check_finite("slope", slope)
+    check_finite("bias" if check is _check_rows else "logits", bias, index)
     scores = Scores(*given, v.shape[2] ** -0.5 if scale is None else float(scale))
     backend = _choose(v, index)
     if backend == "naive":
@@ -125,11 +123,6 @@ def _attend(
         *given, v, scores.scale, index, topology, _form(backend), known
     )
     return result
-
-
-def _describe(tensor: object) -> object:
-    """What of a tensor must fit to others."""
-    return (tensor.shape, tensor.dtype, tensor.device) if isinstance(tensor, Tensor) else type(tensor)
 
 
 def _check_rows(
@@ -178,23 +171,6 @@ def _check_term(name: str, tensor: Tensor | None, pattern: str, sizes: dict[str,
         check_shape(name, tensor, pattern, sizes)
         check_dtype(name, tensor, *_FLOATS)
         check_device(v=v, **{name: tensor})
-
-
-def _check_finite(name: str, tensor: Tensor | None, index: Tensor | None) -> None:
-    if tensor is None:
-        return
-    version = None if tensor.is_inference() else tensor._version
-    if version is not None and _FINITE.get(tensor) == version:  # type: ignore[no-untyped-call]
-        return
-    # What a sum says about all is quicker to learn than about each; infinity may stand where there is no neighbour.
-    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    if bool(torch.isfinite(tensor.detach().sum(dtype=wide))):
-        if version is not None:
-            _FINITE[tensor] = version
-    elif index is None:
-        check_finite(name, tensor)
-    else:
-        check_finite(name, tensor.masked_fill((index < 0).view(*index.shape, *[1] * (tensor.dim() - 2)), 0))
 
 
 def _choose(v: Tensor, index: Tensor) -> Backend:

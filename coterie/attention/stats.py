@@ -21,9 +21,6 @@ from coterie.attention.kernels.stats_torch import tiled_statistics
 from coterie.attention.layout import Layout, lay_out, positions
 from coterie.attention.statistics_request import StatisticsRequest
 
-_MOST_CHECKED = 4096
-_checked: set[tuple[object, ...]] = set()
-"""Shapes, dtypes and devices of arguments that were found to fit together."""
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -101,7 +98,7 @@ def attention_statistics(
     Raises:
         ValueError: A tensor has the wrong shape, dtype, device or values; `mass` without `labels` or the reverse.
     """
-    _check(q, k, lse)
+    checks.check_once(("stats", *map(checks.kind_of, (q, k, lse))), lambda: _check(q, k, lse))
     layout = _lay_out(q, layout, which, segments, queries, labels)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     if lse is None:
@@ -203,10 +200,6 @@ def _runs_cudnn(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> 
 
 
 def _check(q: Tensor, k: Tensor, lse: Tensor | None) -> None:
-    """Once for tensors of the same kinds, since this takes longer than to launch a kernel."""
-    kinds = tuple((x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x is None for x in (q, k, lse))
-    if kinds in _checked:
-        return
     checks.check_device(q=q, k=k, lse=lse)
     checks.check_dtype("q", q, *_FLOATS)
     checks.check_dtype("k", k, q.dtype)
@@ -214,9 +207,6 @@ def _check(q: Tensor, k: Tensor, lse: Tensor | None) -> None:
     if lse is not None:
         checks.check_dtype("lse", lse, torch.float32)
         checks.check_shape("lse", lse, "B Hq T", sizes)
-    if len(_checked) >= _MOST_CHECKED:
-        _checked.clear()
-    _checked.add(kinds)
 
 
 def _lay_out(
