@@ -42,14 +42,14 @@ def places(groups: Sequence[Sequence[EncodedPrompt]]) -> list[list[Place]]:
     return [[Place(f"t{g}", 0, f"a{n}") for n in range(len(group))] for g, group in enumerate(groups)]
 
 
-def alone(model: CausalModel, groups: Sequence[Sequence[EncodedPrompt]], sampling: Sampling = SAMPLING) -> list[Sample]:
+def alone(model, groups, sampling=SAMPLING, text=TEXT) -> list[Sample]:
     prompts, keys = itertools.chain(*groups), itertools.chain(*places(groups))
-    return model.generate([*prompts], sampling, [*keys], 7, TEXT.decode, 0, lambda: False)
+    return model.generate([*prompts], sampling, [*keys], 7, text.decode, 0, lambda: False)
 
 
-def together(model, groups, sight="all", sampling=SAMPLING, keys=None) -> list[Sample]:
+def together(model, groups, sight="all", sampling=SAMPLING, keys=None, text=TEXT) -> list[Sample]:
     thinking = begin(groups, keys or places(groups), 7, sight, sampling.max_tokens)
-    return model.generate_together(thinking, sampling, TEXT.decode, 0, lambda: False)
+    return model.generate_together(thinking, sampling, text.decode, 0, lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,17 @@ def test_one_thinker_is_ordinary_decoding(model):
     assert [one.text for one in group] == [one.text for one in single]
     for one, other in zip(single, group, strict=True):
         assert other.logprobs == pytest.approx(one.logprobs, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_built_in_model_says_in_a_group_what_it_says_alone(smollm):
+    real, text = CausalModel.load(smollm, "cpu", "float32"), AutoTokenizer.from_pretrained(smollm)
+    asked = [ChatTokenizer(text, 2048).render((Message("user", what),)) for what in ("4 + 3 =", "Name three colours.")]
+    prompts, sampling = [EncodedPrompt(said, len(said)) for said in asked], Sampling(1.0, max_tokens=24)
+    for groups, sight in (([[one] for one in prompts], "all"), ([prompts], "own")):
+        said = ids(alone(real, groups, sampling, text))
+        assert ids(together(real, groups, sight, sampling, text=text)) == said
+        assert max(map(len, said)) > 8 and said[0] != said[1]
 
 
 def test_thinkers_that_do_not_see_each_other_are_independent_samples(model, single):
