@@ -154,6 +154,7 @@ def plan_learner(size: ModelSize, settings: LLMSettings, dtype: str, policies: i
         "logits": 3 * 4 * min(_LOGITS, settings.micro_batch_tokens * size.vocabulary),
     }
     items |= {"adapters": 4 * trained // parts} if settings.lora is not None else {}
+    items |= {"critic": 4 * 4 * policies * (size.hidden + 1)} if settings.critic is not None else {}
     items |= {"reference": reference // parts} if reference else {}
     return MemoryPlan(items, dict.fromkeys(("gradients", "activations (estimate)", "logits"), "update"))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coterie import registry
 from coterie.agents.learning.examples import Example
@@ -24,9 +25,12 @@ from coterie.orchestration.learners import Learner, LearnerSpec
 from coterie.orchestration.sittings import group_of
 from coterie.orchestration.token_credit import Signals, TokenShaper
 from coterie.rewards.advantage import AdvantageEstimator, RewardedTurn
+from coterie.types import SignalRequest
 
 Result = TypeVar("Result")
+Scores = Mapping[str, NDArray[np.floating[Any]]]
 _OPTIMISER = "optimiser"
+_NO_SCORES: Scores = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +116,17 @@ class SocietyTrainer:
             CreditError: Replies are too short for what the rule of token credit reads, or it breaks its word.
         """
         self._check_lengths(earned)
-        penalties = self._penalties(earned)
-        estimate = self.estimator.estimate([_rewarded(one, penalties.get(one.turn.key, ())) for one in earned],
-                                           self.memory)  # fmt: skip
+        penalties, scores = self._penalties(earned), self._scores(earned)
+        estimate = self.estimator.estimate(
+            [_rewarded(one, penalties.get(one.turn.key, ()), scores.get(one.turn.key, {})) for one in earned],
+            self.memory,
+        )
         signals = {one.turn.key: one.signals for one in earned}
         examples: dict[str, list[Example]] = {name: [] for name in self.learners}
         for one in taught(earned, self.config.mask_cut):
-            examples[one.turn.policy].append(_example(one, estimate.advantages[one.turn.key]))
+            key = one.turn.key
+            told = scores.get(key, {}), estimate.targets.get(key)
+            examples[one.turn.policy].append(_example(one, estimate.advantages[key], *told))
         learnt = self._each(lambda name: self._update(name, examples[name], signals))
         updates = {name: learnt[name] for name in self.learners}
         self.iteration += 1
@@ -163,16 +171,29 @@ class SocietyTrainer:
             return {}
         weight, estimator = kl.weight, kl.estimator
 
-        def measure(name: str) -> dict[str, tuple[float, ...]]:
+        def measure(name: str, mine: Sequence[Example]) -> list[tuple[float, ...]]:
             learner = self.learners[name]
-            mine = [_example(one, np.zeros(one.turn.num_tokens)) for one in earned if one.turn.policy == name]
             pairs = zip(learner.logprobs(name, mine), learner.reference_logprobs(mine), strict=True)
-            return {
-                one.key: penalties(now, reference, weight, estimator)
-                for one, (now, reference) in zip(mine, pairs, strict=True)
-            }
+            return [penalties(now, reference, weight, estimator) for now, reference in pairs]
 
-        return {key: values for found in self._each(measure).values() for key, values in found.items()}
+        return self._of_turns(earned, measure)
+
+    def _scores(self, earned: Sequence[EarnedTurn]) -> dict[str, Scores]:
+        """What a critic expects of each token, and what else the pass tells that shows it; none without a critic."""
+        if self.config.build().critic is None:
+            return {}
+        return self._of_turns(earned, lambda name, mine: self.learners[name].score(name, mine, SignalRequest()))
+
+    def _of_turns(
+        self, earned: Sequence[EarnedTurn], work: Callable[[str, Sequence[Example]], Sequence[Result]]
+    ) -> dict[str, Result]:
+        """What is worked for the turns of each policy, by their keys."""
+
+        def work_mine(name: str) -> list[tuple[str, Result]]:
+            mine = [_example(one, np.zeros(one.turn.num_tokens)) for one in earned if one.turn.policy == name]
+            return list(zip((one.key for one in mine), work(name, mine), strict=True))
+
+        return dict(pair for found in self._each(work_mine).values() for pair in found)
 
     def save(self, folder: Path) -> str:
         """Write all that the next iterations depend on, in two phases; the checkpoint's SHA-256."""
@@ -234,20 +255,23 @@ def _share(values: Mapping[str, Hashable]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _rewarded(earned: EarnedTurn, penalties: tuple[float, ...]) -> RewardedTurn:
+def _rewarded(earned: EarnedTurn, penalties: tuple[float, ...], scores: Scores) -> RewardedTurn:
     turn = earned.turn
     place = turn.place
     return RewardedTurn(
         turn.key, turn.policy, place.seat, place.purpose, group_of(place.task), place.round, earned.reward,
-        turn.num_tokens, penalties,
+        turn.num_tokens, penalties, tuple(map(float, scores.get("value", ()))),
     )  # fmt: skip
 
 
-def _example(earned: EarnedTurn, advantage: Any) -> Example:
+def _example(
+    earned: EarnedTurn, advantage: Any, scores: Scores = _NO_SCORES, target: NDArray[np.float32] | None = None
+) -> Example:
     turn = earned.turn
     assert turn.prompt_ids is not None
     assert turn.token_ids is not None
     return Example(
         key=turn.key, role=turn.place.purpose, prompt_ids=turn.prompt_ids, token_ids=turn.token_ids,
-        logprobs=earned.logprobs, advantage=np.asarray(advantage, np.float32),
+        logprobs=earned.logprobs, advantage=np.asarray(advantage, np.float32), old=scores.get("old"),
+        entropy=scores.get("entropy"), value=scores.get("value"), target=target,
     )  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coterie.agents.learning.losses import explained_variance
 from coterie.agents.learning.ppo import Gradient, LearningError, add
 from coterie.agents.learning.settings import PPOSettings
 from coterie.agents.learning.threads import single_threaded
@@ -126,7 +127,7 @@ class Trainer:
         value, target, gained, alive = (
             _join([getattr(one, name) for one in found]) for name in ("value", "target", "advantage", "alive")
         )
-        explained = _explained_variance(value[alive], target[alive])
+        explained = explained_variance(value[alive], target[alive])
         if learner.values is not None:
             learner.values.update(target[alive])
         credit = self._tell_credit(found, alive)
@@ -146,7 +147,7 @@ class Trainer:
         facts, earned = {"credit_agreement": agree(shared, reward, alive)}, average(reward, alive).expand_as(reward)
         if self.learner.team_rewards is not None:
             foreseen = _join([one.foreseen for one in found if one.foreseen is not None])
-            facts["credit_explained"] = _explained_variance(foreseen[alive], earned[alive])
+            facts["credit_explained"] = explained_variance(foreseen[alive], earned[alive])
             self.learner.team_rewards.update(earned[alive])
         return facts
 
@@ -185,14 +186,6 @@ def summarise(episodes: Sequence[Episode]) -> dict[str, float]:
     """Mean of each metric that is a number, over the episodes that have it."""
     names = sorted({name for one in episodes for name, value in one.items() if not isinstance(value, str)})
     return {name: float(np.mean([one[name] for one in episodes if name in one])) for name in names}
-
-
-def _explained_variance(value: Tensor, target: Tensor) -> float:
-    """1 less the share of the targets' variance that the values leave; 0 where there is none."""
-    if len(target) < 2:
-        return 0.0
-    total = float(target.double().var())
-    return 1 - float((target - value).double().var()) / total if total > 0 else 0.0
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -34,6 +34,7 @@ class RewardedTurn:
         reward: Of the whole reply.
         num_tokens: T.
         penalties: [T], what each token loses of the reward (beta times its KL from the reference); empty: nothing.
+        values: [T], what a critic expected the reply to earn before each token; empty: there is no critic.
     """
 
     key: str
@@ -45,13 +46,16 @@ class RewardedTurn:
     reward: float
     num_tokens: int
     penalties: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.penalties and len(self.penalties) != self.num_tokens:
-            raise CoterieError(f"{len(self.penalties)} penalties for {self.num_tokens} tokens", where=self.key,
-                               remedy="give one for each token of the reply, or none")  # fmt: skip
-        if not all(map(math.isfinite, (self.reward, *self.penalties))):
-            raise CoterieError("a reward or a penalty is not finite", where=self.key,
+        for name in ("penalties", "values"):
+            count = len(getattr(self, name))
+            if count not in (0, self.num_tokens):
+                raise CoterieError(f"{count} {name} for {self.num_tokens} tokens", where=self.key,
+                                   remedy="give one for each token of the reply, or none")  # fmt: skip
+        if not all(map(math.isfinite, (self.reward, *self.penalties, *self.values))):
+            raise CoterieError("a reward, a penalty or a value is not finite", where=self.key,
                                remedy="mend the reward, or drop the turn")  # fmt: skip
 
     @property
@@ -72,10 +76,12 @@ class Estimate:
     Attributes:
         advantages: By turn key, float32 [num_tokens].
         memory: Running baselines after the batch, by name; empty for estimators without.
+        targets: What values should have been, by turn key, float32 [num_tokens]; empty for estimators that read none.
     """
 
     advantages: Mapping[str, NDArray[np.float32]]
     memory: Mapping[str, float]
+    targets: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 class AdvantageEstimator(Protocol):
@@ -112,6 +118,13 @@ def gather(turns: Iterable[RewardedTurn], by: Sequence[Attribute]) -> dict[tuple
     for turn in sorted(known.values(), key=lambda turn: turn.key):
         gathered.setdefault(turn.key_by(by), []).append(turn)
     return gathered
+
+
+def token_rewards(turn: RewardedTurn) -> Floats:
+    """What each token earned, [T]: it pays its penalty, and the last gets the reward."""
+    earned = -np.asarray(turn.penalties or np.zeros(turn.num_tokens), dtype=np.float64)
+    earned[-1:] += turn.reward
+    return earned
 
 
 def returns_to_go(turn: RewardedTurn) -> Floats:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from coterie.config.base import KindConfig
+from coterie.config.base import Config, KindConfig
 from coterie.rewards.keys import Attribute
 
 Lasting = Literal["policy", "agent", "role", "round"]
@@ -35,6 +35,31 @@ class ReinforcePlusPlusBaselineConfig(AdvantageConfig):
     """The mean is taken over turns that share all of these, and `by`; a turn alone gets 0, outside the whitening."""
     epsilon: float = Field(1e-8, ge=0)
     """Added to the standard deviation."""
+
+
+class CriticConfig(Config):
+    """What expects how much a reply is going to earn: a linear head on the policy's last hidden states."""
+
+    learning_rate: float = Field(1e-4, gt=0, le=1)
+    """Of its AdamW, which is otherwise as the policy's; the head is one layer, and learns faster than a model."""
+    clip: float | None = Field(0.5, gt=0)
+    """How far a value may go in one update from what it was, in units of the reward; null: no limit."""
+    weight: float = Field(0.0, ge=0)
+    """How much of its gradient goes on into the policy's own weights; 0: it learns what the policy sees anyway."""
+
+
+class GaeConfig(AdvantageConfig):
+    """Generalised advantages by a critic, whitened over all tokens of a key (PPO, arXiv 1506.02438, 1707.06347)."""
+
+    kind: Literal["gae"] = "gae"
+    discount: float = Field(1.0, ge=0, le=1)
+    """Gamma, by token."""
+    trace: float = Field(1.0, ge=0, le=1)
+    """Lambda: 1 is what came of a reply less what was expected, 0 what a token changed of what is expected."""
+    epsilon: float = Field(1e-8, ge=0)
+    """Added to the standard deviation."""
+    critic: CriticConfig = CriticConfig()
+    """Learns beside each policy."""
 
 
 class GroupConfig(AdvantageConfig):

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coterie.errors import CoterieError
 from coterie.rewards import advantage
 from coterie.rewards.advantage import Estimate, Floats, RewardedTurn, gather, spread
+from coterie.rewards.gae import of_replies
 from coterie.rewards.keys import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
         AtGrpoConfig,
         DrGrpoConfig,
         DrMasConfig,
+        GaeConfig,
         GrpoConfig,
         RaeConfig,
         ReinforcePlusPlusBaselineConfig,
@@ -108,6 +111,37 @@ class Rae:
             gains, after[name] = advantage.rae(_nets(compared), memory.get(name, 0.0), self.config.decay)
             found.append((compared, gains))
         return Estimate(_estimate(found).advantages, after)
+
+
+class Gae:
+    """Token-weighted whitening, within each key, of what each token changed and what came of it, by a critic's values.
+
+    A reply is an episode: its last token earns the reward, and nothing is to come after it.
+    """
+
+    def __init__(self, config: GaeConfig) -> None:
+        self.config = config
+
+    def estimate(self, turns: Sequence[RewardedTurn], memory: Mapping[str, float]) -> Estimate:
+        """As `AdvantageEstimator.estimate`; its targets are advantages before the whitening, plus values.
+
+        Raises:
+            CoterieError: Also where values are missing.
+        """
+        advantages, targets = dict[str, NDArray[np.float32]](), dict[str, NDArray[np.float32]]()
+        for compared in gather(turns, self.config.by).values():
+            rewards, values = [advantage.token_rewards(t) for t in compared], [_values(t) for t in compared]
+            found = of_replies(rewards, values, self.config.discount, self.config.trace)
+            advantages |= _whiten(compared, [one.advantage for one in found], self.config.epsilon)
+            targets |= {turn.key: one.target.astype(np.float32) for turn, one in zip(compared, found, strict=True)}
+        return Estimate(advantages, {}, targets)
+
+
+def _values(turn: RewardedTurn) -> Floats:
+    if len(turn.values) != turn.num_tokens:
+        raise CoterieError("gae needs the value of each token, and a turn has none", where=turn.key,
+                           remedy="have a learner with a critic score it")  # fmt: skip
+    return np.asarray(turn.values, dtype=np.float64)
 
 
 def _nets(turns: Sequence[RewardedTurn]) -> list[float]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -63,6 +66,36 @@ def gae(
     if alive is not None:
         advantage = torch.where(alive, advantage, torch.zeros_like(advantage))
     return Advantages(advantage, advantage + value)
+
+
+class ReplyAdvantages(NamedTuple):
+    """The same of the T tokens of a reply, float64 [T] each."""
+
+    advantage: NDArray[np.float64]
+    target: NDArray[np.float64]
+
+
+def of_replies(
+    rewards: Sequence[NDArray[np.float64]], values: Sequence[NDArray[np.float64]], discount: float, trace: float
+) -> list[ReplyAdvantages]:
+    """Advantages of tokens, where each reply is an episode of its own that ends with its last token.
+
+    Args:
+        rewards: Of each token of each reply, [T].
+        values: Before each token, likewise.
+        discount: Gamma.
+        trace: Lambda.
+    """
+    lengths = [len(reward) for reward in rewards]
+    reward, value, next_value = torch.zeros(3, max([1, *lengths]), len(lengths), dtype=torch.float64)
+    ends = torch.zeros(reward.shape, dtype=torch.bool)
+    for n, length in enumerate(lengths):
+        reward[:length, n], value[:length, n] = torch.from_numpy(rewards[n]), torch.from_numpy(values[n])
+        ends[length - 1 :, n] = True
+    next_value[:-1] = value[1:]
+    never = torch.zeros_like(ends)
+    found = gae(reward, value, next_value, terminated=ends, truncated=never, discount=discount, trace=trace)
+    return [ReplyAdvantages(*(part[:length, n].numpy() for part in found)) for n, length in enumerate(lengths)]
 
 
 def normalise(advantage: Tensor, alive: Tensor | None = None) -> Tensor:

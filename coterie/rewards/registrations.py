@@ -50,6 +50,8 @@ register("advantage", "dr_mas", config=f"{_ADVANTAGES}:DrMasConfig", impl=f"{_ES
          summary="GRPO for each agent by itself (Dr. MAS)")  # fmt: skip
 register("advantage", "at_grpo", config=f"{_ADVANTAGES}:AtGrpoConfig", impl=f"{_ESTIMATORS}:Grpo",
          summary="GRPO for each agent and turn by itself (AT-GRPO)")  # fmt: skip
+register("advantage", "gae", config=f"{_ADVANTAGES}:GaeConfig", impl=f"{_ESTIMATORS}:Gae",
+         summary="by the values of a critic, token by token (PPO)")  # fmt: skip
 register("advantage", "rae", config=f"{_ADVANTAGES}:RaeConfig", impl=f"{_ESTIMATORS}:Rae",
          summary="less a running mean of the role's rewards (SPIRAL)")  # fmt: skip
 

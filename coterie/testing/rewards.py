@@ -54,8 +54,9 @@ def _check_batch(estimator: AdvantageEstimator, batch: Sequence[RewardedTurn]) -
 
 def _rewarded(i: int, reward: float) -> RewardedTurn:
     """At least two turns share each policy, agent, role, group and round."""
-    agent, role = f"agent-{i % 2}", ("answer", "evaluate", "score")[i % 3]
-    return RewardedTurn(f"{i:02}", "base", agent, role, f"task-{i // 24}", i // 12 % 2, reward, num_tokens=1 + i % 5)
+    agent, role, values = f"agent-{i % 2}", ("answer", "evaluate", "score")[i % 3], (0.25 * (i % 7),) * (1 + i % 5)
+    place = f"task-{i // 24}", i // 12 % 2
+    return RewardedTurn(f"{i:02}", "base", agent, role, *place, reward, num_tokens=len(values), values=values)
 
 
 def _episode() -> WorkedEpisode:

@@ -13,8 +13,13 @@ from coterie.rewards.advantage import RewardedTurn, dr_grpo, grpo, rae, returns_
 KINDS = registry.names("advantage")
 
 
-def turn(key, reward, *, policy="base", agent="ann", role="answer", group="g", round=0, num_tokens=1, penalties=()):
-    return RewardedTurn(key, policy, agent, role, group, round, reward, num_tokens, penalties)
+def turn(
+    key, reward, *, policy="base", agent="ann", role="answer", group="g", round=0, num_tokens=1, penalties=(),
+    values=None,
+):  # fmt: skip
+    """A critic expects nothing of it unless `values` are given."""
+    values = (0.0,) * num_tokens if values is None else values
+    return RewardedTurn(key, policy, agent, role, group, round, reward, num_tokens, penalties, values)
 
 
 def build(kind, **fields):
@@ -95,6 +100,33 @@ def test_reinforce_plus_plus_gives_each_token_what_it_still_costs():
     assert found["b"] == pytest.approx([0.5 * math.sqrt(6)])
 
 
+def test_a_critic_that_expects_nothing_makes_gae_reinforce_plus_plus():
+    turns = [turn("a", 1.0, num_tokens=2, penalties=(0.5, 0.25)), turn("b", 0.25, num_tokens=3), turn("c", 2.0)]
+    gae, plain = (estimate(kind, turns).advantages for kind in ("gae", "reinforce++"))
+    for key, value in plain.items():
+        assert gae[key] == pytest.approx(value, abs=1e-7)
+
+
+def test_gae_whitens_what_came_beyond_what_was_expected():
+    # Returns to go 1/2 and 1 of a, 0 of b, less values: 1/4, 1/4 and -1/2, of mean 0 and variance 1/8.
+    turns = [turn("a", 1.0, num_tokens=2, penalties=(0.5, 0.0), values=(0.25, 0.75)), turn("b", 0.0, values=(0.5,))]
+    found = estimate("gae", turns, epsilon=0.0)
+    assert found.advantages["a"] == pytest.approx([0.25 * math.sqrt(8)] * 2)
+    assert found.advantages["b"] == pytest.approx([-0.5 * math.sqrt(8)])
+    assert found.targets["a"] == pytest.approx([0.5, 1.0]) and found.targets["b"] == pytest.approx([0.0])
+
+
+def test_by_a_trace_of_zero_the_changes_of_a_reply_add_up_to_its_reward_less_the_value_of_its_prompt():
+    given = turn("a", 1.0, num_tokens=3, penalties=(0.25, 0.0, 0.5), values=(0.1, -0.6, 0.8))
+    target = estimate("gae", [given], trace=0.0).targets["a"]
+    assert sum(target - given.values) == pytest.approx(1.0 - 0.75 - 0.1, abs=1e-6)
+
+
+def test_gae_without_values_is_refused():
+    with pytest.raises(CoterieError, match="needs the value of each token"):
+        estimate("gae", [turn("a", 1.0, num_tokens=3, values=())])
+
+
 def test_reinforce_plus_plus_baseline_whitens_what_groups_leave():
     # Groups (0, 1) and (4, 8): deviations -1/2, 1/2, -2, 2; mean 0, variance 17/8.
     rewards = {"a": ("g", 0.0), "b": ("g", 1.0), "c": ("h", 4.0), "d": ("h", 8.0)}
@@ -162,6 +194,8 @@ def test_two_different_turns_of_one_key_are_refused():
 def test_penalties_have_to_fit_the_reply():
     with pytest.raises(CoterieError, match="2 penalties for 3 tokens"):
         turn("a", 0.0, num_tokens=3, penalties=(0.1, 0.2))
+    with pytest.raises(CoterieError, match="1 values for 3 tokens"):
+        turn("a", 0.0, num_tokens=3, values=(0.1,))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -177,6 +211,7 @@ TURNS = st.lists(
         key=st.uuids().map(str), policy=st.sampled_from("pq"), agent=st.sampled_from("ab"),
         role=st.sampled_from(("answer", "evaluate", "score")), group=st.sampled_from("gh"), round=st.integers(0, 1),
         reward=st.floats(-2, 2), num_tokens=st.just(2), penalties=st.sampled_from(((), (0.5, -0.25))),
+        values=st.sampled_from(((0.0, 0.0), (1.5, -0.25))),
     ),
     max_size=12, unique_by=lambda turn: turn.key,
 )  # fmt: skip

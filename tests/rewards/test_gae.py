@@ -1,9 +1,10 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from coterie.rewards.gae import gae, normalise
+from coterie.rewards.gae import gae, normalise, of_replies
 
 
 def episode(rewards, values, last, *, terminated=False, truncated=False, **options):
@@ -81,3 +82,38 @@ def test_the_dead_have_no_advantage_and_do_not_count_in_the_mean():
 
 def test_a_single_advantage_is_nothing():
     assert normalise(torch.tensor([5.0])).tolist() == [0.0]
+
+
+REWARDS = [np.array([0.0, 0.0, 1.0]), np.array([-0.25])]
+VALUES = [np.array([0.5, 0.25, 0.75]), np.array([0.5])]
+
+
+@pytest.mark.parametrize(
+    ("discount", "trace", "advantages"),
+    [
+        (1.0, 1.0, [0.5, 0.75, 0.25]),  # what came less what was expected
+        (1.0, 0.0, [-0.25, 0.5, 0.25]),  # what each token changed: 1/4 - 1/2, 3/4 - 1/4, 1 - 3/4
+        # Errors 1/8 - 1/2, 3/8 - 1/4 and 1/4, each with a quarter of what follows.
+        (0.5, 0.5, [-0.375 + 0.1875 / 4, 0.125 + 0.25 / 4, 0.25]),
+    ],
+)  # fmt: skip
+def test_each_reply_is_an_episode_that_ends_with_its_last_token(discount, trace, advantages):
+    long, short = of_replies(REWARDS, VALUES, discount, trace)
+    assert long.advantage == pytest.approx(advantages) and short.advantage == pytest.approx([-0.75])
+    assert long.target == pytest.approx(np.add(advantages, VALUES[0])) and short.target == pytest.approx([-0.25])
+
+
+def test_what_the_tokens_of_a_reply_changed_is_what_it_earned_beyond_the_value_of_its_prompt():
+    draw = np.random.default_rng(0)
+    rewards, values = ([draw.standard_normal(size) for size in (1, 7, 4)] for _ in range(2))
+    for found, reward, value in zip(of_replies(rewards, values, 1.0, 0.0), rewards, values, strict=True):
+        assert found.advantage.sum() == pytest.approx(reward.sum() - value[0], abs=1e-12)
+
+
+def test_a_reply_does_not_depend_on_the_others_and_may_be_empty():
+    none, *pair = of_replies([np.zeros(0), *REWARDS], [np.zeros(0), *VALUES], 0.9, 0.8)
+    assert none.advantage.shape == (0,)
+    for number, one in enumerate(pair):
+        (alone,) = of_replies(REWARDS[number : number + 1], VALUES[number : number + 1], 0.9, 0.8)
+        assert alone.advantage.tobytes() == one.advantage.tobytes() and alone.target.tobytes() == one.target.tobytes()
+    assert of_replies([], [], 1.0, 1.0) == [] and of_replies([np.zeros(0)], [np.zeros(0)], 1.0, 1.0)[0].target.size == 0

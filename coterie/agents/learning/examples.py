@@ -26,6 +26,8 @@ class Example:
         advantage: What each token is worth, float32 [T].
         old: Log-probabilities in the learner before the update, [T], where a pass before this one has told them.
         entropy: Likewise.
+        value: What the learner's critic expected before each token, [T], likewise; needed where there is a critic.
+        target: What it should have expected, [T]; likewise.
     """
 
     key: str
@@ -36,13 +38,17 @@ class Example:
     advantage: NDArray[np.float32]
     old: NDArray[np.floating[Any]] | None = None
     entropy: NDArray[np.floating[Any]] | None = None
+    value: NDArray[np.floating[Any]] | None = None
+    target: NDArray[np.floating[Any]] | None = None
 
     def __post_init__(self) -> None:
-        told = [numbers for numbers in (self.old, self.entropy) if numbers is not None]
+        optional = (self.old, self.entropy, self.value, self.target)
+        told = [numbers for numbers in optional if numbers is not None]
         sizes = {len(numbers) for numbers in (self.token_ids, self.logprobs, self.advantage, *told)}
         if len(sizes) > 1 or not self.prompt_ids:
             raise LearningError(
-                "a turn needs a prompt, and as many log-probabilities and advantages as it has tokens", where=self.key
+                "a turn needs a prompt, and as many log-probabilities, advantages and values as it has tokens",
+                where=self.key,
             )
 
     def __len__(self) -> int:

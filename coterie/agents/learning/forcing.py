@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,22 @@ _LOGITS_AT_ONCE = 1 << 24
 """Numbers of a tensor [tokens, vocabulary]; more of them are made, used and made again in the backward pass."""
 
 
+class Forced(NamedTuple):
+    """What a pass tells of the M tokens of its replies.
+
+    Attributes:
+        log_prob: Of each, float32 [M].
+        entropy: Of what it was drawn from, without gradient, float32 [M]; empty if it is not wanted.
+        hidden: The last hidden state, which it was drawn by, [M, width].
+
+    In float64 models all are float64.
+    """
+
+    log_prob: Tensor
+    entropy: Tensor
+    hidden: Tensor
+
+
 class TeacherForcing(nn.Module):
     """A model and its head, apart: logits are made only where a token of a reply follows, and a chunk at a time."""
 
@@ -22,11 +38,8 @@ class TeacherForcing(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: MicroBatch, wants_entropy: bool = False) -> tuple[Tensor, Tensor]:
-        """Log-probability of each token of the replies, and the entropy of what it was drawn from, float32 [M].
-
-        Without `wants_entropy` the second is empty. In float64 models both are float64.
-        """
+    def forward(self, batch: MicroBatch, wants_entropy: bool = False) -> Forced:
+        """One pass over all turns of a batch."""
         hidden = self.model.get_decoder()(
             input_ids=batch.ids, attention_mask=None, position_ids=batch.positions, use_cache=False
         ).last_hidden_state
@@ -38,7 +51,7 @@ class TeacherForcing(nn.Module):
         else:
             found = [checkpoint(self._read, *part, wants_entropy, use_reentrant=False) for part in parts]
         log_probs, entropies = zip(*found, strict=True) if found else ((hidden[:0, 0],), (hidden[:0, 0],))
-        return torch.cat(log_probs), torch.cat(entropies)
+        return Forced(torch.cat(log_probs), torch.cat(entropies), hidden)
 
     def _read(self, hidden: Tensor, targets: Tensor, wants_entropy: bool) -> tuple[Tensor, Tensor]:
         logits = self.model.get_output_embeddings()(hidden)
@@ -64,7 +77,8 @@ def check(forcing: TeacherForcing, device: torch.device) -> None:
     places = torch.arange(8, device=device).repeat(2)[None]
     pairs = [torch.cat([before, ids[:, 8:]], 1) for before in (ids[:, :8], ids[:, :8].flip(1))]
     one, other = (
-        forcing(MicroBatch(both, places, torch.arange(8, 15, device=device), both[0, 9:], (0,)))[0] for both in pairs
+        forcing(MicroBatch(both, places, torch.arange(8, 15, device=device), both[0, 9:], (0,))).log_prob
+        for both in pairs
     )
     # Where a kernel rounds to, bfloat16 included, does not depend on what is masked.
     is_bent = float((found - expected).abs().max()) > 0.02 * float(expected.abs().max())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coterie import rng
@@ -14,7 +16,7 @@ from coterie.agents.learning import correction
 from coterie.agents.learning.examples import Example
 from coterie.agents.learning.kl import estimate
 from coterie.agents.learning.llm_settings import CorrectionSettings, LLMSettings
-from coterie.agents.learning.losses import ratio
+from coterie.agents.learning.losses import explained_variance, ratio
 from coterie.agents.learning.packing import Places
 
 
@@ -27,6 +29,11 @@ def minibatches(examples: Sequence[Example], count: int, seed: int, *coordinates
     order = sorted(range(len(examples)), key=lambda n: (examples[n].role, draws[n], examples[n].key))
     for hand in range(min(count, len(order))):
         yield sorted(order[hand::count])
+
+
+_BY_TOKEN = (
+    "roles", "advantage", "engine", "old", "entropy", "reference", "value", "target", "weight", "counts",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,8 @@ class Lesson:
         old: Of the learner before the update, [N].
         entropy: Likewise, [N].
         reference: Of the model before training, [N], if that is wanted.
+        value: What the critic expected before the update, [N], if there is one.
+        target: What it should have expected, likewise.
         weight: What corrects for the engine, [N].
         counts: Whether it is learnt from, bool [N].
         names: Of the roles.
@@ -55,6 +64,8 @@ class Lesson:
     old: Tensor
     entropy: Tensor
     reference: Tensor | None
+    value: Tensor | None
+    target: Tensor | None
     weight: Tensor
     counts: Tensor
     names: Sequence[str]
@@ -69,12 +80,12 @@ class Lesson:
         replies = torch.arange(len(examples)).repeat_interleave(lengths)
         names = sorted({example.role for example in examples})
         roles = torch.tensor([names.index(example.role) for example in examples], dtype=torch.long)[replies]
-        engine, advantage = (
-            torch.cat([torch.as_tensor(numbers, dtype=torch.float32) for numbers in arrays] or [torch.empty(0)])
-            for arrays in ([e.logprobs for e in examples], [e.advantage for e in examples])
-        )
+        engine, advantage = _join([e.logprobs for e in examples]), _join([e.advantage for e in examples])
+        value, target = _join_told([e.value for e in examples]), _join_told([e.target for e in examples])
         weight, counts = correction.correct(old, engine.to(old), replies, settings)
-        return cls(examples, replies, roles, advantage, engine, old, entropy, reference, weight, counts, names)
+        return cls(
+            examples, replies, roles, advantage, engine, old, entropy, reference, value, target, weight, counts, names
+        )
 
     @property
     def places(self) -> Places:
@@ -83,7 +94,8 @@ class Lesson:
 
     def teaching(self) -> list[int]:
         """The replies that add to the gradient: others count, and need not go through the model."""
-        matters = self.counts if self.reference is not None else self.counts & (self.advantage != 0)
+        always = self.reference is not None or self.target is not None
+        matters = self.counts if always else self.counts & (self.advantage != 0)
         return sorted(set(self.replies[matters].tolist()))
 
     def part(self, chosen: Sequence[int]) -> Self:
@@ -91,12 +103,8 @@ class Lesson:
         rows = self.places.of(chosen)
         lengths = torch.tensor([len(self.examples[n].token_ids) for n in chosen], dtype=torch.long)
         replies = torch.arange(len(chosen)).repeat_interleave(lengths)
-        return replace(
-            self, examples=[self.examples[n] for n in chosen], replies=replies, roles=self.roles[rows],
-            advantage=self.advantage[rows], engine=self.engine[rows], old=self.old[rows], entropy=self.entropy[rows],
-            reference=None if self.reference is None else self.reference[rows], weight=self.weight[rows],
-            counts=self.counts[rows],
-        )  # fmt: skip
+        by_token = {name: numbers[rows] for name in _BY_TOKEN if (numbers := getattr(self, name)) is not None}
+        return replace(self, examples=[self.examples[n] for n in chosen], replies=replies, **by_token)
 
 
 @dataclass
@@ -107,26 +115,29 @@ class Tally:
     `updates`, `examples`, `tokens`; over tokens `entropy` before the update, `mismatch_*` of `correction.mismatch`,
     `weight` (of the correction), `dropped` (share of tokens that do not count) and `flat` (share of those that do whose
     advantage is 0); and over all steps, of replies that add to the gradient, `ratio`, `clipped` (share), `kl` from the
-    policy before the update, and `reference_kl`, if a reference is in the loss.
+    policy before the update, and `reference_kl`, if a reference is in the loss. With a critic also `value_loss`, a mean
+    over optimiser steps, and over tokens `explained_variance`, of targets by the values before the update.
     """
 
     lesson: Lesson
     _seen: list[tuple[Lesson, Tensor]] = field(default_factory=list)
-    _steps: list[tuple[float, float, float]] = field(default_factory=list)
+    _steps: list[tuple[float, ...]] = field(default_factory=list)
 
     def add(self, lesson: Lesson, log_prob: Tensor) -> None:
         """Log-probabilities of all tokens of a part of the lesson, at a step."""
         self._seen.append((lesson, log_prob))
 
-    def step(self, loss: float, norm: float, rate: float) -> None:
+    def step(self, loss: float, value_loss: float, norm: float, rate: float) -> None:
         """A step was made."""
-        self._steps.append((loss, norm, rate))
+        self._steps.append((loss, value_loss, norm, rate))
 
     def metrics(self, settings: LLMSettings) -> dict[str, float]:
         """All of them, over all tokens and then of each role, as `role/metric`."""
-        names = ("loss", "gradient_norm", "learning_rate")
-        means = [sum(numbers) / len(numbers) for numbers in zip(*self._steps, strict=True)] or [0.0] * 3
+        names = ("loss", "value_loss", "gradient_norm", "learning_rate")
+        means = [sum(numbers) / len(numbers) for numbers in zip(*self._steps, strict=True)] or [0.0] * 4
         found = dict(zip(names, means, strict=True)) | {"updates": float(len(self._steps))}
+        if settings.critic is None:
+            del found["value_loss"]
         found |= self._over(settings, None)
         for number, name in enumerate(self.lesson.names):
             found |= {f"{name}/{metric}": value for metric, value in self._over(settings, number).items()}
@@ -145,6 +156,8 @@ class Tally:
             "dropped": _mean(~counts),
             "flat": _mean(lesson.advantage[at][counts] == 0),
         }
+        if lesson.value is not None and lesson.target is not None:
+            found["explained_variance"] = explained_variance(lesson.value[at], lesson.target[at])
         return found | correction.mismatch(old, engine.to(old)) | self._of_steps(settings, role)
 
     def _of_steps(self, settings: LLMSettings, role: int | None) -> dict[str, float]:
@@ -159,6 +172,16 @@ class Tally:
                 away.append(estimate(log_prob[at], lesson.reference[at], "k3"))
         found = {"ratio": _mean(*ratios), "clipped": _mean(*clipped), "kl": _mean(*moved)}
         return found | ({"reference_kl": _mean(*away)} if self.lesson.reference is not None else {})
+
+
+def _join(parts: Sequence[NDArray[np.floating[Any]]]) -> Tensor:
+    return torch.cat([torch.as_tensor(part, dtype=torch.float32) for part in parts] or [torch.empty(0)])
+
+
+def _join_told(parts: Sequence[NDArray[np.floating[Any]] | None]) -> Tensor | None:
+    """The same, where all examples bring it along."""
+    told = [part for part in parts if part is not None]
+    return _join(told) if told and len(told) == len(parts) else None
 
 
 def _mean(*parts: Tensor) -> float:

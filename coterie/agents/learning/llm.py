@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coterie.agents.learning import aggregation, attending, bases, forcing, kl
+from coterie.agents.learning.critic import Critic
 from coterie.agents.learning.examples import Example, in_order
 from coterie.agents.learning.lessons import Lesson, Tally, minibatches
 from coterie.agents.learning.llm_settings import LLMSettings
@@ -63,6 +64,12 @@ class LanguageLearner:
             self._base.teacher.model.gradient_checkpointing_enable({"use_reentrant": False})
         self._base.shard()
         self._optimisers = {policy: Optimiser(self._base.parameters(policy), settings) for policy in policies}
+        width, dtype = self._base.teacher.model.config.get_text_config().hidden_size, _kept_as(self._dtype)
+        self._critics = {
+            policy: Critic(width, settings, settings.critic, dtype, self.device)
+            for policy in policies
+            if settings.critic is not None
+        }
 
     def _computing(self) -> AbstractContextManager[Any]:
         if self._dtype == torch.bfloat16:
@@ -82,8 +89,9 @@ class LanguageLearner:
     def score(
         self, policy: str, examples: Sequence[Example], request: SignalRequest, roles: Roles | None = None
     ) -> list[dict[str, NDArray[np.floating[Any]]]]:
-        """Log-probabilities `old` and `entropy` of each token of each reply, and what is requested, [T] each.
+        """Of each token of each reply `old` (log-probabilities), `entropy` and what is requested, [T] each.
 
+        With a critic also `value`, what it expected before each.
         One pass, the one that `update` begins with: it is left out there if `old` and `entropy` stand in its examples.
         Signals do not depend on which turns are scored together, but for rounding.
 
@@ -102,8 +110,9 @@ class LanguageLearner:
         steps = self._number_steps(examples, request) if "influence" in request.names else ()
         reader = SignalReader(model, request, roles, steps) if request.names - {"entropy"} else None
         with self._base.acting(policy), _reading():
-            found = self._measure(self._base.teacher, examples, reader)
-        names = ("old", "entropy", *(reader.rows if reader else ()))
+            found = self._measure(self._base.teacher, examples, self._critics.get(policy), reader)
+        valued = ("value",) if policy in self._critics else ()
+        names = ("old", "entropy", *valued, *(reader.rows if reader else ()))
         lengths = [len(example.token_ids) for example in examples]
         parts = zip(*(torch.split(row, lengths) for row in found), strict=True)
         return [{name: part.numpy() for name, part in zip(names, each, strict=True)} for each in parts]
@@ -185,22 +194,25 @@ class LanguageLearner:
 
     @torch.no_grad()
     def _measure(
-        self, teacher: forcing.TeacherForcing, examples: Sequence[Example], reader: SignalReader | None = None
-    ) -> Tensor:
-        """Log-probabilities and entropies of all tokens of all replies, in order, and what is read, [2 + rows, N]."""
+        self, teacher: forcing.TeacherForcing, examples: Sequence[Example], critic: Critic | None = None,
+        reader: SignalReader | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Of all tokens of all replies, in order, log-probability, entropy, value and what is read, [rows, N]."""
         places = Places([len(example.token_ids) for example in examples])
-        rows = 2 + (len(reader.rows) if reader else 0)
+        told = 2 + (critic is not None)
+        rows = told + (len(reader.rows) if reader else 0)
         found = torch.zeros(rows, places.count, dtype=_kept_as(self._dtype), device=self.device)
         for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_batch_tokens)):
             placed = batch.to(self.device)
             listening: AbstractContextManager[Any] = reader.listen(placed) if reader else nullcontext()
             with listening as heard, self._computing():
-                both = teacher(placed, wants_entropy=True)
+                forced = teacher(placed, wants_entropy=True)
             if is_ours:
                 at = places.of(batch.turns).to(self.device)
-                found[:2, at] = torch.stack(both)
+                values = (critic.value(forced.hidden),) if critic else ()
+                found[:told, at] = torch.stack([forced.log_prob, forced.entropy, *values])
                 if reader:
-                    found[2:, at] = reader.read(placed, heard).to(found)
+                    found[told:, at] = reader.read(placed, heard).to(found)
         return self._ranks.sum(found).cpu()
 
     def update(self, policy: str, examples: Sequence[Example], *, iteration: int) -> dict[str, float]:
@@ -214,17 +226,18 @@ class LanguageLearner:
 
         Args:
             policy: Who said them.
-            examples: A key twice is one turn; turns without tokens teach nothing.
+            examples: A key twice is one turn; turns without tokens teach nothing. With a critic they have `value` and
+                `target`.
             iteration: Of the training; decides which turns come together in a minibatch.
 
         Returns:
             Metrics over all tokens, and of each role as `role/metric`; see `lessons.Tally`.
 
         Raises:
-            LearningError: A loss or a gradient is no number.
+            LearningError: A loss or a gradient is no number, or there is a critic and nothing that it could learn from.
         """
         self._know(policy)
-        optimiser, known = self._optimisers[policy], in_order(examples)
+        optimiser, critic, known = self._optimisers[policy], self._critics.get(policy), in_order(examples)
         with self._base.acting(policy):
             lesson = self._prepare(known)
             tally = Tally(lesson)
@@ -234,9 +247,10 @@ class LanguageLearner:
                 for chosen in minibatches(known, count, self.seed, *coordinates):
                     part, where = lesson.part(chosen), f"policy {policy}, iteration {iteration}"
                     if part.teaching():
-                        optimiser.zero()
-                        loss = self._differentiate(part, tally, where)
-                        tally.step(loss, *optimiser.step(where))
+                        losses = self._differentiate(part, optimiser, critic, tally, where)
+                        tally.step(*losses, *optimiser.step(where))
+                        if critic:
+                            critic.step(self._ranks, where)
             optimiser.zero()
             return tally.metrics(self.settings)
 
@@ -249,10 +263,19 @@ class LanguageLearner:
         old, entropy = self._measure(self._base.teacher, examples) if told is None else told
         wants_reference = self.settings.kl is not None and self.settings.kl.at == "loss"
         reference = self._refer(examples) if wants_reference else None
-        return Lesson.of(examples, old, entropy, reference, self.settings.correction)
+        lesson = Lesson.of(examples, old, entropy, reference, self.settings.correction)
+        if self.settings.critic is not None and examples and (lesson.value is None or lesson.target is None):
+            raise LearningError("a critic learns from what each token's value was and should have been, and it is not "
+                                "told", remedy="score turns first, and estimate advantages with gae")  # fmt: skip
+        return lesson
 
-    def _differentiate(self, lesson: Lesson, tally: Tally, where: str) -> float:
-        """Add the gradient of a minibatch to the parameters; its loss."""
+    def _differentiate(
+        self, lesson: Lesson, optimiser: Optimiser, critic: Critic | None, tally: Tally, where: str
+    ) -> tuple[float, float]:
+        """Give parameters the gradient of a minibatch; its loss, and that of the critic."""
+        optimiser.zero()
+        if critic:
+            critic.zero()
         settings = self.settings
         weight = aggregation.token_weights(
             lesson.replies, lesson.roles, lesson.counts, settings.aggregation, settings.norm_length,
@@ -262,20 +285,23 @@ class LanguageLearner:
         weight, lesson = weight[lesson.places.of(teaching)], lesson.part(teaching)
         places = lesson.places
         now = torch.zeros(places.count, dtype=_kept_as(self._dtype), device=self.device)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         for batch, is_ours in self._ranks.share(pack(lesson.examples, settings.micro_batch_tokens)):
             rows = places.of(batch.turns)
             with self._computing():
-                log_prob, _ = self._base.teacher(batch.to(self.device))
-            loss = self._loss(log_prob, lesson, rows, weight[rows] * is_ours)
-            loss.backward()  # type: ignore[no-untyped-call]
+                forced = self._base.teacher(batch.to(self.device))
+            losses = torch.stack([
+                self._loss(forced.log_prob, lesson, rows, weight[rows] * is_ours),
+                critic.loss(forced.hidden, lesson, rows, weight[rows] * is_ours) if critic else totals.new_zeros(()),
+            ])  # fmt: skip
+            losses.sum().backward()  # type: ignore[no-untyped-call]
             if is_ours:
-                now[rows.to(self.device)] = log_prob.detach()
-                total += loss.detach()
-        everywhere, mean = self._ranks.sum(now).cpu(), float(self._ranks.sum(total))
-        _refuse_broken(lesson, everywhere, mean, where)
+                now[rows.to(self.device)] = forced.log_prob.detach()
+                totals += losses.detach()
+        everywhere, (loss, value_loss) = self._ranks.sum(now).cpu(), self._ranks.sum(totals).tolist()
+        _refuse_broken(lesson, everywhere, loss + value_loss, where)
         tally.add(lesson, everywhere)
-        return mean
+        return loss, value_loss
 
     def _loss(self, log_prob: Tensor, lesson: Lesson, rows: Tensor, weight: Tensor) -> Tensor:
         """What a micro-batch adds to the loss of its minibatch."""
@@ -297,9 +323,10 @@ class LanguageLearner:
         return {name: whole(tensor).cpu() for name, tensor in self._base.parameters(policy).items()}
 
     def optimiser_state(self, policy: str) -> dict[str, Tensor]:
-        """What AdamW remembers, by parameter, and how many steps were made; likewise."""
+        """What AdamW remembers, by parameter, and how many steps were made; likewise. And the critic, as `critic.*`."""
         self._know(policy)
-        return self._optimisers[policy].state()
+        critic = self._critics.get(policy)
+        return self._optimisers[policy].state() | (critic.state() if critic else {})
 
     @torch.no_grad()
     def load(self, policy: str, weights: Mapping[str, Tensor], optimiser: Mapping[str, Tensor]) -> None:
@@ -310,6 +337,8 @@ class LanguageLearner:
         """
         self._know(policy)
         self._optimisers[policy].load(weights, optimiser)
+        if policy in self._critics:
+            self._critics[policy].load(optimiser)
 
     def export(self, policy: str, folder: Path) -> None:
         """Write what engines load, whole or not at all: an adapter as peft does, or a model with its tokenizer."""

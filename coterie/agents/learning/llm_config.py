@@ -11,6 +11,7 @@ from coterie.agents.learning.llm_settings import (
     Aggregation,
     CorrectionKind,
     CorrectionSettings,
+    CriticSettings,
     Estimator,
     KLSettings,
     LLMSettings,
@@ -195,11 +196,13 @@ class PolicyGradientConfig(KindConfig):
     def build(self) -> LLMSettings:
         """The same as learners take it."""
         loss, lora, kl, correction = self.loss, self.lora, self.kl, self.correction
+        critic: Config | None = getattr(self.advantage, "critic", None)
         return LLMSettings(
             lora=None if lora is None else LoraSettings(**lora.model_dump()),
             loss=registry.impl("loss", loss.kind)(**loss.model_dump(exclude={"kind"})),
             kl=None if kl is None else KLSettings(**kl.model_dump()),
             correction=None if correction is None else CorrectionSettings(**correction.model_dump()),
+            critic=None if critic is None else CriticSettings(**critic.model_dump()),
             **{name: getattr(self, name) for name in _PLAIN},
         )
 

@@ -79,6 +79,21 @@ class CorrectionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CriticSettings:
+    """What learns how much replies are going to earn; see `critic`.
+
+    Attributes:
+        learning_rate: Of its AdamW, which is otherwise as the policy's.
+        clip: How far a value may go in one update from what it was; None: no limit.
+        weight: How much of its gradient goes on into the policy's own weights.
+    """
+
+    learning_rate: float = 1e-4
+    clip: float | None = 0.5
+    weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class LLMSettings:
     """How policies learn from turns whose advantages are known.
 
@@ -90,6 +105,7 @@ class LLMSettings:
         equal_roles: Each role is aggregated by itself, and all count alike.
         kl: None: no reference model is kept.
         correction: None: log-probabilities of engine and learner are taken for equal.
+        critic: None: nobody expects anything of a reply.
         updates: Optimiser steps per rollout, over all epochs.
         epochs: Passes over a rollout.
         learning_rate: Of AdamW.
@@ -110,6 +126,7 @@ class LLMSettings:
     equal_roles: bool = True
     kl: KLSettings | None = None
     correction: CorrectionSettings | None = CorrectionSettings()
+    critic: CriticSettings | None = None
     updates: int = 4
     epochs: int = 1
     learning_rate: float = 1e-6

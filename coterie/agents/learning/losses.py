@@ -47,6 +47,14 @@ def clipped(log_ratio: Tensor, weight: Tensor, clip: float) -> Tensor:
     return ((log_ratio.expm1().abs() > clip) * weight).sum()
 
 
+def explained_variance(value: Tensor, target: Tensor) -> float:
+    """1 less the share of the targets' variance that the values leave; 0 where there is none."""
+    if len(target) < 2:
+        return 0.0
+    total = float(target.double().var())
+    return 1 - float((target - value).double().var()) / total if total > 0 else 0.0
+
+
 def adapted_rate(rate: float, kl: float, settings: PPOSettings) -> float:
     """The learning rate after an epoch with this divergence: see `PPOSettings.target_kl`."""
     if settings.target_kl is None:

@@ -53,8 +53,8 @@ def test_a_part_of_a_lesson_is_that_of_its_turns(lesson):
 def test_metrics_of_steps_are_means_over_tokens_that_count(lesson):
     tally, now = Tally(lesson), lesson.old + 0.1
     tally.add(lesson, now)
-    tally.step(0.5, 2.0, 1e-3)
-    tally.step(1.5, 4.0, 1e-3)
+    tally.step(0.5, 0.0, 2.0, 1e-3)
+    tally.step(1.5, 0.0, 4.0, 1e-3)
     found = tally.metrics(LLMSettings())
     assert found["loss"] == 1.0 and found["gradient_norm"] == 3.0 and found["updates"] == 2
     assert found["ratio"] == pytest.approx(np.exp(0.1)) and found["kl"] == pytest.approx(np.exp(0.1) - 1.1, rel=1e-3)

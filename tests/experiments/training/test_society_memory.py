@@ -67,6 +67,12 @@ def test_ranks_share_what_is_trained_and_not_their_activations(llama):
     assert [count for _, count, _ in planned(llama, "cuda", engine, ranks={"base": 2})[1:]] == [1, 1]
 
 
+def test_a_critic_is_one_layer(llama):
+    """Weights, gradients and two moments of 32 numbers and one."""
+    plain, gae = (planned(llama, "cpu", {"kind": "transformers"}, advantage=kind)[1][2] for kind in ("rloo", "gae"))
+    assert gae.items == {**plain.items, "critic": 4 * 4 * 33}
+
+
 def test_an_engine_that_sleeps_and_a_learner_at_work_are_never_there_together(llama, monkeypatch):
     free, card = 60 << 20, 100 << 20
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (free, card))
