@@ -10,10 +10,11 @@ import math
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from coterie import rng
-from coterie.envs.swarm.compiling import compiled, inlined
+from coterie.envs.swarm.compiling import OPTIONS, compiled, inlined
 
 f4, u4, u8 = np.float32, np.uint32, np.uint64
 _BUMP_0, _BUMP_1 = 0x9E3779B9, 0xBB67AE85
@@ -45,6 +46,12 @@ def philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
     c0, c1, c2, c3 = _round(c0, c1, c2, c3, u4(k0 + u4(0x5384540F)), u4(k1 + u4(0x1FD5C5A3)))
     c0, c1, c2, c3 = _round(c0, c1, c2, c3, u4(k0 + u4(0xF1BBCDC8)), u4(k1 + u4(0xDB3D7428)))
     return _round(c0, c1, c2, c3, u4(k0 + u4(0x8FF34781)), u4(k1 + u4(0x96A522AD)))
+
+
+@njit(cache=True, **OPTIONS)  # type: ignore[untyped-decorator]
+def words(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
+    """As `philox`, for Python."""
+    return philox(u4(c0), u4(c1), u4(c2), u4(c3), k0, k1)
 
 
 @inlined

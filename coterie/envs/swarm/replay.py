@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from coterie.envs.swarm import layout as at
 from coterie.envs.swarm.config import Replay, SwarmConfig
-from coterie.envs.swarm.draws import philox, u4
+from coterie.envs.swarm.draws import words
 from coterie.envs.swarm.kernel import Arrays
 from coterie.envs.swarm.layout import FOR_REPLAY, PURPOSES
 from coterie.errors import ResumeError
@@ -123,7 +123,7 @@ class CollisionReplay:
         for env in np.flatnonzero(chosen & (self.num_stored > 0)):
             episode = counters[env, at.EPISODE] + 1
             k0, k1 = self._keys[env]
-            word, other, _, _ = philox(u4(0), u4(0), u4(episode), u4(FOR_REPLAY * PURPOSES), k0, k1)
+            word, other, _, _ = words(0, 0, episode, FOR_REPLAY * PURPOSES, k0, k1)
             if word / 2**32 >= self.settings.probability:
                 continue
             held = np.flatnonzero(self._uses[env] >= 0)
