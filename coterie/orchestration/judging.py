@@ -40,7 +40,7 @@ class Judge:
         journal: Journal,
         interviewer: Interviewer | None = None,
     ) -> None:
-        self._grader, self._rewards, self._journal, self._interviewer = grader, rewards, journal, interviewer
+        self._grader, self.rewards, self._journal, self._interviewer = grader, rewards, journal, interviewer
         self._model = grader if isinstance(grader, ModelGrader) else None
 
     @property
@@ -81,7 +81,7 @@ class Judge:
             outcome: Its end.
             answers: To `inquire`.
         """
-        turns = self._turns(outcome) if self.inquires or self._rewards else {}
+        turns = self._turns(outcome) if self.inquires or self.rewards else {}
         if self._model is None:
             verdict, facts = self._grader.grade(job.task.id, outcome.answer), list[Fact]()
         else:
@@ -89,10 +89,10 @@ class Judge:
         facts.append(records.episode_fact(job, outcome, verdict))
         if self._interviewer:
             facts += self._interviewer.facts(job, outcome, _answering(turns), answers)
-        if self._rewards:
+        if self.rewards:
             given = {fact.key: fact.payload for fact in facts if fact.kind == "verdict"}
             episode = self._worked(job, outcome, turns, verdict, given)
-            facts += [self._reward_fact(name, reward, job, episode) for name, reward in self._rewards.items()]
+            facts += [self._reward_fact(name, reward, job, episode) for name, reward in self.rewards.items()]
         return verdict, facts
 
     def _judge_by_model(

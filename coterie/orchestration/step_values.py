@@ -35,8 +35,23 @@ class Decoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SteppedTurn:
+    """A turn that is learnt from, and what has to be known to value its steps.
+
+    Attributes:
+        earned: What it was given.
+        step: The step of each of its tokens, T.
+        replays: Of each step, the replays that go on from where it begins.
+    """
+
+    earned: EarnedTurn
+    step: Sequence[int]
+    replays: Sequence[Sequence[Job]]
+
+
+@dataclass(frozen=True, slots=True)
 class Valuer:
-    """Has the values of replies at their steps replayed, and reads them.
+    """Says which replays tell the values of replies at their steps, and reads them.
 
     Attributes:
         rule: Which says where steps begin.
@@ -55,7 +70,9 @@ class Valuer:
     mask_cut: bool
 
     @classmethod
-    def make(cls, experiment: ExperimentConfig, weights: Mapping[str, float]) -> Valuer | None:
+    def make(
+        cls, experiment: ExperimentConfig, rewards: Mapping[str, Reward], weights: Mapping[str, float]
+    ) -> Valuer | None:
         """As the section `credit` says; None if its rule for tokens needs no values.
 
         Raises:
@@ -64,48 +81,34 @@ class Valuer:
         config: Any = experiment.credit.token if experiment.credit is not None else None
         if not getattr(config, "replays", False):
             return None
-        rewards = {one.kind: registry.impl("reward", one.kind)(one) for one in experiment.rewards}
         decoders = load_tokenizers({name: one.model for name, one in experiment.policies.items() if not one.frozen})
         rule, learning = registry.impl("token_credit", config.kind)(config), cast(Any, experiment.learning)
         return cls(rule, config.draws, rewards, weights, decoders, learning.mask_cut)
 
-    def replays(
+    def step_through(
         self, jobs: Sequence[Job], episodes: Sequence[PlayedEpisode], earned: Sequence[EarnedTurn]
-    ) -> list[Job]:
-        """Those that have to be in the journal before `value`."""
-        stages = _stages(jobs, episodes)
-        return [
-            job
-            for one in taught(earned, self.mask_cut)
-            for begun in self._beginnings(one, self._number(one))
-            for job in replay.begin(*stages[one.turn.key], one.turn, begun, self._draws)
-        ]
+    ) -> list[SteppedTurn]:
+        """The turns that are learnt from; their replays have to be in the journal before `value`."""
+        stages = {key: (job, played) for job, played in zip(jobs, episodes, strict=True) for key in played.turns}
+        return [self._step_through(*stages[one.turn.key], one) for one in taught(earned, self.mask_cut)]
 
-    def value(
-        self, journal: Journal, jobs: Sequence[Job], episodes: Sequence[PlayedEpisode], earned: Sequence[EarnedTurn]
-    ) -> list[EarnedTurn]:
+    def _step_through(self, job: Job, played: PlayedEpisode, one: EarnedTurn) -> SteppedTurn:
+        step, draws = self._number(one), range(1, self.draws + 1)
+        begun = self._beginnings(one, step)
+        return SteppedTurn(one, step, [replay.begin(job, played, one.turn, each, draws) for each in begun])
+
+    def value(self, journal: Journal, earned: Sequence[EarnedTurn], stepped: Sequence[SteppedTurn]) -> list[EarnedTurn]:
         """The turns, with the signals `step`, `value` and `after` of those that are learnt from.
 
         Raises:
             JournalError: A replay is missing.
         """
-        stages = _stages(jobs, episodes)
-        known = {
-            one.turn.key: self._signals(journal, *stages[one.turn.key], one) for one in taught(earned, self.mask_cut)
-        }
+        known = {one.earned.turn.key: self._signals(journal, one) for one in stepped}
         return [replace(one, signals=known.get(one.turn.key, {})) for one in earned]
 
-    @property
-    def _draws(self) -> range:
-        return range(1, self.draws + 1)
-
-    def _signals(self, journal: Journal, job: Job, played: PlayedEpisode, one: EarnedTurn) -> Signals:
-        step = self._number(one)
-        earned = [
-            [self._earned(journal, replayed) for replayed in replay.begin(job, played, one.turn, begun, self._draws)]
-            for begun in self._beginnings(one, step)
-        ]
-        return by_token(step, mean_values(earned, one.reward))
+    def _signals(self, journal: Journal, one: SteppedTurn) -> Signals:
+        given = [[self._earned(journal, replayed) for replayed in replays] for replays in one.replays]
+        return by_token(one.step, mean_values(given, one.earned.reward))
 
     def _earned(self, journal: Journal, job: Job) -> float | None:
         """What the turn was given that was drawn anew from within, if anything; 0 where the episode ended before it."""
@@ -133,8 +136,3 @@ class Valuer:
 def _ids(turn: Turn) -> TokenIds:
     assert turn.token_ids is not None, "turns without tokens earn nothing"
     return turn.token_ids
-
-
-def _stages(jobs: Sequence[Job], episodes: Sequence[PlayedEpisode]) -> dict[str, tuple[Job, PlayedEpisode]]:
-    """The episode of each turn, and its job."""
-    return {key: (job, played) for job, played in zip(jobs, episodes, strict=True) for key in played.turns}

@@ -96,7 +96,7 @@ class TrainingAttempt(Attempt):
         trainer = await in_thread(SocietyTrainer.make, self.config, self.config.device, executor)
         self._load(trainer)
         self.team = await in_thread(TeamCredit.make, self.config, self.weights, trainer.learners)
-        self.valuer = await in_thread(Valuer.make, self.config, self.weights)
+        self.valuer = await in_thread(Valuer.make, self.config, self.judge.rewards, self.weights)
         self.display.say("publishing the first weights to the engines")
         await self._publish(executor, trainer)
         size = len(jobs) // trainer.iterations
@@ -178,8 +178,9 @@ class TrainingAttempt(Attempt):
         """The turns, with what they are worth at their steps where token credit asks for it; None as of `_share`."""
         if self.valuer is None:
             return earned
-        await self._replay(executor, jobs, await in_thread(self.valuer.replays, jobs, episodes, earned))
-        return None if self.stopped else await in_thread(self.valuer.value, self.journal, jobs, episodes, earned)
+        stepped = await in_thread(self.valuer.step_through, jobs, episodes, earned)
+        await self._replay(executor, jobs, [job for one in stepped for replays in one.replays for job in replays])
+        return None if self.stopped else await in_thread(self.valuer.value, self.journal, earned, stepped)
 
     async def _replay(self, executor: Executor, jobs: Sequence[Job], replays: Sequence[Job]) -> None:
         """Work the replays of which the journal has nothing yet."""
