@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Protocol, Self, cast, get_args
@@ -88,10 +89,10 @@ def check_mode(mode: str) -> None:
         raise ConfigError(f"there is no display {mode!r}", where="--display", remedy="known: auto, rich, plain, none")
 
 
-class NoDisplay(Tally):
-    """Shows nothing."""
+class Silent:
+    """What displays have that show nothing."""
 
-    def __enter__(self) -> NoDisplay:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None: ...
@@ -100,19 +101,22 @@ class NoDisplay(Tally):
         """Drop a line."""
 
 
-class RichDisplay(Tally):
+class NoDisplay(Silent, Tally):
+    """Shows nothing."""
+
+
+class Picture(ABC):
     """One live picture at the bottom of the terminal, with what was said above it."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(clock)
-        self._console = console
+    def __init__(self, console: Console) -> None:
+        self._console, self._spinner = console, Spinner("dots")
         self._status, self._has_begun = "", False
-        self._spinner = Spinner("dots")
+        # It asks for a first picture at once.
         self._live = Live(
             console=console, get_renderable=self.render, refresh_per_second=_REFRESHES, vertical_overflow="crop"
         )
 
-    def __enter__(self) -> RichDisplay:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
@@ -126,6 +130,18 @@ class RichDisplay(Tally):
         self._status = shown.partition("\n")[0]
         self._console.print(Text(shown), highlight=False)
 
+    @abstractmethod
+    def render(self) -> RenderableType:
+        """The picture now."""
+
+
+class RichDisplay(Picture, Tally):
+    """The picture of a society's run."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        Tally.__init__(self, clock)
+        Picture.__init__(self, console)
+
     def begin(self, standing: Standing) -> None:
         """Show progress from here."""
         super().begin(standing)
@@ -138,7 +154,6 @@ class RichDisplay(Tally):
             self._console.print(Text(text.for_terminal(line), style="yellow"), highlight=False)
 
     def render(self) -> RenderableType:
-        """The picture now."""
         if not self._has_begun:
             self._spinner.update(text=Text(self._status))
             return self._spinner if self._status else Text("")

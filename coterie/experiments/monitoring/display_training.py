@@ -9,14 +9,12 @@ from types import TracebackType
 from typing import IO, Protocol, Self
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from coterie import text
-from coterie.experiments.monitoring.display import settle_mode
+from coterie.experiments.monitoring.display import Picture, Silent, settle_mode
 from coterie.experiments.monitoring.display_plain import duration, short
 from coterie.experiments.monitoring.training_tally import Step, TrainingTally, TrainingView
 from coterie.experiments.records.training import TrainingRecord
@@ -25,7 +23,6 @@ _EVERY = 5.0
 _PATIENCE = 15.0
 """Seconds after which somebody who waits for the first iteration is told that it is still on its way."""
 _FIRST = "the first iteration; a swarm's kernels are compiled in it, for about a minute"
-_REFRESHES = 4
 _BAR_WIDTH = 40
 _SHOWN = (
     ("success", "success", "{:.1%}"), ("collision", "collision", "{:.1%}"), ("distance_1s", "distance", "{:.2f} m"),
@@ -80,16 +77,8 @@ def _numbers(view: TrainingView) -> list[tuple[str, str]]:
     return [(label, form.format(view.metrics[name])) for name, label, form in _SHOWN if name in view.metrics]
 
 
-class NoTraining(TrainingTally):
+class NoTraining(Silent, TrainingTally):
     """Shows nothing."""
-
-    def __enter__(self) -> NoTraining:
-        return self
-
-    def __exit__(self, *exc: object) -> None: ...
-
-    def say(self, message: str) -> None:
-        """Drop a line."""
 
 
 class PlainTraining(TrainingTally):
@@ -153,31 +142,17 @@ class PlainTraining(TrainingTally):
         self._write(describe(self.view()))
 
 
-class RichTraining(TrainingTally):
-    """One live picture at the bottom of the terminal, with what was said above it."""
+class RichTraining(Picture, TrainingTally):
+    """The picture of a training."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(clock)
-        self._console, self._status, self._has_begun, self._now = console, "", False, clock
-        self._spinner, self._waits_since = Spinner("dots"), clock()
-        self._live = Live(
-            console=console, get_renderable=self.render, refresh_per_second=_REFRESHES, vertical_overflow="crop"
-        )
-
-    def __enter__(self) -> RichTraining:
-        self._live.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._status = ""
-        self._live.stop()
+        TrainingTally.__init__(self, clock)
+        self._now, self._waits_since = clock, clock()
+        Picture.__init__(self, console)
 
     def say(self, message: str) -> None:
-        """Show a line above the picture, and its first line beside the spinner until progress begins."""
-        shown = text.for_terminal(message)
-        self._status = shown.partition("\n")[0]
+        super().say(message)
         self._waits_since = self._now()
-        self._console.print(Text(shown), highlight=False)
 
     def begin(self, record: TrainingRecord, limit: float | None = None, spent: float = 0.0) -> None:
         """Show progress from here."""
@@ -190,7 +165,6 @@ class RichTraining(TrainingTally):
         self._status = ""
 
     def render(self) -> RenderableType:
-        """The picture now."""
         self._spinner.update(text=Text(f"{self._status} ({duration(self._now() - self._waits_since)})"))
         waiting = [self._spinner] if self._status else []
         if not self._has_begun:
