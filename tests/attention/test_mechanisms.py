@@ -214,6 +214,15 @@ def test_a_number_of_things_works_or_is_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_grid_of_another_size_is_refused(name: str) -> None:
+    case = make(name)
+    if case.context.grid is None:
+        return
+    with pytest.raises(ValueError, match=rf"{name} has 35 tokens, but its grid \(.*\) has 36 places"):
+        case.put(grid=(6, 6)).compute()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_said_about_it(name: str) -> None:
     entry, about = registry.get("attention", name), registry.impl("attention", name).about
     assert (about.name, about.title) == (entry.name, entry.summary)

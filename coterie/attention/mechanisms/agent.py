@@ -19,6 +19,7 @@ from coterie.attention.mechanisms.base import (
     check_between,
     check_not_causal,
     drawn_grid,
+    grid_of,
     padding_of,
     without_padding,
 )
@@ -105,9 +106,10 @@ class _OnPlane(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
-        padding, grid = _check(context), context.grid
-        if grid is None or len(grid) != 2:
+        padding = _check(context)
+        if context.grid is None:
             raise ValueError("agent needs tokens on a plane: give it Context(grid=(rows, columns)), or on_plane=False")
+        grid = grid_of(Agent.about, context, q.shape[2], 2)
         q, k, v = without_padding(context, q, k, v)
         agents, is_empty = _pooled(q, grid, (self.side, self.side), padding)
         gathered = _attend(agents, k, v, padding, self.gathering(grid))

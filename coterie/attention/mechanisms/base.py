@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from coterie.attention.attend import attend
-from coterie.attention.data import Data, Tokens
+from coterie.attention.data import Data
 from coterie.attention.masks import Causal, Mask, Segments
 from coterie.attention.spec import Spec
 
@@ -172,6 +172,21 @@ def features_of(about: About, context: Context) -> Tensor:
     return without_padding(context, context.features)[0]
 
 
+def grid_of(about: About, context: Context, tokens: int, *axes: int) -> tuple[int, ...]:
+    """The grid of so many tokens, of one of these numbers of axes; a sequence is a grid of one.
+
+    Raises:
+        ValueError: There is none, or one of other sizes.
+    """
+    grid = (tokens,) if context.grid is None and 1 in axes else context.grid
+    if grid is None or len(grid) not in axes:
+        wanted = " or ".join(str(n) for n in axes)
+        raise ValueError(f"{about.name} needs a grid of {wanted} axes, not {grid}: give it Context(grid=...)")
+    if math.prod(grid) != tokens:
+        raise ValueError(f"{about.name} has {tokens} tokens, but its grid {grid} has {math.prod(grid)} places")
+    return grid
+
+
 def drawn_grid(tokens: int) -> Context:
     """A made-up context whose tokens lie on a plane, as square as their number allows."""
     rows = max(r for r in range(1, math.isqrt(tokens) + 1) if tokens % r == 0)
@@ -229,11 +244,6 @@ def lengths_of(about: About, context: Context) -> Tensor | None:
     if bool((padding[:, :-1] & ~padding[:, 1:]).any()):
         raise ValueError(f"{about.name} counts blocks from the first token: put the padding behind the last one")
     return (~padding).sum(-1)
-
-
-def there(padding: Tensor | None) -> tuple[Mask | None, Tokens]:
-    """The mask that leaves padding [1 or B, N] out, and what it reads."""
-    return (None, Tokens()) if padding is None else (Segments(), Tokens(segment=-padding.long()))
 
 
 def check_not_causal(about: About, context: Context, why: str) -> None:

@@ -22,6 +22,7 @@ from coterie.attention.mechanisms.base import (
     Mechanism,
     check_between,
     features_of,
+    grid_of,
     narrowed,
     visible,
 )
@@ -103,7 +104,7 @@ class SquaredDistance(Mechanism):
         return _SquaredDistance(heads.queries)
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        x = _coordinates(q, context)
+        x = _coordinates(grid_of(SquaredDistance.about, context, q.shape[2], 1, 2, 3), q)
         squared = (x[:, None] - x).square().sum(-1)
         bias = -module.get_parameter("log_strength").exp()[:, None, None] * squared
         return naive_attention(q, k, v, allowed=visible(q, context), bias=bias)[0]
@@ -115,7 +116,7 @@ class _SquaredDistance(Factored):
         self.log_strength = nn.Parameter(torch.full((heads,), -2.0))
 
     def factors(self, q: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        x = _coordinates(q, context)
+        x = _coordinates(grid_of(SquaredDistance.about, context, q.shape[2], 1, 2, 3), q)
         # Squares of numbers around 0 are smallest, and so is what their difference loses.
         x = x - x.mean(0)
         squared, one = x.square().sum(-1, keepdim=True), x.new_ones(len(x), 1)
@@ -123,9 +124,9 @@ class _SquaredDistance(Factored):
         return strength * torch.cat([-squared, -one, 2 * x], -1), torch.cat([one, squared, x], -1)
 
 
-def _coordinates(q: Tensor, context: Context) -> Tensor:
-    """[N, axes], where the tokens lie; a sequence is a line."""
-    axes = [torch.arange(size, device=q.device, dtype=widened(q).dtype) for size in context.grid or q.shape[2:3]]
+def _coordinates(grid: tuple[int, ...], q: Tensor) -> Tensor:
+    """[N, axes], where the tokens lie."""
+    axes = [torch.arange(size, device=q.device, dtype=widened(q).dtype) for size in grid]
     return torch.cartesian_prod(*axes).view(-1, len(axes))
 
 
@@ -191,9 +192,7 @@ class _SvdBias(Factored):
 
 def _offsets(options: SvdBias, q: Tensor, context: Context) -> Tensor:
     """[N, N], the entry of the table for each pair."""
-    at = _coordinates(q, context).long()
-    if at.shape[1] != options.axes:
-        raise ValueError(f"svd_bias has a table for {options.axes} axes, but the grid is {context.grid}")
+    at = _coordinates(grid_of(options.about, context, q.shape[2], options.axes), q).long()
     away = (at[:, None] - at).clamp(-options.reach, options.reach) + options.reach
     strides = (2 * options.reach + 1) ** torch.arange(options.axes, device=q.device)
     return (away * strides).sum(-1)

@@ -21,6 +21,7 @@ from coterie.attention.mechanisms.base import (
     Mechanism,
     check_between,
     check_not_causal,
+    grid_of,
     narrowed,
     padding_of,
     visible,
@@ -77,9 +78,8 @@ class _Rows(nn.Module):
         self.mechanism = mechanism
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        if context.grid is None or len(context.grid) != 2:
-            raise ValueError(f"{self.mechanism.about.name} needs a grid of (instances, parts), not {context.grid}")
-        fold = _Fold(q.shape[0], context.grid, self.mechanism.among == "across")
+        grid = grid_of(self.mechanism.about, context, q.shape[2], 2)
+        fold = _Fold(q.shape[0], grid, self.mechanism.among == "across")
         segment = context.data.queries.segment
         if segment is not None:
             segment = fold(segment.expand(q.shape[0], -1)[:, None, :, None])[:, 0, :, 0]

@@ -22,13 +22,14 @@ from coterie.attention.mechanisms.base import (
     Mechanism,
     check_between,
     check_not_causal,
+    grid_of,
+    narrowed,
     padding_of,
-    there,
     visible,
     without_padding,
 )
-from coterie.attention.mechanisms.windows import grid_of
 from coterie.attention.naive import naive_attention
+from coterie.attention.sdpa import sdpa_attention
 from coterie.attention.spec import Spec
 
 
@@ -57,7 +58,7 @@ class HiLo(Mechanism):
         return _HiLo(self)
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        rows, columns = grid_of(self.about, context, 2)
+        rows, columns = grid_of(self.about, context, q.shape[2], 2)
         wide = -(-columns // self.window)
         of = torch.tensor([r // self.window * wide + c // self.window for r in range(rows) for c in range(columns)])
         hi, lo = self.split(q, k)
@@ -84,31 +85,28 @@ class _HiLo(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
         check_not_causal(HiLo.about, context, "means of windows hold what comes later; gna has one")
-        grid, size = grid_of(HiLo.about, context, 2), self.options.window
-        padding = padding_of(HiLo.about, context)
+        grid, size = grid_of(HiLo.about, context, q.shape[2], 2), self.options.window
+        padding, segment = padding_of(HiLo.about, context), context.data.queries.segment
         q, k, v = without_padding(context, q, k, v)
         hi, lo = self.options.split(q, k)
         keys = hi * k.shape[1] // q.shape[1]
         parts = []
         if hi:
-            mask, tokens = there(padding)
-            blocks = Blocks(size, shape=grid)
-            spec = Spec(blocks if mask is None else blocks & mask)
-            parts.append(attend(q[:, :hi], k[:, :keys], v[:, :keys], spec, Data(tokens)))
+            spec, data = Spec(narrowed(Blocks(size, shape=grid), context)), Data(Tokens(segment=segment))
+            parts.append(attend(q[:, :hi], k[:, :keys], v[:, :keys], spec, data))
         if lo:
-            means, values, empty = _window_means(k[:, keys:], v[:, keys:], padding, grid, size)
-            mask, windows = there(empty)
-            asking = Tokens(segment=torch.zeros_like(q[0, 0, :, 0], dtype=torch.long))
-            parts.append(attend(q[:, hi:], means, values, Spec(mask), Data(asking, windows)))
+            means, values, allowed = _window_means(k[:, keys:], v[:, keys:], padding, grid, size)
+            o = sdpa_attention(q[:, hi:], means, values, allowed=allowed, bias=None, causal=False, scale=None)
+            parts.append(o)
         return torch.cat(parts, 1)
 
 
 def _window_means(
     k: Tensor, v: Tensor, padding: Tensor | None, grid: tuple[int, ...], size: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Keys and values [B, H, N, D] as means of windows [B, H, windows, D], and which windows hold padding alone.
+    """Keys and values [B, H, N, D] as means of windows [B, H, windows, D], and which windows hold any token.
 
-    Windows that a border cuts are means of what they hold.
+    Windows that a border or padding cuts are means of what they hold.
     """
 
     def pooled(x: Tensor) -> Tensor:
@@ -120,7 +118,7 @@ def _window_means(
         return pooled(k), pooled(v), None
     share = pooled((~padding)[:, None, :, None].to(k.dtype))
     filled = torch.where(share > 0, share, 1)
-    return pooled(k) / filled, pooled(v) / filled, share[:, 0, :, 0] == 0
+    return pooled(k) / filled, pooled(v) / filled, share.mT > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ from coterie.attention.mechanisms.base import (
     check_not_causal,
     features_of,
     padding_of,
-    there,
     without_padding,
 )
 from coterie.attention.mechanisms.gathering import gather_tokens
@@ -110,14 +109,15 @@ class _Routing(nn.Module):
         units = [functional.normalize(x, dim=-1) for x in (q, k)]
         asking, asked = (self._nearest(unit, padding) for unit in units)
         left = self._left(asking.shape[-1], padding)
-        mask, tokens = there(None if left is None else left.expand(batch, -1).repeat_interleave(asking.shape[2], 0))
         rows, keys, values = _gather(q, asking), _gather(k, asked), _gather(v, asked)
-        o = attend(rows, keys, values, Spec(mask), Data(tokens))
+        spec, data, one = Spec(), Data(), torch.ones_like(asking, dtype=q.dtype)
+        if left is not None:
+            segment = -left.long().expand(batch, -1).repeat_interleave(asking.shape[2], 0)
+            spec, data, one = Spec(Segments()), Data(Tokens(segment=segment)), one * ~left[:, None, None]
+        o = attend(rows, keys, values, spec, data)
         o = torch.unflatten(o, 0, (batch, -1)).transpose(1, 2).flatten(2, 3)
         self._observe(torch.cat([units[0].reshape(batch, k.shape[1], -1, q.shape[-1]), units[1]], 2))
-        at, one = asking.flatten(2), torch.ones_like(asking, dtype=q.dtype)
-        if left is not None:
-            one = one * ~left[:, None, None]
+        at = asking.flatten(2)
         total = torch.zeros_like(q).scatter_add(2, at[..., None].expand_as(o), o)
         count = q.new_zeros(batch, heads, n).scatter_add(2, at, one.flatten(2))
         return total / count.clamp(min=1)[..., None]

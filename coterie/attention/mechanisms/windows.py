@@ -19,23 +19,12 @@ from coterie.attention.mechanisms.base import (
     Declaration,
     Heads,
     check_between,
+    grid_of,
     narrowed,
     visible,
 )
 from coterie.attention.naive import naive_attention
 from coterie.attention.spec import Spec
-
-
-def grid_of(about: About, context: Context, *axes: int) -> tuple[int, ...]:
-    """The grid of a context, of one of these numbers of axes.
-
-    Raises:
-        ValueError: It has none, or another number.
-    """
-    if context.grid is None or len(context.grid) not in axes:
-        wanted = " or ".join(str(n) for n in axes)
-        raise ValueError(f"{about.name} needs a grid of {wanted} axes, not {context.grid}: give it Context(grid=...)")
-    return context.grid
 
 
 class OnGrid(Declaration):
@@ -124,8 +113,7 @@ class GeneralizedNeighborhood(OnGrid):
         return Spec(Neighborhood(grid, window, self.stride, dilation, context.causal)), context.data
 
     def _grid(self, q: Tensor, context: Context) -> tuple[int, ...]:
-        axes = len(self.window)
-        return (q.shape[2],) if axes == 1 and context.grid is None else grid_of(self.about, context, axes)
+        return grid_of(self.about, context, q.shape[2], len(self.window))
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         grid = self._grid(q, context)
@@ -177,10 +165,10 @@ class Halo(OnGrid):
         return cls(block=2, halo=1)
 
     def declare(self, q: Tensor, k: Tensor, context: Context) -> tuple[Spec, Data]:
-        return Spec(Blocks(self.block, self.halo, shape=grid_of(self.about, context, 2))), context.data
+        return Spec(Blocks(self.block, self.halo, shape=grid_of(self.about, context, q.shape[2], 2))), context.data
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        rows, columns = grid_of(self.about, context, 2)
+        rows, columns = grid_of(self.about, context, q.shape[2], 2)
         allowed = torch.zeros(rows, columns, rows, columns, dtype=torch.bool)
         for r in range(0, rows, self.block):
             for c in range(0, columns, self.block):
@@ -217,12 +205,12 @@ class InwardWindow(OnGrid):
         return cls(half=(1, 1))
 
     def declare(self, q: Tensor, k: Tensor, context: Context) -> tuple[Spec, Data]:
-        *time, rows, columns = grid = grid_of(self.about, context, 2, 3)
+        *time, rows, columns = grid = grid_of(self.about, context, q.shape[2], 2, 3)
         spatial = (min(2 * d + 1, n) for d, n in zip(self.half, (rows, columns), strict=True))
         return Spec(Neighborhood(grid, (*time, *spatial))), context.data
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        *time, rows, columns = grid = grid_of(self.about, context, 2, 3)
+        *time, rows, columns = grid = grid_of(self.about, context, q.shape[2], 2, 3)
         by_axis = [torch.ones(n, n, dtype=torch.bool) for n in time]
         for n, d in ((rows, self.half[0]), (columns, self.half[1])):
             starts = [max(min(i - d, n - 2 * d - 1), 0) for i in range(n)]

@@ -108,5 +108,5 @@ def test_a_changed_table_is_decomposed_again() -> None:
 
 def test_a_table_for_a_plane_refuses_a_line() -> None:
     module = SvdBias().module(Heads(2, 2, 4, 4))
-    with pytest.raises(ValueError, match="svd_bias has a table for 2 axes, but the grid is None"):
+    with pytest.raises(ValueError, match="svd_bias needs a grid of 2 axes, not None"):
         module(*torch.zeros(3, 1, 2, 9, 4), Context())
