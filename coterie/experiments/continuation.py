@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from coterie.config.load import Loaded
+from coterie.config.references import redact
 from coterie.config.schema import FileConfig
-from coterie.errors import JournalError, ResumeError
+from coterie.errors import CoterieError, JournalError, ResumeError
 from coterie.experiments.differences import differences
 from coterie.experiments.folder import RunFolder, write_json
 from coterie.journal import Journal
@@ -29,6 +31,14 @@ class Ending:
     reason: str
     digest: str
     seconds: float
+
+
+def why_ended(error: BaseException) -> tuple[str, str]:
+    """The status and the reason of an attempt that an error ended; secrets are hidden."""
+    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+        return "stopped", "interrupted"
+    said = str(error) if isinstance(error, CoterieError) else f"{type(error).__name__}: {error}"
+    return "failed", redact(said)
 
 
 def open_journal(folder: RunFolder) -> Journal:

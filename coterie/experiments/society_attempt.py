@@ -13,11 +13,11 @@ from typing import Any
 
 from coterie import registry
 from coterie.config.load import Loaded
-from coterie.config.references import redact, redact_all
+from coterie.config.references import redact_all
 from coterie.config.schema import ExperimentConfig
 from coterie.errors import CoterieError, ResumeError
 from coterie.experiments import provenance
-from coterie.experiments.continuation import CIRCUMSTANCES, Ending, is_marked_finished, tell_changes
+from coterie.experiments.continuation import CIRCUMSTANCES, Ending, is_marked_finished, tell_changes, why_ended
 from coterie.experiments.folder import GOING, RunFolder, write_json
 from coterie.experiments.monitoring.display import Display
 from coterie.experiments.monitoring.tally import Standing
@@ -105,7 +105,6 @@ class Attempt:
         start = time.monotonic()
         executor: Executor = registry.impl("executor", self.config.executor.kind)(self.config.executor, self.staff)
         self.note("attempt", self._circumstances())
-        status, reason = "failed", "killed"
         self.write_status("starting")
         try:
             self.check_room()
@@ -122,14 +121,8 @@ class Attempt:
                 with self._clock(start):
                     await self.work(executor, jobs)
             status, reason = ("stopped", self.stopped) if self.stopped else ("finished", "")
-        except CoterieError as error:
-            reason = redact(str(error))
-            raise
-        except asyncio.CancelledError:
-            status, reason = "stopped", "interrupted"
-            raise
-        except Exception as bug:
-            reason = redact(f"{type(bug).__name__}: {bug}")
+        except BaseException as error:
+            status, reason = why_ended(error)
             raise
         finally:
             seconds = time.monotonic() - start

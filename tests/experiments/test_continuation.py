@@ -1,5 +1,6 @@
-"""What may differ between a run's attempts: nothing that its facts follow from, but for fields that came later."""
+"""What may differ between a run's attempts: nothing that its facts follow from; and how an attempt ended."""
 
+import asyncio
 import copy
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import pytest
 
 import coterie
 from coterie.config.load import loads
+from coterie.config.references import resolve_secret
 from coterie.errors import ResumeError
 from coterie.experiments import run
-from coterie.experiments.continuation import check_unchanged
+from coterie.experiments.continuation import check_unchanged, why_ended
 from coterie.experiments.training import world
 from coterie.journal import Fact, Journal
 
@@ -97,3 +99,18 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     with Journal.create(stopped.folder.journal) as journal:
         journal.commit([Fact("run", "run", facts), *others])
     assert coterie.resume(stopped, **{"budget.calls": 100}).status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("error", "ended"),
+    [
+        (KeyboardInterrupt(), ("stopped", "interrupted")),
+        (asyncio.CancelledError(), ("stopped", "interrupted")),
+        (ResumeError("it is gone", where="here"), ("failed", str(ResumeError("it is gone", where="here")))),
+        (ZeroDivisionError("no air, by hush-hush"), ("failed", "ZeroDivisionError: no air, by ***")),
+    ],
+)
+def test_an_error_says_how_it_ended_an_attempt_and_no_secret(error, ended, monkeypatch) -> None:
+    monkeypatch.setenv("AIR", "hush-hush")
+    resolve_secret("${secret:AIR}")
+    assert why_ended(error) == ended

@@ -19,7 +19,7 @@ from coterie.agents.engines import process
 from coterie.config.load import Loaded
 from coterie.config.references import check_secrets, redact
 from coterie.config.schema import WorldConfig
-from coterie.errors import CoterieError, Interrupted, WorkerLost
+from coterie.errors import Interrupted, WorkerLost
 from coterie.experiments import provenance
 from coterie.experiments.continuation import (
     CIRCUMSTANCES,
@@ -30,6 +30,7 @@ from coterie.experiments.continuation import (
     open_journal,
     resumable,
     save_resolved,
+    why_ended,
 )
 from coterie.experiments.folder import GOING, RunFolder, write_json
 from coterie.experiments.monitoring.display_training import TrainingDisplay
@@ -136,20 +137,13 @@ class _Attempt:
         save_resolved(self.folder, self.loaded)
         self.note("attempt", self._circumstances(trainer))
         self.note("executor", trainer.crew.describe())
-        status, reason = "failed", "killed"
         self.write_status("starting")
         try:
             self._load(trainer)
             reason = self._iterate(trainer, feed)
             status = "stopped" if reason else "finished"
-        except CoterieError as error:
-            reason = redact(str(error))
-            raise
-        except KeyboardInterrupt:
-            status, reason = "stopped", "interrupted"
-            raise
-        except Exception as bug:
-            reason = redact(f"{type(bug).__name__}: {bug}")
+        except BaseException as error:
+            status, reason = why_ended(error)
             raise
         finally:
             seconds = time.monotonic() - self.started
