@@ -187,10 +187,14 @@ def grid_of(about: About, context: Context, tokens: int, *axes: int) -> tuple[in
     return grid
 
 
-def drawn_grid(tokens: int) -> Context:
-    """A made-up context whose tokens lie on a plane, as square as their number allows."""
-    rows = max(r for r in range(1, math.isqrt(tokens) + 1) if tokens % r == 0)
-    return Context(grid=(rows, tokens // rows))
+def drawn_grid(tokens: int, axes: int = 2) -> Context:
+    """A made-up context whose tokens lie on a grid, its axes as equal as their number allows."""
+    sizes = list[int]()
+    for left in range(axes, 1, -1):
+        most = int(tokens ** (1 / left) + 1e-9)
+        sizes.append(max(size for size in range(1, most + 1) if tokens % size == 0))
+        tokens //= sizes[-1]
+    return Context(grid=(*sizes, tokens))
 
 
 def without_padding(context: Context, *tensors: Tensor) -> list[Tensor]:

@@ -21,6 +21,7 @@ from coterie.attention.mechanisms.base import (
     Heads,
     Mechanism,
     check_between,
+    drawn_grid,
     features_of,
     grid_of,
     narrowed,
@@ -139,7 +140,6 @@ class SvdBias(Mechanism):
     """Offsets beyond it count as it, on each axis; 6 is that of Swin's window of 7."""
     axes: int = 2
 
-    reads = "grid"
     about: ClassVar[About] = About(
         name="svd_bias",
         title="a table of relative positions, cut to its largest singular values",
@@ -166,6 +166,9 @@ class SvdBias(Mechanism):
         values[:, self.rank :] = 0
         bias = left @ torch.diag_embed(values) @ right
         return naive_attention(q, k, v, allowed=visible(q, context), bias=bias)[0]
+
+    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
+        return drawn_grid(tokens, self.axes)
 
 
 class _SvdBias(Factored):

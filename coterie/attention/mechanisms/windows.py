@@ -19,6 +19,7 @@ from coterie.attention.mechanisms.base import (
     Declaration,
     Heads,
     check_between,
+    drawn_grid,
     grid_of,
     narrowed,
     visible,
@@ -90,7 +91,6 @@ class GeneralizedNeighborhood(OnGrid):
     """How many neighbours share a window: 1 is neighborhood attention, `window` is attention in blocks."""
     dilation: int = 1
 
-    reads = "grid"
     about: ClassVar[About] = About(
         name="gna",
         title="GNA: a window that moves inwards at borders, with stride and dilation",
@@ -138,6 +138,9 @@ class GeneralizedNeighborhood(OnGrid):
 
     def pairs(self, tokens: int) -> int:
         return tokens * min(math.prod(self.window), tokens)
+
+    def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
+        return drawn_grid(tokens, len(self.window))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from coterie.attention.mechanisms.base import Options
+from coterie.attention.mechanisms.base import Heads, Mechanism, Options
 from coterie.attention.mechanisms.bias import LearnedBias, SvdBias
 from coterie.attention.mechanisms.head_maps import Dynamic
 from coterie.attention.mechanisms.head_windows import HiLo, LongShort, ShiftedSparse
@@ -25,3 +26,17 @@ from coterie.attention.mechanisms.windows import GeneralizedNeighborhood, Halo, 
 def test_an_option_out_of_range_is_named(mechanism: type[Options], option: str, value: object, wanted: str) -> None:
     with pytest.raises(ValueError, match=f"{mechanism.about.name}: {option} is .*, expected {wanted}"):
         mechanism(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "axes"),
+    [
+        (GeneralizedNeighborhood((5,)), (60,)), (GeneralizedNeighborhood((3, 3, 3)), (3, 4, 5)),
+        (SvdBias(axes=1), (60,)), (SvdBias(), (6, 10)),
+    ],
+)  # fmt: skip
+def test_made_up_inputs_fit_the_options(mechanism: Mechanism, axes: tuple[int, ...]) -> None:
+    draw, heads = torch.Generator().manual_seed(0), Heads(2, 2, 4, 8)
+    context = mechanism.context(60, draw, heads, 1)
+    assert context.grid == axes
+    assert mechanism.module(heads)(*torch.randn(3, 1, 2, 60, 4, generator=draw), context).isfinite().all()
