@@ -38,12 +38,11 @@ settings.load_profile("patient")
 # swarm's and neighbour attention's kernels, which others find on disk.
 _FIRST = (
     "envs/swarm/test_perception.py", "attention/test_neighbor.py", "agents/engines/test_vllm.py",
-    "experiments/training/test_society.py", "orchestration/test_ray.py", "experiments/cli/test_eval.py",
+    "experiments/training/test_society.py", "orchestration/test_ray.py",
     "experiments/training/test_world.py", "attention/test_attend.py", "agents/tiny/test_model.py",
     "orchestration/protocols/test_conformance.py", "orchestration/test_trainer.py",
     "attention/test_neighbor_triton.py", "attention/test_stats_triton.py", "attention/test_tile_triton.py",
     "experiments/training/test_society_learns.py", "experiments/training/test_token_credit.py",
-    "experiments/test_continuation.py",
 )  # fmt: skip
 
 
