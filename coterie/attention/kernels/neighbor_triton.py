@@ -22,9 +22,8 @@ import triton.language as tl
 from torch import Tensor
 
 from coterie.attention.kernels.neighbor_torch import Gradients, Inverse, Scores
+from coterie.attention.kernels.triton_shared import LN2, LOG2E
 
-LOG2E = tl.constexpr(1.4426950408889634)
-LN2 = tl.constexpr(0.6931471805599453)
 EMPTY = tl.constexpr(-3e38)
 """Below what a bias may be, which may stand for a mask itself."""
 LOWEST = tl.constexpr(-2.9e38)

@@ -16,12 +16,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from coterie.attention.kernels.triton_shared import LN2, LOG2E, load_rows
+
 if TYPE_CHECKING:
     from coterie.attention.layout import Layout
     from coterie.attention.statistics_request import StatisticsRequest
 
-LOG2E = tl.constexpr(1.4426950408889634)
-LN2 = tl.constexpr(0.6931471805599453)
 MOST_SHARED = 4
 """Query heads at most for which a program keeps the keys that they share."""
 MOST_LABELS = 64
@@ -70,9 +70,7 @@ def row_kernel(  # type: ignore[no-untyped-def]
     there = rows < tokens
     q += batch * q_batch + within * q_head
     k += batch * k_batch + (within // group) * k_head
-    queries = tl.load(
-        q + rows.to(tl.int64)[:, None] * q_token + depth[None, :], mask=there[:, None] & (depth < D)[None, :], other=0.0
-    )
+    queries = load_rows(q, rows.to(tl.int64) * q_token, there, D, D_BLOCK)
     total = tl.load(lse + head * tokens + rows, mask=there, other=0.0) * LOG2E
     first = tl.load(start + batch * tokens + rows, mask=there, other=tokens)
     last = tl.load(stop + batch * tokens + rows, mask=there, other=0)
@@ -135,6 +133,13 @@ def _near_sum(  # type: ignore[no-untyped-def]
     return tl.sum(tl.where(rows[:, None] < until[None, :], tl.exp2(logits) * weight, 0.0), 1)
 
 
+@triton.jit
+def _store_means(out, sums, counts, head, batch, columns, there):  # type: ignore[no-untyped-def]
+    """Of keys at `head` + columns, over as many queries as `counts` has at `batch` + columns."""
+    count = tl.load(counts + batch + columns, mask=there, other=1.0)
+    tl.store(out + head + columns, sums / tl.maximum(count, 1.0), mask=there)
+
+
 @triton.jit  # type: ignore[untyped-decorator]
 def column_kernel(  # type: ignore[no-untyped-def]
     q, k, lse, start, stop, silence, received_queries, fai_queries, received, fai, waad,
@@ -158,19 +163,11 @@ def column_kernel(  # type: ignore[no-untyped-def]
     k += batch * k_batch + (within // group) * k_head
     start += batch * tokens
     stop += batch * tokens
-    keys = tl.load(
-        k + columns.to(tl.int64)[:, None] * k_token + depth[None, :],
-        mask=there[:, None] & (depth < D)[None, :],
-        other=0.0,
-    )
+    keys = load_rows(k, columns.to(tl.int64) * k_token, there, D, D_BLOCK)
     first, last = tl.load(start + columns, mask=there, other=tokens), tl.load(stop + columns, mask=there, other=0)
     if waad is not None:
         earlier = own - BEFORE + tl.arange(0, BEFORE)
-        before = tl.load(
-            k + earlier.to(tl.int64)[:, None] * k_token + depth[None, :],
-            mask=(earlier >= 0)[:, None] & (depth < D)[None, :],
-            other=0.0,
-        )
+        before = load_rows(k, earlier.to(tl.int64) * k_token, earlier >= 0, D, D_BLOCK)
         earlier_until = tl.minimum(tl.load(stop + earlier, mask=earlier >= 0, other=0), earlier + window)
 
     # Which queries matter to a key: of its sequence, in causal attention not before it, and for FAI at its distances.
@@ -226,12 +223,10 @@ def column_kernel(  # type: ignore[no-untyped-def]
         places += ROWS * q_token
         if row >= end:  # the next head
             if received is not None:
-                number = tl.load(received_queries + batch * tokens + columns, mask=there, other=1.0)
-                tl.store(received + head * tokens + columns, received_sum / tl.maximum(number, 1.0), mask=there)
+                _store_means(received, received_sum, received_queries, head * tokens, batch * tokens, columns, there)
                 received_sum = tl.zeros([KEYS], tl.float32)
             if fai is not None:
-                number = tl.load(fai_queries + batch * tokens + columns, mask=there, other=1.0)
-                tl.store(fai + head * tokens + columns, fai_sum / tl.maximum(number, 1.0), mask=there)
+                _store_means(fai, fai_sum, fai_queries, head * tokens, batch * tokens, columns, there)
                 fai_sum = tl.zeros([KEYS], tl.float32)
             row = begin
             places += q_head - tiles.to(tl.int64) * ROWS * q_token

@@ -17,18 +17,9 @@ import triton
 import triton.language as tl
 
 from coterie.attention.blocks import KEYS
+from coterie.attention.kernels.triton_shared import LN2, LOG2E, load_rows
 
-LOG2E = tl.constexpr(1.4426950408889634)
-LN2 = tl.constexpr(0.6931471805599453)
 WIDE = tl.constexpr(KEYS)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _rows(x, offsets, is_there, WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Rows of a tensor, [.., BLOCK], with zeros where nothing is."""
-    depth = tl.arange(0, BLOCK)
-    mask = is_there[:, None] & (depth < WIDTH)[None, :]
-    return tl.load((x + offsets)[:, None] + depth[None, :], mask=mask, other=0.0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -92,14 +83,16 @@ def _project(sums, slope, thirds):  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _lanes(  # type: ignore[no-untyped-def]
-    queries, heads, batch_lists, head_lists,
+    q, k, v, u, w, queries, keys, heads, group, batch_lists, head_lists,
+    q_batch, q_head, q_token, k_batch, k_head, v_batch, v_head,
+    D: tl.constexpr, D_BLOCK: tl.constexpr, F: tl.constexpr,
     ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """What a program that owns queries owns.
 
-    The sequence and the first head; by lane the query, the head, the place in tensors by head and query, whether there
-    is one, and the word in a tile's bits; and the line of the list. Late queries come first: where masks are causal,
-    they have most to do.
+    By lane the query and its factors; keys, values and factors of the keys of its heads; by lane the number of the
+    query, the place in tensors by head and query, whether there is one, and the word in a tile's bits; and the line of
+    the list. Late queries come first: where masks are causal, they have most to do.
     """
     tiles, parts, units = tl.cdiv(queries, ROWS), ROWS * GROUP // STEP, heads // SHARED
     lane = tl.program_id(0) % parts * STEP + tl.arange(0, STEP)
@@ -107,9 +100,16 @@ def _lanes(  # type: ignore[no-untyped-def]
     unit = tl.program_id(0) // (parts * tiles)
     batch, head = (unit // units).to(tl.int64), (unit % units * SHARED).to(tl.int64)
     row, mine = tile * ROWS + lane // GROUP, head + lane % GROUP
-    place = (batch * heads + mine) * queries + row
+    place, there = (batch * heads + mine) * queries + row, (row < queries) & (lane % GROUP < SHARED)
     line = (batch % batch_lists * head_lists + head * head_lists // heads) * tiles + tile
-    return batch, head, row, mine, place, (row < queries) & (lane % GROUP < SHARED), lane // GROUP, line
+    own = load_rows(q + batch * q_batch, mine * q_head + row.to(tl.int64) * q_token, there, D, D_BLOCK)
+    k += batch * k_batch + head // group * k_head
+    v += batch * v_batch + head // group * v_head
+    factors = own
+    if F > 0:
+        factors = load_rows(u, place * F, there, F, F)
+        w += (batch * heads + head) * keys * F
+    return own, factors, k, v, w, row, place, there, lane // GROUP, line
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -145,16 +145,10 @@ def forward_kernel(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Output and lse of STEP lanes of a row of tiles, in SHARED heads."""
-    batch, head, row, mine, place, there, at, line = _lanes(
-        queries, heads, batch_lists, head_lists, ROWS, GROUP, SHARED, STEP
-    )
-    own = _rows(q + batch * q_batch, mine * q_head + row.to(tl.int64) * q_token, there, D, D_BLOCK)
-    k += batch * k_batch + head // group * k_head
-    v += batch * v_batch + head // group * v_head
-    factors = own
-    if F > 0:
-        factors = _rows(u, place * F, there, F, F)
-        w += (batch * heads + head) * keys * F
+    own, factors, k, v, w, row, place, there, at, line = _lanes(
+        q, k, v, u, w, queries, keys, heads, group, batch_lists, head_lists,
+        q_batch, q_head, q_token, k_batch, k_head, v_batch, v_head, D, D_BLOCK, F, ROWS, GROUP, SHARED, STEP,
+    )  # fmt: skip
 
     top = tl.full([STEP], float("-inf"), tl.float32)
     total = tl.zeros([STEP], tl.float32)
@@ -213,22 +207,16 @@ def query_kernel(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of q and u for STEP lanes, and what the gradients of keys need to know of each query: delta."""
-    batch, head, row, mine, place, there, at, line = _lanes(
-        queries, heads, batch_lists, head_lists, ROWS, GROUP, SHARED, STEP
-    )
-    own = _rows(q + batch * q_batch, mine * q_head + row.to(tl.int64) * q_token, there, D, D_BLOCK)
-    k += batch * k_batch + head // group * k_head
-    v += batch * v_batch + head // group * v_head
-    factors = own
-    if F > 0:
-        factors = _rows(u, place * F, there, F, F)
-        w += (batch * heads + head) * keys * F
+    own, factors, k, v, w, row, place, there, at, line = _lanes(
+        q, k, v, u, w, queries, keys, heads, group, batch_lists, head_lists,
+        q_batch, q_head, q_token, k_batch, k_head, v_batch, v_head, D, D_BLOCK, F, ROWS, GROUP, SHARED, STEP,
+    )  # fmt: skip
 
-    grad = _rows(grad_o, place * DV, there, DV, DV_BLOCK)
+    grad = load_rows(grad_o, place * DV, there, DV, DV_BLOCK)
     total = tl.load(lse + place, mask=there, other=0.0)
     empty = total == float("-inf")
     total = tl.where(empty, 0.0, total * LOG2E)
-    known = tl.sum(grad.to(tl.float32) * _rows(o, place * DV, there, DV, DV_BLOCK).to(tl.float32), 1)
+    known = tl.sum(grad.to(tl.float32) * load_rows(o, place * DV, there, DV, DV_BLOCK).to(tl.float32), 1)
     known -= tl.where(empty, 0.0, tl.load(grad_lse + place, mask=there, other=0.0))
     tl.store(delta + place, known, mask=there)
 
@@ -284,7 +272,7 @@ def _gather(  # type: ignore[no-untyped-def]
             tile = tl.minimum(tile + steps // size, end - 1)
         row = tl.load(other + tile) * ROWS + first % size // GROUP
         there = inside & (row + rows < queries) & (mine < SHARED)
-        own = _rows(q + row.to(tl.int64) * q_token, offsets, there, D, D_BLOCK)
+        own = load_rows(q + row.to(tl.int64) * q_token, offsets, there, D, D_BLOCK)
         at = place + row + within
         total = tl.load(lse + at, mask=there, other=float("inf")) * LOG2E
         word = at
@@ -293,17 +281,17 @@ def _gather(  # type: ignore[no-untyped-def]
             total = tl.where(total == float("-inf"), float("inf"), total)  # They may attend to nothing.
         factors = own
         if F > 0:
-            factors = _rows(u, at * F, there, F, F)
+            factors = load_rows(u, at * F, there, F, F)
         scores = _scores(others, own, w, factors, word, scale, F, IS_FULL, True, PRECISION)
         weights = tl.exp2(scores * (scale * LOG2E) - total[None, :])
-        grad = _rows(grad_o, at * DV, there, DV, DV_BLOCK)
+        grad = load_rows(grad_o, at * DV, there, DV, DV_BLOCK)
         slope_v = tl.dot(weights.to(grad.dtype), grad, slope_v, input_precision=PRECISION)
         known = tl.load(delta + at, mask=there, other=0.0)
         slope = weights * (tl.dot(values, tl.trans(grad), input_precision=PRECISION) - known[None, :])
         slope_k = tl.dot(slope.to(own.dtype), own, slope_k, input_precision=PRECISION)
         if F > 0:
             THIRDS: tl.constexpr = third_columns(F)
-            slope_w = _project(slope_w, slope, _rows(u, at * F, there, THIRDS, THIRDS))
+            slope_w = _project(slope_w, slope, load_rows(u, at * F, there, THIRDS, THIRDS))
     return slope_k, slope_v, slope_w
 
 
