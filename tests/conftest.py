@@ -6,6 +6,7 @@ Processes that share the tests of a run (pytest-xdist) take whole files: an engi
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import secrets
@@ -30,6 +31,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Looking for garbage among all that is imported takes a tenth of the time: it is done more rarely, and not among that.
+gc.set_threshold(50_000, 20, 20)
+
 # A crowded machine takes its time; what must be fast is asserted where it must be.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -50,6 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files in the order above, then the others; tests of a file as they stand."""
     places = {Path(__file__).parent / name: place for place, name in enumerate(_FIRST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

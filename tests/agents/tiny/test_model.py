@@ -12,7 +12,7 @@ RECORD = json.loads((folder() / "coterie.json").read_text())
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Any]:
-    return measure.measure(folder(), 64, seed=5)
+    return measure.measure(folder(), 32, seed=5)
 
 
 def test_it_is_a_built_in_model_of_at_most_six_megabytes() -> None:
