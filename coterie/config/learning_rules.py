@@ -81,6 +81,9 @@ def _credit_by_values(config: ExperimentConfig) -> Iterator[Mismatch]:
     if kl is not None and kl.at == "reward":
         message = f"{rule.kind} estimates advantages by itself, without what `kl` takes of rewards: take `at: loss`"
         yield Mismatch(where, message, is_key=True)
+    if getattr(getattr(config.learning, "advantage", None), "critic", None) is not None:
+        message = f"{rule.kind} estimates advantages by itself, and nothing reads the critic: take another `advantage`"
+        yield Mismatch(where, message, is_key=True)
 
 
 def _sleep_beside_a_learner(config: ExperimentConfig) -> Iterator[Mismatch]:

@@ -40,8 +40,8 @@ class ReinforcePlusPlusBaselineConfig(AdvantageConfig):
 class CriticConfig(Config):
     """What expects how much a reply is going to earn: a linear head on the policy's last hidden states."""
 
-    learning_rate: float = Field(1e-4, gt=0, le=1)
-    """Of its AdamW, which is otherwise as the policy's; the head is one layer, and learns faster than a model."""
+    learning_rate: float = Field(0.05, gt=0, le=1)
+    """Of its AdamW, which is otherwise as the policy's: about what a value moves by in a step, in units of reward."""
     clip: float | None = Field(0.5, gt=0)
     """How far a value may go in one update from what it was, in units of the reward; null: no limit."""
     weight: float = Field(0.0, ge=0)

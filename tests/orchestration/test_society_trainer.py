@@ -1,6 +1,7 @@
 """What a training makes of the numbers that its learners give."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from coterie.orchestration.jobs import TaskLimits
 from coterie.orchestration.learners import LearnerSpec
 from coterie.orchestration.local import LocalExecutor
 from coterie.orchestration.society_trainer import SocietyTrainer
-from coterie.rewards.estimators import Rloo
+from coterie.rewards.estimators import Gae, Rloo
 from coterie.testing.models import write_llama
 from coterie.types import Place, Turn
 
@@ -69,6 +70,27 @@ def trainer_example(turn):
 
     none = np.zeros(4, np.float32)
     return Example(turn.key, "answer", turn.prompt_ids, turn.token_ids, none, none)
+
+
+def test_gae_learns_beside_the_policy_what_replies_earn_and_goes_on_after_a_stop(llama, tmp_path):
+    config = configure(advantage={"kind": "gae", "trace": 0.95, "critic": {"learning_rate": 0.2}}, updates=4)
+
+    def make():
+        learner = LanguageLearner(llama, ("base",), config.build(), "cpu", 0)
+        return SocietyTrainer({"base": learner}, Gae(config.advantage), config, 0)
+
+    # The prompt tells what the reply earns.
+    said = [replace(one, turn=replace(one.turn, prompt_ids=(3 + int(one.reward), 4, 5))) for one in earned(8)]
+    trainer, again, found = make(), make(), []
+    for iteration in range(6):
+        if iteration == 5:
+            trainer.save(tmp_path / "kept")
+            again.load(tmp_path / "kept")
+        found.append(trainer.learn(said)["base"].learning)
+    assert found[0]["explained_variance"] == 0 and found[5]["explained_variance"] > 0.3
+    assert found[5]["value_loss"] < found[0]["value_loss"] / 2
+    assert again.learn(said)["base"].learning == found[5]
+    assert again.save(tmp_path / "one") == trainer.save(tmp_path / "other")
 
 
 def test_without_kl_in_the_reward_no_token_pays(llama):

@@ -18,9 +18,10 @@ _PREFIX = "critic."
 
 
 class Critic:
-    """The value head of one policy: V = w h + b, zero at first.
+    """The value head of one policy: V = w h / width + b, zero at first.
 
-    It is no part of what engines load. Where several processes share a model each has all of it.
+    A step of AdamW moves each number of w as far; divided by the width, V moves as far in wide models as in narrow
+    ones. The head is no part of what engines load. Where several processes share a model each has all of it.
 
     Args:
         width: Of hidden states.
@@ -44,8 +45,8 @@ class Critic:
         if self._settings.weight:
             stopped = stopped + self._settings.weight * (hidden - stopped)
         weight = self._head["weight"]
-        # A sum of products: under autocast a matrix product would be rounded to bfloat16.
-        return (stopped.to(weight.dtype) * weight).sum(-1) + self._head["bias"]
+        # Number by number: under autocast a matrix product would be rounded to bfloat16.
+        return (stopped.to(weight.dtype) * weight).mean(-1) + self._head["bias"]
 
     def loss(self, hidden: Tensor, lesson: Lesson, rows: Tensor, weight: Tensor) -> Tensor:
         """What a micro-batch adds to the loss of its minibatch; see `losses.value_loss`.

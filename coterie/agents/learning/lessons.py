@@ -18,6 +18,7 @@ from coterie.agents.learning.kl import estimate
 from coterie.agents.learning.llm_settings import CorrectionSettings, LLMSettings
 from coterie.agents.learning.losses import explained_variance, ratio
 from coterie.agents.learning.packing import Places
+from coterie.errors import LearningError
 
 
 def minibatches(examples: Sequence[Example], count: int, seed: int, *coordinates: str | int) -> Iterator[list[int]]:
@@ -106,6 +107,24 @@ class Lesson:
         by_token = {name: numbers[rows] for name in _BY_TOKEN if (numbers := getattr(self, name)) is not None}
         return replace(self, examples=[self.examples[n] for n in chosen], replies=replies, **by_token)
 
+    def refuse_broken(self, log_prob: Tensor, loss: float, where: str) -> None:
+        """Refuse to go on where there is a number that is none.
+
+        Args:
+            log_prob: Of all tokens, at a step, [N].
+            loss: Of the step.
+            where: For the error, which also names the first turn that has one.
+
+        Raises:
+            LearningError: There is.
+        """
+        wrong = self.replies[~(log_prob + self.advantage + self.weight).isfinite()].tolist()
+        if wrong or loss - loss != 0:
+            raise LearningError(
+                "the loss is no number any more", where=f"{where}, turn {self.examples[(wrong or [0])[0]].key}",
+                remedy="resume from the last checkpoint with a lower learning_rate, or a smaller max_grad_norm",
+            )  # fmt: skip
+
 
 @dataclass
 class Tally:
@@ -172,6 +191,16 @@ class Tally:
                 away.append(estimate(log_prob[at], lesson.reference[at], "k3"))
         found = {"ratio": _mean(*ratios), "clipped": _mean(*clipped), "kl": _mean(*moved)}
         return found | ({"reference_kl": _mean(*away)} if self.lesson.reference is not None else {})
+
+
+def told_before(examples: Sequence[Example], dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """Log-probabilities and entropies that all examples bring along, [N] each; None if one does not."""
+    known = [(example.old, example.entropy) for example in examples]
+    pairs = [(old, entropy) for old, entropy in known if old is not None and entropy is not None]
+    if len(pairs) < len(known) or not pairs:
+        return None
+    old, entropy = (torch.from_numpy(np.concatenate(numbers)).to(dtype) for numbers in zip(*pairs, strict=True))
+    return old, entropy
 
 
 def _join(parts: Sequence[NDArray[np.floating[Any]]]) -> Tensor:

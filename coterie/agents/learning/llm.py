@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coterie.agents.learning import aggregation, attending, bases, forcing, kl
+from coterie.agents.learning import aggregation, bases, forcing, kl
 from coterie.agents.learning.critic import Critic
 from coterie.agents.learning.examples import Example, in_order
-from coterie.agents.learning.lessons import Lesson, Tally, minibatches
+from coterie.agents.learning.lessons import Lesson, Tally, minibatches, told_before
 from coterie.agents.learning.llm_settings import LLMSettings
 from coterie.agents.learning.optimisers import Optimiser
-from coterie.agents.learning.packing import Places, pack
+from coterie.agents.learning.passes import Passes, reading
 from coterie.agents.learning.ranks import Ranks, whole
 from coterie.agents.learning.signals import Roles, SignalReader, SpanReader
 from coterie.attention.interception import count_layers
@@ -56,31 +55,27 @@ class LanguageLearner:
     ) -> None:
         self.settings, self.seed, self.device = settings, seed, bases.pick_device(device)
         self._folder, self._tokenizer = model, cast(Any, None)
-        self._dtype, self._ranks = bases.pick_precision(settings, self.device), ranks or Ranks()
-        self._base = bases.make(model, policies, settings, self.device, self._dtype, seed, self._ranks)
-        with self._computing():
+        dtype, self._ranks = bases.pick_precision(settings, self.device), ranks or Ranks()
+        self._passes = Passes(self.device, dtype, self._ranks, settings.micro_batch_tokens)
+        self._base = bases.make(model, policies, settings, self.device, dtype, seed, self._ranks)
+        with self._passes.computing():
             forcing.check(self._base.teacher, self.device)
         if settings.gradient_checkpointing:
             self._base.teacher.model.gradient_checkpointing_enable({"use_reentrant": False})
         self._base.shard()
         self._optimisers = {policy: Optimiser(self._base.parameters(policy), settings) for policy in policies}
-        width, dtype = self._base.teacher.model.config.get_text_config().hidden_size, _kept_as(self._dtype)
+        width = self._base.teacher.model.config.get_text_config().hidden_size
         self._critics = {
-            policy: Critic(width, settings, settings.critic, dtype, self.device)
+            policy: Critic(width, settings, settings.critic, self._passes.kept, self.device)
             for policy in policies
             if settings.critic is not None
         }
-
-    def _computing(self) -> AbstractContextManager[Any]:
-        if self._dtype == torch.bfloat16:
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
 
     def logprobs(self, policy: str, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
         """Of each token of each reply, [T] each, under a policy as it is now."""
         self._know(policy)
         with self._base.acting(policy):
-            return _cut(self._measure(self._base.teacher, examples)[0], examples)
+            return _cut(self._passes.measure(self._base.teacher, examples)[0], examples)
 
     def count_layers(self) -> int:
         """Of the model, windows and all."""
@@ -109,15 +104,14 @@ class LanguageLearner:
         model = self._base.teacher.model
         steps = self._number_steps(examples, request) if "influence" in request.names else ()
         reader = SignalReader(model, request, roles, steps) if request.names - {"entropy"} else None
-        with self._base.acting(policy), _reading():
-            found = self._measure(self._base.teacher, examples, self._critics.get(policy), reader)
+        with self._base.acting(policy), reading():
+            found = self._passes.measure(self._base.teacher, examples, self._critics.get(policy), reader)
         valued = ("value",) if policy in self._critics else ()
         names = ("old", "entropy", *valued, *(reader.rows if reader else ()))
         lengths = [len(example.token_ids) for example in examples]
         parts = zip(*(torch.split(row, lengths) for row in found), strict=True)
         return [{name: part.numpy() for name, part in zip(names, each, strict=True)} for each in parts]
 
-    @torch.no_grad()
     def assign_roles(self, policy: str, examples: Sequence[Example], request: SignalRequest) -> Roles:
         """Which heads of the layers in the middle are local and which are global, by their spans over replies.
 
@@ -128,19 +122,10 @@ class LanguageLearner:
         if not examples:
             raise LearningError("heads get their roles by replies, and there is none", where=f"policy {policy}",
                                 remedy="train with more tasks or longer replies")  # fmt: skip
-        lengths = [len(example.token_ids) for example in examples]
-        with self._base.acting(policy), _reading():
+        with self._base.acting(policy), reading():
             reader = SpanReader(self._base.teacher.model, request)
-            spans = torch.zeros(len(examples), len(reader.layers) * reader.heads, device=self.device)
-            for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_batch_tokens)):
-                placed = batch.to(self.device)
-                with reader.listen(placed) as found, self._computing():
-                    self._base.teacher(placed)
-                if is_ours:
-                    spans[list(batch.turns)] = reader.read(placed, found, lengths)
-            return reader.assign(self._ranks.sum(spans).cpu())
+            return reader.assign(self._passes.spans(self._base.teacher, examples, reader))
 
-    @torch.no_grad()
     def influence(
         self, policy: str, examples: Sequence[Example], labels: Sequence[NDArray[np.int64]], layers: int = 5
     ) -> list[NDArray[np.float32]]:
@@ -156,17 +141,8 @@ class LanguageLearner:
             LearningError: Labels do not fit, or the attention of this model cannot be read.
         """
         self._know(policy)
-        attending.check_labels(examples, labels)
-        sizes = [attending.count_labels(label) for label in labels]
-        found = torch.zeros(len(examples), max(sizes, default=0), device=self.device)
-        with self._base.acting(policy), _reading():
-            for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_batch_tokens)):
-                with self._computing():
-                    masses = attending.attend(self._base.teacher, batch.to(self.device), examples, labels, layers)
-                for number, mass in zip(batch.turns, masses, strict=True) if is_ours else ():
-                    found[number, : len(mass)] = mass
-        whole = self._ranks.sum(found).cpu().numpy()
-        return [row[:size] for row, size in zip(whole, sizes, strict=True)]
+        with self._base.acting(policy), reading():
+            return self._passes.influence(self._base.teacher, examples, labels, layers)
 
     def _number_steps(self, examples: Sequence[Example], request: SignalRequest) -> list[Tensor]:
         if self._tokenizer is None:
@@ -190,30 +166,7 @@ class LanguageLearner:
             raise LearningError("the model as it was before training is not kept", where="learning.kl",
                                 remedy="set learning.kl, or learning.lora")  # fmt: skip
         with self._base.reference() as teacher:
-            return self._measure(teacher, examples)[0]
-
-    @torch.no_grad()
-    def _measure(
-        self, teacher: forcing.TeacherForcing, examples: Sequence[Example], critic: Critic | None = None,
-        reader: SignalReader | None = None,
-    ) -> Tensor:  # fmt: skip
-        """Of all tokens of all replies, in order, log-probability, entropy, value and what is read, [rows, N]."""
-        places = Places([len(example.token_ids) for example in examples])
-        told = 2 + (critic is not None)
-        rows = told + (len(reader.rows) if reader else 0)
-        found = torch.zeros(rows, places.count, dtype=_kept_as(self._dtype), device=self.device)
-        for batch, is_ours in self._ranks.share(pack(examples, self.settings.micro_batch_tokens)):
-            placed = batch.to(self.device)
-            listening: AbstractContextManager[Any] = reader.listen(placed) if reader else nullcontext()
-            with listening as heard, self._computing():
-                forced = teacher(placed, wants_entropy=True)
-            if is_ours:
-                at = places.of(batch.turns).to(self.device)
-                values = (critic.value(forced.hidden),) if critic else ()
-                found[:told, at] = torch.stack([forced.log_prob, forced.entropy, *values])
-                if reader:
-                    found[told:, at] = reader.read(placed, heard).to(found)
-        return self._ranks.sum(found).cpu()
+            return self._passes.measure(teacher, examples)[0]
 
     def update(self, policy: str, examples: Sequence[Example], *, iteration: int) -> dict[str, float]:
         """Learn from turns, whose order does not matter.
@@ -237,7 +190,7 @@ class LanguageLearner:
             LearningError: A loss or a gradient is no number, or there is a critic and nothing that it could learn from.
         """
         self._know(policy)
-        optimiser, critic, known = self._optimisers[policy], self._critics.get(policy), in_order(examples)
+        known = in_order(examples)
         with self._base.acting(policy):
             lesson = self._prepare(known)
             tally = Tally(lesson)
@@ -247,11 +200,8 @@ class LanguageLearner:
                 for chosen in minibatches(known, count, self.seed, *coordinates):
                     part, where = lesson.part(chosen), f"policy {policy}, iteration {iteration}"
                     if part.teaching():
-                        losses = self._differentiate(part, optimiser, critic, tally, where)
-                        tally.step(*losses, *optimiser.step(where))
-                        if critic:
-                            critic.step(self._ranks, where)
-            optimiser.zero()
+                        self._step(policy, part, tally, where)
+            self._optimisers[policy].zero()
             return tally.metrics(self.settings)
 
     def _know(self, policy: str) -> None:
@@ -259,8 +209,8 @@ class LanguageLearner:
             raise LearningError(f"no policy {policy!r} learns here", remedy=f"known: {', '.join(self._optimisers)}")
 
     def _prepare(self, examples: Sequence[Example]) -> Lesson:
-        told = _told(examples, _kept_as(self._dtype))
-        old, entropy = self._measure(self._base.teacher, examples) if told is None else told
+        told = told_before(examples, self._passes.kept)
+        old, entropy = self._passes.measure(self._base.teacher, examples) if told is None else told
         wants_reference = self.settings.kl is not None and self.settings.kl.at == "loss"
         reference = self._refer(examples) if wants_reference else None
         lesson = Lesson.of(examples, old, entropy, reference, self.settings.correction)
@@ -269,13 +219,19 @@ class LanguageLearner:
                                 "told", remedy="score turns first, and estimate advantages with gae")  # fmt: skip
         return lesson
 
-    def _differentiate(
-        self, lesson: Lesson, optimiser: Optimiser, critic: Critic | None, tally: Tally, where: str
-    ) -> tuple[float, float]:
-        """Give parameters the gradient of a minibatch; its loss, and that of the critic."""
+    def _step(self, policy: str, lesson: Lesson, tally: Tally, where: str) -> None:
+        """Learn from a minibatch."""
+        optimiser, critic = self._optimisers[policy], self._critics.get(policy)
         optimiser.zero()
         if critic:
             critic.zero()
+        losses = self._differentiate(lesson, critic, tally, where)
+        tally.step(*losses, *optimiser.step(where))
+        if critic:
+            critic.step(self._ranks, where)
+
+    def _differentiate(self, lesson: Lesson, critic: Critic | None, tally: Tally, where: str) -> tuple[float, float]:
+        """Add the gradient of a minibatch to the parameters; its loss, and that of the critic."""
         settings = self.settings
         weight = aggregation.token_weights(
             lesson.replies, lesson.roles, lesson.counts, settings.aggregation, settings.norm_length,
@@ -284,12 +240,12 @@ class LanguageLearner:
         teaching = lesson.teaching()
         weight, lesson = weight[lesson.places.of(teaching)], lesson.part(teaching)
         places = lesson.places
-        now = torch.zeros(places.count, dtype=_kept_as(self._dtype), device=self.device)
+        now = torch.zeros(places.count, dtype=self._passes.kept, device=self.device)
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for batch, is_ours in self._ranks.share(pack(lesson.examples, settings.micro_batch_tokens)):
+        for batch, is_ours in self._passes.share(lesson.examples):
             rows = places.of(batch.turns)
-            with self._computing():
-                forced = self._base.teacher(batch.to(self.device))
+            with self._passes.computing():
+                forced = self._base.teacher(batch)
             losses = torch.stack([
                 self._loss(forced.log_prob, lesson, rows, weight[rows] * is_ours),
                 critic.loss(forced.hidden, lesson, rows, weight[rows] * is_ours) if critic else totals.new_zeros(()),
@@ -299,7 +255,7 @@ class LanguageLearner:
                 now[rows.to(self.device)] = forced.log_prob.detach()
                 totals += losses.detach()
         everywhere, (loss, value_loss) = self._ranks.sum(now).cpu(), self._ranks.sum(totals).tolist()
-        _refuse_broken(lesson, everywhere, loss + value_loss, where)
+        lesson.refuse_broken(everywhere, loss + value_loss, where)
         tally.add(lesson, everywhere)
         return loss, value_loss
 
@@ -352,38 +308,3 @@ class LanguageLearner:
 def _cut(numbers: Tensor, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
     parts = torch.split(numbers.float(), [len(example.token_ids) for example in examples])
     return [part.numpy() for part in parts]
-
-
-def _told(examples: Sequence[Example], dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
-    """Log-probabilities and entropies that all examples bring along, [N] each; None if one does not."""
-    known = [(example.old, example.entropy) for example in examples]
-    pairs = [(old, entropy) for old, entropy in known if old is not None and entropy is not None]
-    if len(pairs) < len(known) or not pairs:
-        return None
-    old, entropy = (torch.from_numpy(np.concatenate(numbers)).to(dtype) for numbers in zip(*pairs, strict=True))
-    return old, entropy
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """What is wrong with a model's attention, as an error of ours."""
-    try:
-        yield
-    except ValueError as cause:
-        raise LearningError(f"the attention of this model cannot be read: {cause}", where="credit",
-                            remedy="take a rule of credit that reads none") from cause  # fmt: skip
-
-
-def _kept_as(dtype: torch.dtype) -> torch.dtype:
-    """How log-probabilities are kept of a model that computes so."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _refuse_broken(lesson: Lesson, log_prob: Tensor, loss: float, where: str) -> None:
-    """Raise an error that names the first turn with a number that is none."""
-    wrong = lesson.replies[~(log_prob + lesson.advantage + lesson.weight).isfinite()].tolist()
-    if wrong or loss - loss != 0:
-        raise LearningError(
-            "the loss is no number any more", where=f"{where}, turn {lesson.examples[(wrong or [0])[0]].key}",
-            remedy="resume from the last checkpoint with a lower learning_rate, or a smaller max_grad_norm",
-        )  # fmt: skip

@@ -83,12 +83,12 @@ class CriticSettings:
     """What learns how much replies are going to earn; see `critic`.
 
     Attributes:
-        learning_rate: Of its AdamW, which is otherwise as the policy's.
+        learning_rate: Of its AdamW, which is otherwise as the policy's; about what a value moves by in a step.
         clip: How far a value may go in one update from what it was; None: no limit.
         weight: How much of its gradient goes on into the policy's own weights.
     """
 
-    learning_rate: float = 1e-4
+    learning_rate: float = 0.05
     clip: float | None = 0.5
     weight: float = 0.0
 

@@ -11,7 +11,7 @@ from coterie.agents.learning.llm_settings import CriticSettings, LLMSettings, Lo
 from coterie.errors import LearningError
 from coterie.types import SignalRequest
 
-FULL = LLMSettings(learning_rate=1e-3, updates=1, correction=None, critic=CriticSettings(learning_rate=0.01))
+FULL = LLMSettings(learning_rate=1e-3, updates=1, correction=None, critic=CriticSettings(learning_rate=0.3))
 LORA = replace(FULL, lora=LoraSettings(rank=4, alpha=8))
 EXACT = replace(FULL, precision="float64", critic=replace(FULL.critic, weight=0.5, clip=None))
 
@@ -44,8 +44,8 @@ def test_the_first_step_of_the_head_is_that_of_the_formula(tiny, turns):
         count += len(hidden)
     metrics = learner.update("solver", given, iteration=0)
     state = learner.optimiser_state("solver")
-    torch.testing.assert_close(state["critic.weight.exp_avg"], 0.1 * gradient / count, rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(state["critic.weight"], -0.01 * gradient.sign(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(state["critic.weight.exp_avg"], 0.1 * gradient / (32 * count), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(state["critic.weight"], -0.3 * gradient.sign(), rtol=1e-4, atol=1e-6)
     assert metrics["value_loss"] == pytest.approx(0.5 * np.concatenate([e.target**2 for e in given]).mean(), rel=1e-5)
 
 
@@ -92,7 +92,7 @@ def test_a_head_that_is_let_in_moves_the_policy_by_its_share(tiny, turns):
         settings = replace(EXACT, critic=replace(EXACT.critic, weight=weight))
         learner = make(tiny, settings)
         with torch.no_grad():
-            learner._critics["solver"]._head["weight"].fill_(0.1)
+            learner._critics["solver"]._head["weight"].fill_(3.0)
         policy, seen = learner._optimisers["solver"], {}
 
         def keep(where, learner=learner, seen=seen):
@@ -105,6 +105,20 @@ def test_a_head_that_is_let_in_moves_the_policy_by_its_share(tiny, turns):
     none, half, whole = found
     assert (whole - none).abs().max() > 1e-3
     torch.testing.assert_close(half - none, (whole - none) / 2, rtol=0, atol=1e-7)  # norms round to float32
+
+
+def test_it_learns_what_can_be_told_from_the_tokens(tiny, turns):
+    """What the token before is decides what comes: a linear head sees that."""
+
+    def target(example):
+        before = (example.prompt_ids[-1], *example.token_ids[:-1])
+        return np.array([float(token < 12) for token in before])
+
+    learner, found = make(tiny, replace(FULL, learning_rate=1e-6, updates=4)), []
+    for iteration in range(8):
+        found.append(learner.update("solver", score(learner, turns(16), target), iteration=iteration))
+    assert found[0]["explained_variance"] == 0 and found[-1]["explained_variance"] > 0.2
+    assert found[-1]["value_loss"] < found[0]["value_loss"] / 2
 
 
 @pytest.mark.parametrize("settings", [replace(FULL, warmup=3), LORA])

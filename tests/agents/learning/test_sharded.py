@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from coterie.agents.learning.llm import LanguageLearner
-from coterie.agents.learning.llm_settings import KLSettings, LLMSettings, LoraSettings
+from coterie.agents.learning.llm_settings import CriticSettings, KLSettings, LLMSettings, LoraSettings
 from coterie.agents.learning.sharded import ShardedLearner
 from coterie.errors import LearningError, WorkerLost
+from coterie.types import SignalRequest
 
 pytestmark = pytest.mark.slow
 
 FULL = LLMSettings(learning_rate=1e-3, kl=KLSettings(0.1), precision="float64", micro_batch_tokens=40)
 LORA = replace(FULL, kl=None, lora=LoraSettings(rank=4, alpha=8), gradient_checkpointing=True)
+CRITIC = replace(FULL, kl=None, critic=CriticSettings(learning_rate=0.3, weight=0.5))
 
 
 @pytest.fixture
@@ -30,9 +32,28 @@ def shard(tiny):
         learner.close()
 
 
-@pytest.mark.parametrize(
-    ("settings", "policies", "ranks"), [(FULL, ("solver",), 3), (LORA, ("solver", "judge"), 2)]
-)
+def score(learner, examples):
+    """With values, where there is a critic, and made-up targets of these."""
+    found = zip(examples, learner.score("solver", examples, SignalRequest()), strict=True)
+    return [replace(one, **told, target=one.advantage + 1) for one, told in found]
+
+
+def test_several_processes_have_one_critic(shard, tiny, turns):
+    alone, both = LanguageLearner(tiny, ("solver",), CRITIC, "cpu", 3), shard(CRITIC, ("solver",), 2)
+    for iteration in range(2):
+        given = [score(learner, turns(11, seed=iteration)) for learner in (alone, both)]
+        for one, other in zip(*given, strict=True):
+            np.testing.assert_allclose(one.value, other.value, rtol=1e-9)
+        expected, found = (
+            one.update("solver", g, iteration=iteration) for one, g in zip((alone, both), given, strict=True)
+        )
+        assert found == pytest.approx(expected, rel=1e-8)
+    assert given[0][0].value.any()
+    for name, tensor in alone.optimiser_state("solver").items():
+        torch.testing.assert_close(both.optimiser_state("solver")[name], tensor, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize(("settings", "policies", "ranks"), [(FULL, ("solver",), 3), (LORA, ("solver", "judge"), 2)])
 def test_several_processes_learn_what_one_does(shard, tiny, turns, tmp_path, settings, policies, ranks):
     """Steps of AdamW in float64, of an odd number of micro-batches; then one goes on from the other."""
     alone, both = LanguageLearner(tiny, policies, settings, "cpu", 3), shard(settings, policies, ranks)

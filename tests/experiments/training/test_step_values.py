@@ -106,6 +106,7 @@ def test_a_value_is_the_mean_of_what_replies_earn_that_begin_alike(trained):
             {"credit": "spo", "learning": {"kl": {"weight": 0.1, "estimator": "k1", "at": "reward"}}},
             "without what `kl` takes of rewards",
         ),
+        ({"credit": "vine", "learning": {"advantage": "gae"}}, "nothing reads the critic"),
     ],
 )
 def test_what_values_would_leave_out_is_refused(tmp_path, changes, says):
