@@ -10,7 +10,7 @@ PARALLEL := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # Every process reads what Python compiled once: without it, each start compiles torch and the rest anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run setup test test-all lint bench tiny clean
+.PHONY: run setup test test-all quick-tests all-tests lint bench tiny clean
 
 run: setup
 	$(BIN)/coterie run examples/society.yaml
@@ -18,10 +18,17 @@ run: setup
 setup:
 	@$(PYTHON) scripts/setup.py
 
-test: lint
+# Lint works beside the tests: it has one process only, and those of the tests wait now and then.
+test: setup-test
+	@$(MAKE) --no-print-directory --jobs=2 lint quick-tests
+
+test-all: setup-test
+	@$(MAKE) --no-print-directory --jobs=2 lint all-tests
+
+quick-tests: setup-test
 	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
-test-all: lint
+all-tests: setup-test
 	$(BIN)/pytest $(PARALLEL)
 
 # Style, types, and which package imports which.

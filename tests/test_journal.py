@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coterie.errors import JournalError, NondeterminismError
@@ -44,6 +44,7 @@ def test_another_payload_under_a_known_key_is_nondeterminism_and_keeps_nothing(j
     assert journal.get("k") == {"x": 1}
 
 
+@settings(max_examples=12)  # each waits for the disk eight times
 @given(st.permutations(range(6)))
 def test_the_digest_does_not_depend_on_the_order_of_writing(tmp_path_factory, order):
     with Journal.create(tmp_path_factory.mktemp("j") / "journal.sqlite") as one:
