@@ -9,10 +9,12 @@ from gymnasium.vector import AutoresetMode
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 from pettingzoo.test.max_cycles_test import max_cycles_test  # noqa: F401  # there for its import alone
 from pettingzoo.test.state_test import test_parallel_env as check_state
+from torchrl.envs.utils import check_env_specs
 
-from coterie.envs.swarm import Obstacles, SwarmConfig
+from coterie.envs.swarm import Obstacles, SwarmConfig, VecSwarm
 from coterie.envs.swarm.gymnasium import SwarmEnv, SwarmVectorEnv
 from coterie.envs.swarm.pettingzoo import parallel_env
+from coterie.envs.swarm.torchrl import SwarmTorchRLEnv
 
 SHORT = SwarmConfig(num_drones=3, obstacles=Obstacles(), seconds=0.3)
 LOSING = SwarmConfig(num_drones=3, seconds=0.3, crash="lose", scenario="static_same_goal")
@@ -83,18 +85,21 @@ def test_timeouts_terminate_as_in_quad_swarm_rl_if_asked():
     assert terminated.all() and not truncated.any()
 
 
-def test_tensors_have_the_shapes_of_torchrl_and_share_memory():
-    import torch
+@pytest.mark.parametrize("config", [SHORT, LOSING], ids=["time", "lose"])
+def test_torchrl_finds_nothing_wrong(config):
+    check_env_specs(SwarmTorchRLEnv(config, 4))
 
-    from coterie.envs.swarm import VecSwarm, tensors
 
-    world = VecSwarm(SHORT, 4)
-    first = tensors.reset(world)
-    assert first["agents"]["observation"].shape == (4, 3, SHORT.observation_size)
-    assert first["agents"]["observation"].data_ptr() == world.observation.ctypes.data
-    for _ in range(30):
-        after = tensors.step(world, torch.zeros(4, 3, 4))
-    assert after["agents"]["reward"].shape == (4, 3, 1)
-    assert after["truncated"].all() and after["done"].all() and not after["terminated"].any()
-    tensors.reset(world, torch.tensor([[True], [False], [False], [False]]))
-    assert world.done.tolist() == [False, True, True, True]
+def test_episodes_of_torchrl_are_those_of_the_world_and_begin_again_where_they_ended():
+    env, world = SwarmTorchRLEnv(SHORT, 4), VecSwarm(SHORT, 4)
+    env.set_seed(5)
+    world.seed(5)
+    flown = env.rollout(45, break_when_any_done=False)
+    observation, action = flown["agents", "observation"], flown["agents", "action"].numpy()
+    assert np.array_equal(observation[:, 0], world.reset())
+    for t in range(30):
+        step = world.step(action[:, t])
+        assert np.array_equal(flown["next", "agents", "observation"][:, t], step.observation)
+        assert np.array_equal(flown["next", "agents", "reward"][:, t, :, 0], step.reward)
+    assert flown["next", "truncated"].sum(1).tolist() == [[1]] * 4 and not flown["next", "terminated"].any()
+    assert np.array_equal(observation[:, 30], world.reset())
