@@ -418,9 +418,9 @@ def before(monkeypatch, owner, method, number, action):
 
 @pytest.mark.slow
 def test_a_society_learns_in_actors_what_it_learns_in_one_process(nodes, address, llama, tmp_path):
-    lora = {"rank": 2}
-    here = coterie.run(society(llama, lora=lora), runs=tmp_path / "here")
-    there = coterie.run(society(llama, on_ray(address), lora=lora), runs=tmp_path / "there")
+    learning = {"lora": {"rank": 2}, "advantage": "gae"}
+    here = coterie.run(society(llama, **learning), runs=tmp_path / "here")
+    there = coterie.run(society(llama, on_ray(address), **learning), runs=tmp_path / "there")
     assert taught(there) == taught(here)
     assert not failures_of(there)
 
