@@ -83,7 +83,7 @@ class TimeBudget(Config):
     """How long a run may take; without a limit it takes as long as it needs."""
 
     seconds: float | None = Field(None, gt=0)
-    """Wall time of one attempt; of a society only with `determinism: statistical`."""
+    """Wall time of one attempt, of a world without its start; of a society only with `determinism: statistical`."""
 
 
 class BudgetConfig(TimeBudget):

@@ -30,6 +30,8 @@ class EnvConfig(KindConfig):
 
     simulates: ClassVar[bool] = False
     """Whether it can tell what would have happened otherwise; see `envs.swarm.counterfactuals`."""
+    first_use: ClassVar[str] = ""
+    """What takes time where it is made for the first time, in words."""
     num_envs: int = Field(256, ge=1, le=1_048_576)
     """Environments that are stepped at once."""
 
@@ -39,6 +41,7 @@ class QuadSwarmConfig(EnvConfig):
     """Swarms of quadrotors; see `SwarmConfig` for its fields."""
 
     simulates: ClassVar[bool] = True
+    first_use: ClassVar[str] = "a swarm's kernels are compiled at their first use, for about a minute"
     kind: Literal["quad_swarm_v0"] = "quad_swarm_v0"
 
     def build(self) -> SwarmConfig:

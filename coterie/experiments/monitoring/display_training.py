@@ -22,7 +22,7 @@ from coterie.experiments.records.training import TrainingRecord
 _EVERY = 5.0
 _PATIENCE = 15.0
 """Seconds after which somebody who waits for the first iteration is told that it is still on its way."""
-_FIRST = "the first iteration; a swarm's kernels are compiled in it, for about a minute"
+_FIRST = "the first iteration"
 _BAR_WIDTH = 40
 _SHOWN = (
     ("success", "success", "{:.1%}"), ("collision", "collision", "{:.1%}"), ("distance_1s", "distance", "{:.2f} m"),
@@ -43,8 +43,8 @@ class TrainingDisplay(Protocol):
         """Show a line on what happens now, such as compilation. The text may come from anywhere."""
         ...
 
-    def begin(self, record: TrainingRecord, limit: float | None = None, spent: float = 0.0) -> None:
-        """The training goes on from this record; the attempt may take so many seconds, of which some are spent."""
+    def begin(self, record: TrainingRecord, limit: float | None = None) -> None:
+        """The training goes on from this record; from now on the attempt may take so many seconds."""
         ...
 
     def on_iteration(self, step: Step) -> None:
@@ -123,9 +123,9 @@ class PlainTraining(TrainingTally):
             self._stream.write(text.for_terminal(message) + "\n")
             self._stream.flush()
 
-    def begin(self, record: TrainingRecord, limit: float | None = None, spent: float = 0.0) -> None:
+    def begin(self, record: TrainingRecord, limit: float | None = None) -> None:
         """Show progress from here."""
-        super().begin(record, limit, spent)
+        super().begin(record, limit)
         self._show()
         self._status = _FIRST
 
@@ -154,9 +154,9 @@ class RichTraining(Picture, TrainingTally):
         super().say(message)
         self._waits_since = self._now()
 
-    def begin(self, record: TrainingRecord, limit: float | None = None, spent: float = 0.0) -> None:
+    def begin(self, record: TrainingRecord, limit: float | None = None) -> None:
         """Show progress from here."""
-        super().begin(record, limit, spent)
+        super().begin(record, limit)
         self._has_begun, self._status, self._waits_since = True, _FIRST, self._now()
 
     def on_iteration(self, step: Step) -> None:

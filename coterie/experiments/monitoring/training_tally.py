@@ -32,7 +32,7 @@ class TrainingView:
         agent_steps: Likewise.
         planned: Agent-steps to be done.
         rate: Agent-steps per second over the last iterations of this attempt; 0 before the first.
-        elapsed: Seconds of this attempt.
+        elapsed: Seconds of this attempt since it was begun, without its start.
         left: Seconds to the end, or to the limit; None: nobody knows yet.
         metrics: Means over the episodes of the last iterations.
         reward: Per agent-step, in the last iterations; None before the first.
@@ -68,10 +68,10 @@ class TrainingTally:
         self._limit: float | None = None
         self._started = clock()
 
-    def begin(self, record: TrainingRecord, limit: float | None = None, spent: float = 0.0) -> None:
-        """Start counting from there; the attempt may take so many seconds, of which some are spent."""
+    def begin(self, record: TrainingRecord, limit: float | None = None) -> None:
+        """Start counting from there; from now on the attempt may take so many seconds."""
         with self._lock:
-            self._started, self._limit = self._clock() - spent, limit
+            self._started, self._limit = self._clock(), limit
             self._iteration, self._agent_steps = len(record.iterations), record.agent_steps
             self._planned = record.planned
             self._rows.extend(record.iterations[-_RECENT:])

@@ -53,6 +53,15 @@ def place_of(config: WorldConfig) -> str:
     return f"a Ray cluster ({executor.address}) with at most {executor.workers} workers"
 
 
+def preparation_of(config: WorldConfig) -> str:
+    """What is waited for until the first iteration, in words."""
+    executor, note = cast(Any, config.executor), getattr(config.env, "first_use", "")
+    making = "making the world"
+    if executor.kind != "local":
+        making = f"starting Ray and at most {executor.workers} workers, which make the world"
+    return f"{making}; {note}" if note else making
+
+
 def make_crew(loaded: Loaded, on_loss: Callable[[WorkerLost], None]) -> Crew:
     """Worlds, networks and those who work them, as the executor says.
 

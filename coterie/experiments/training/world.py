@@ -101,7 +101,7 @@ class _Attempt:
         self.loaded, self.config, self.folder, self.journal = loaded, loaded.config, folder, journal
         self.record, self.display = record, display
         self.number = 1 + sum(1 for _ in journal.notes("attempt"))
-        self.started = self.written = time.monotonic()
+        self.started = self.begun = self.written = time.monotonic()
         self.is_iterating = self.is_interrupted = False
         self.iterations, self.agent_steps = len(record.iterations), record.agent_steps
         self.pending: list[dict[str, Any]] = []
@@ -120,7 +120,7 @@ class _Attempt:
             if self.config.executor.kind == "local" and find_device(self.config.device) == "cpu":
                 check_memory(self.config)
             self.display.say(f"the policy learns on {assembly.place_of(self.config)}")
-            self.display.say("making the world; that of a swarm is compiled at its first use, for about a minute")
+            self.display.say(assembly.preparation_of(self.config))
             crew = assembly.make_crew(self.loaded, self._on_loss)
             try:
                 trainer = assembly.make_trainer(self.loaded, crew)
@@ -164,7 +164,8 @@ class _Attempt:
 
     def _iterate(self, trainer: Trainer, feed: Feed) -> str:
         """Iterations to the end, or to where they have to stop, and why: empty at the end."""
-        self.display.begin(self.record, self.config.budget.seconds, time.monotonic() - self.started)
+        self.begun = time.monotonic()
+        self.display.begin(self.record, self.config.budget.seconds)
         self.is_iterating, seconds = True, 0.0
         while not trainer.is_done:
             if reason := self._reason_to_stop(seconds):
@@ -180,7 +181,7 @@ class _Attempt:
         if self.is_interrupted:
             return "interrupted"
         limit = self.config.budget.seconds
-        if limit is not None and time.monotonic() - self.started + next_seconds > limit:
+        if limit is not None and time.monotonic() - self.begun + next_seconds > limit:
             return f"the run's budget of {limit:g} seconds is spent"
         return ""
 
