@@ -85,15 +85,14 @@ def _show_trainings(folders: Sequence[RunFolder], as_json: bool, page: Path, com
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    from rich.console import Console
-
     from coterie.experiments.exports.marl_eval import as_marl_eval
     from coterie.experiments.folder import write_atomically, write_json
+    from coterie.experiments.report.layout import make_console
     from coterie.experiments.report.learning import learning_picture
     from coterie.experiments.report.training_page import render_trainings
     from coterie.experiments.report.training_terminal import print_trainings
 
-    print_trainings(found, Console())
+    print_trainings(found, make_console())
     picture = page.with_suffix(".png")
     picture.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     picture.write_bytes(learning_picture(groups))
@@ -140,13 +139,12 @@ def _show_societies(folders: Sequence[RunFolder], as_json: bool, page: Path, poo
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    from rich.console import Console
-
     from coterie.experiments.folder import write_atomically
     from coterie.experiments.report.contrast_page import render_contrast
     from coterie.experiments.report.contrast_terminal import print_contrast
+    from coterie.experiments.report.layout import make_console
 
-    print_contrast(found, Console())
+    print_contrast(found, make_console())
     page.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomically(page, render_contrast(found))
     print(f"picture: {page}")

@@ -17,13 +17,12 @@ _EXIT_CODES = {"interrupted": 130}
 
 def finish(folder: RunFolder, ending: Ending, report: bool = True) -> int:
     """Print the summary, write the report, say how to go on; returns the exit code."""
-    from rich.console import Console
-
     from coterie.experiments.measures.summary import summarize
     from coterie.experiments.report import print_report, write_report
+    from coterie.experiments.report.layout import make_console
 
     with Journal.read(folder.journal) as journal:
-        print_report(summarize(journal), Console())
+        print_report(summarize(journal), make_console())
     print()
     if report:
         print(f"report  {write_report(folder)}")

@@ -71,9 +71,9 @@ def eval(
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    from rich.console import Console
+    from coterie.experiments.report.layout import make_console
 
-    show(found, Console())
+    show(found, make_console())
     print(f"numbers: {folder.report / 'evaluation.json'}")
 
 

@@ -15,6 +15,7 @@ def report(
     """Make the report anew from the journal, also while the run goes, and print its summary."""
     from coterie.experiments.folder import RunFolder
     from coterie.experiments.report import print_report, write_report
+    from coterie.experiments.report.layout import make_console
 
     folder = RunFolder.find(Path(run))
     page = write_report(folder)
@@ -22,7 +23,5 @@ def report(
     if as_json:
         print(found, end="")
         return
-    from rich.console import Console
-
-    print_report(json.loads(found), Console())
+    print_report(json.loads(found), make_console())
     print(f"Report: {page}")

@@ -26,6 +26,7 @@ def study(
     from coterie.config.load import load
     from coterie.experiments.attempt import find_run, load_resolved, prepare, start
     from coterie.experiments.monitoring.display import check_mode
+    from coterie.experiments.report.layout import make_console
     from coterie.experiments.report.study_terminal import print_study
     from coterie.experiments.study.results import check_is_study, write_study
 
@@ -43,9 +44,7 @@ def study(
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    from rich.console import Console
-
-    print_study(found, Console())
+    print_study(found, make_console())
     print(f"numbers: {folder.report / 'study.json'}")
 
 

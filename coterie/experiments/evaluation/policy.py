@@ -23,6 +23,7 @@ from coterie.experiments.evaluation.attention_tally import EVERY, AttentionTally
 from coterie.experiments.evaluation.worlds import Cell, Conditions, cells_of, trained_in
 from coterie.experiments.folder import RunFolder, write_json
 from coterie.experiments.measures.summary import tidy
+from coterie.experiments.measures.training_summary import training_facts
 from coterie.experiments.records.training import Checkpoint, read_training
 from coterie.experiments.statistics.inference import paired_bootstrap, wilson
 from coterie.experiments.training import assembly
@@ -69,11 +70,18 @@ def evaluate(
     found: dict[str, Any] = tidy({
         "version": VERSION, "run": folder.path.name, "command": command,
         "checkpoint": {"which": conditions.checkpoint, "iteration": checkpoint.iteration, "sha256": checkpoint.hash},
-        "conditions": asdict(conditions), "trained": trained.place, "cells": rows,
+        "conditions": asdict(conditions), "trained": trained.place, "training": _ending(folder), "cells": rows,
         "versions": provenance.versions(), "hardware": provenance.hardware(),
     })  # fmt: skip
     folder.report.mkdir(mode=0o700, exist_ok=True)
     write_json(folder.report / "evaluation.json", found)
+    return found
+
+
+def _ending(folder: RunFolder) -> dict[str, Any]:
+    """What the training showed in the end, with actions that were drawn: see `training_facts`."""
+    with Journal.read(folder.journal) as journal:
+        found: dict[str, Any] = training_facts(read_training(journal))["training"]["final"]
     return found
 
 

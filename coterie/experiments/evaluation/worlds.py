@@ -60,7 +60,8 @@ class Cell:
         scenario, density = self.place["scenario"], self.place["density"]
         parts = [scenario if isinstance(scenario, str) else " ".join(scenario)] if scenario else []
         parts += [f"density {show_density(density)}"] if density is not None else []
-        parts += [f"{self.place['agents']} agents"] if self.place["agents"] else []
+        agents = self.place["agents"]
+        parts += [f"{agents} agent{'s' if agents > 1 else ''}"] if agents else []
         return ", ".join(parts)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from coterie.experiments.records.training import Iteration, TrainingRecord, mean_metrics, read_training
+from coterie.experiments.records.training import SCORES, Iteration, TrainingRecord, mean_metrics, read_training
 from coterie.experiments.state import attempt_ends
 from coterie.journal import Journal, Note
 
@@ -35,11 +35,17 @@ def training_facts(record: TrainingRecord) -> dict[str, Any]:
             "is_complete": record.is_complete,
             "episodes": sum(row["episodes"] for row in record.iterations),
             "weights": record.iterations[-1]["weights"] if record.iterations else None,
-            "best": None if best is None else {"iteration": best[0].iteration, "score": best[1]},
+            "best": None if best is None else {"iteration": best[0].iteration, "score": best[1],
+                                               "metric": _score(record)},
             "final": {"iterations": len(ending), "episodes": sum(row["episodes"] for row in ending),
                       "metrics": mean_metrics(ending)},
         },
     }  # fmt: skip
+
+
+def _score(record: TrainingRecord) -> str:
+    """What tells which checkpoint is best."""
+    return next(name for name in SCORES if any(name in row["metrics"] for row in record.iterations))
 
 
 def final_iterations(record: TrainingRecord) -> Sequence[Iteration]:

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from coterie.experiments.evaluation.worlds import show_density
+from coterie.experiments.records.training import SCORES
 from coterie.experiments.report.layout import break_label, make_table, plain
-from coterie.experiments.report.training_terminal import head, show_estimate
+from coterie.experiments.report.training_terminal import head, show_estimate, show_metric
 from coterie.experiments.report.wording import count, percent
 
 SHOWN = (
@@ -29,9 +30,27 @@ def print_evaluation(found: dict[str, Any], console: Console) -> None:
     ))  # fmt: skip
     console.print(_table(found["cells"]))
     console.print(plain("Below each number its 95 % interval, by a bootstrap over episodes."))
+    if difference := tell_difference(found):
+        console.print(plain(difference))
     for cell in found["cells"]:
         if attention := cell.get("attention"):
             console.print(plain(f"Attends, {' '.join(_label(cell).split())}: {tell_attention(attention)}"))
+
+
+def tell_difference(found: dict[str, Any]) -> str:
+    """That the training, which draws its actions, showed something else where it was; empty where it did not."""
+    cell = next((cell for cell in found["cells"] if found["trained"].items() <= cell.items()), None)
+    ending = found.get("training")
+    if cell is None or not ending or not found["conditions"]["is_deterministic"]:
+        return ""
+    name = next((name for name in SCORES if name in ending["metrics"]), "")
+    here, there = cell["metrics"].get(name), ending["metrics"].get(name)
+    if here is None or here["low"] <= there <= here["high"]:
+        return ""
+    return (
+        f"Here {name} is {show_metric(name, here['value'])}; in the last {count(ending['iterations'], 'iteration')} of "
+        f"the training, with drawn actions, it was {show_metric(name, there)}. --stochastic draws them here, too."
+    )
 
 
 def tell_attention(attention: dict[str, Any]) -> str:
@@ -56,5 +75,5 @@ def _label(cell: dict[str, Any]) -> str:
     """Where it was flown, a line for each part, as the numbers need the width."""
     scenario = cell["scenario"] if isinstance(cell["scenario"], str) else ", ".join(cell["scenario"])
     parts = [] if cell["density"] is None else [show_density(cell["density"])]
-    parts += [f"{cell['agents']} agents"] if cell["agents"] else []
+    parts += [count(cell["agents"], "agent")] if cell["agents"] else []
     return "\n".join(filter(None, (break_label(scenario, _LABEL), *parts)))

@@ -60,13 +60,18 @@ def _parts(summary: dict[str, Any]) -> Iterator[RenderableType]:
     elif training["iterations"]:
         yield plain(tell_no_episode(summary["facts"]["run"]["config"], training["is_complete"]), "yellow")
     if best := training["best"]:
-        yield plain(f"Best checkpoint: after iteration {best['iteration']} ({best['score']:.4g} before it)")
+        yield plain(f"Best checkpoint: after iteration {best['iteration']} ({tell_best(best)})")
     yield from map(plain, _times(totals, summary["telemetry"]["attempts"]))
     yield plain(f"Digest: {summary['facts']['digest']}")
 
 
+def tell_best(best: dict[str, Any]) -> str:
+    """How good the policy was before its best checkpoint."""
+    return f"{noun(best['metric'])} {show_metric(best['metric'], best['score'])} before it"
+
+
 def _final(final: dict[str, Any]) -> Table:
-    over = f"last {count(final['iterations'], 'iteration')}"
+    over = f"last {count(final['iterations'], 'iteration')},\nactions drawn as in training"
     table = make_table(over, [f"{number(final['episodes'])} episodes"])
     for name, value in final["metrics"].items():
         table.add_row(plain(name), plain(show_metric(name, value)))

@@ -19,9 +19,15 @@ from coterie.experiments.exports.marl_eval import as_marl_eval
 from coterie.experiments.folder import RunFolder, write_atomically
 from coterie.experiments.records.training import Checkpoint, TrainingRecord, read_training
 from coterie.experiments.report import learning
-from coterie.experiments.report.evaluation_terminal import SHOWN, tell_attention
+from coterie.experiments.report.evaluation_terminal import SHOWN, tell_attention, tell_difference
 from coterie.experiments.report.page import make_environment, own
-from coterie.experiments.report.training_terminal import head, show_estimate, show_metric, tell_no_episode
+from coterie.experiments.report.training_terminal import (
+    head,
+    show_estimate,
+    show_metric,
+    tell_best,
+    tell_no_episode,
+)
 from coterie.experiments.report.wording import count, duration, number, percent
 from coterie.journal import Journal
 
@@ -118,7 +124,8 @@ def _view(folder: RunFolder, summary: dict[str, Any], groups: list[Group], shown
         "facts": facts, "telemetry": telemetry, "training": training,
         "headline": _headline(training), "sentence": _sentence(facts, telemetry),
         "progress": _progress(training, telemetry),
-        "nothing": tell_no_episode(facts["run"]["config"], training["is_complete"]),
+        "best": tell_best(training["best"]) if training["best"] else "",
+        "nothing": tell_no_episode(facts["run"]["config"], training["is_complete"]).split("`"),
         "curves": own(learning.learning_plot(groups)) if groups else None,
         "final": [(name.replace("_", " "), show_metric(name, v)) for name, v in training["final"]["metrics"].items()],
         "parts": _parts(telemetry["totals"]),
@@ -131,7 +138,8 @@ def _view(folder: RunFolder, summary: dict[str, Any], groups: list[Group], shown
 def _headline(training: dict[str, Any]) -> str:
     metrics = training["final"]["metrics"]
     if metrics.get("success") is not None:
-        return f"{percent(metrics['success'])} of the drones reach their goal and touch nothing"
+        shown = f"{percent(metrics['success'])} of the drones reach their goal and touch nothing"
+        return f"{shown}, with actions drawn as in training"
     if metrics.get("reward") is not None:
         return f"{number(metrics['reward'], 2)} reward per episode"
     return "No episode has ended yet" if training["iterations"] else "Nothing is learnt yet"
@@ -173,7 +181,8 @@ def _evaluation(path: Path) -> dict[str, Any] | None:
             for cell in found["cells"]
         ]
         return {**found, "names": [head(name).strip().replace("\n", ", ") for name in names], "rows": rows,
-                "trained_in": _place(found["trained"]), "attention": _attention(found["cells"])}  # fmt: skip
+                "trained_in": _place(found["trained"]), "difference": tell_difference(found),
+                "attention": _attention(found["cells"])}  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -186,7 +195,7 @@ def _attention(cells: list[dict[str, Any]]) -> list[str]:
 def _place(cell: dict[str, Any]) -> str:
     scenario = cell["scenario"] if isinstance(cell["scenario"], str) else ", ".join(cell["scenario"])
     density = "" if cell["density"] is None else f"density {show_density(cell['density'])}"
-    return ", ".join(filter(None, (scenario, density, f"{cell['agents']} agents" if cell["agents"] else "")))
+    return ", ".join(filter(None, (scenario, density, count(cell["agents"], "agent") if cell["agents"] else "")))
 
 
 def _inline(path: Path) -> Markup | None:

@@ -184,7 +184,10 @@ def test_compare_prints_differences_of_config_and_writes_the_picture(
     assert "<script" not in text and "http://" not in text.replace("http://www.w3.org", "")
 
 
-def test_long_labels_are_broken_at_their_joints(run: Run, make: Any, capsys: Any, tmp_path: Path) -> None:
+def test_long_labels_are_broken_at_their_joints(
+    run: Run, make: Any, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     other = make(protocol={"kind": "machinesom", "strategy": ["debate"]})
     main(["compare", str(run.path), str(other.path), "--out", str(tmp_path / "page.html")])
     shown = capsys.readouterr().out
