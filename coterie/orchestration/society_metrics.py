@@ -9,6 +9,7 @@ import numpy as np
 
 from coterie.orchestration.harvest import EarnedTurn, PlayedEpisode
 from coterie.rewards.judge import calibrate, is_decided, read_canaries, read_rulings
+from coterie.types import Turn
 
 Row = dict[str, Any]
 
@@ -32,7 +33,7 @@ def describe_iteration(episodes: Sequence[PlayedEpisode], earned: Sequence[Earne
         "turns": len(turns),
         "tokens": sum(turn.num_tokens for turn in turns),
         "prompt_tokens": sum(turn.num_prompt_tokens for turn in turns),
-        "roles": _roles(earned),
+        "roles": _roles(turns, earned),
         "rewards": _rewards(episodes),
         "solver": _solver(episodes, earned),
         "judge": _judge(episodes),
@@ -40,20 +41,22 @@ def describe_iteration(episodes: Sequence[PlayedEpisode], earned: Sequence[Earne
     }
 
 
-def _roles(earned: Sequence[EarnedTurn]) -> dict[str, Row]:
-    """By role, of the turns of trained policies."""
-    roles = sorted({one.turn.place.purpose for one in earned})
-    return {role: _role([one for one in earned if one.turn.place.purpose == role]) for role in roles}
+def _roles(turns: Sequence[Turn], earned: Sequence[EarnedTurn]) -> dict[str, Row]:
+    """By role, of all turns; a reward is the mean of those that are learnt from, `rewarded` of them."""
+    rewards = {one.turn.key: one.reward for one in earned}
+    roles = sorted({turn.place.purpose for turn in turns})
+    return {role: _role([turn for turn in turns if turn.place.purpose == role], rewards) for role in roles}
 
 
-def _role(earned: Sequence[EarnedTurn]) -> Row:
-    rewards = [one.reward for one in earned]
+def _role(turns: Sequence[Turn], rewards: Mapping[str, float]) -> Row:
+    given = [rewards[turn.key] for turn in turns if turn.key in rewards]
     return {
-        "turns": len(earned),
-        "reward": mean(rewards),
-        "reward_std": float(np.std(rewards)),
-        "tokens": mean(one.turn.num_tokens for one in earned),
-        "cut": mean(one.turn.finish == "length" for one in earned),
+        "turns": len(turns),
+        "rewarded": len(given),
+        "reward": mean(given),
+        "reward_std": float(np.std(given)) if given else None,
+        "tokens": mean(turn.num_tokens for turn in turns),
+        "cut": mean(turn.finish == "length" for turn in turns),
     }
 
 

@@ -44,10 +44,23 @@ def earned(played: PlayedEpisode) -> list[EarnedTurn]:
 def test_rewards_are_told_by_role_and_by_truth() -> None:
     played = episode(3, 2)
     row = describe_iteration([played], earned(played), 2)
-    assert {role: numbers["reward"] for role, numbers in row["roles"].items()} == {"answer": 0.75, "evaluate": 0.0}
+    assert {role: numbers["reward"] for role, numbers in row["roles"].items()} == {
+        "answer": 0.75, "evaluate": 0.0, "score": None,
+    }  # fmt: skip
     assert row["solver"]["reward_if_right"] == 1.0 and row["solver"]["reward_if_wrong"] == 0.5
     assert row["solver"]["accuracy"] == 0.5 and row["solver"]["correlation"] == pytest.approx(1.0)
     assert (row["accuracy"], row["turns"], row["tokens"]) == (1.0, 6, 24)
+
+
+def test_a_role_counts_its_turns_that_earned_nothing_too() -> None:
+    played = episode(3, None)
+    long = replace(JUDGING[1], finish="length", num_tokens=12)
+    played = replace(played, turns={**played.turns, long.key: long})
+    roles = describe_iteration([played], earned(played), 2)["roles"]
+    assert {role: (row["turns"], row["rewarded"]) for role, row in roles.items()} == {
+        "answer": (2, 2), "evaluate": (2, 1), "score": (2, 0),
+    }  # fmt: skip
+    assert (roles["score"]["tokens"], roles["score"]["cut"], roles["score"]["reward_std"]) == (8.0, 0.5, None)
 
 
 def test_what_nobody_could_judge_is_neither_right_nor_wrong() -> None:
