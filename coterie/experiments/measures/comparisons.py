@@ -18,6 +18,7 @@ from coterie.experiments.statistics.inference import (
     mcnemar_exact,
     paired_bootstrap,
     sign_flip_test,
+    unvaried_shares,
 )
 from coterie.experiments.statistics.subsampling import at_budget, self_consistency_curve
 
@@ -74,7 +75,8 @@ def compare(a: Scores, b: Scores, seed: int) -> Row:
 
     Repeats of a task are averaged first, so that what is resampled are tasks. `p` is McNemar's exact test where every
     task stands once and is right or wrong on both sides, else the sign-flip test's, of which it is the case of equal
-    differences. The interval is the bootstrap's. `only_a` and `only_b` count items.
+    differences. The interval is the bootstrap's, or, where all tasks differ alike and nothing can be drawn from their
+    spread, Tango's. `only_a` and `only_b` count items.
     """
     items = sorted(a.keys() & b.keys())
     row: Row = {"tasks": len({task for task, _ in items}), "pairs": len(items), "difference": None, "interval": None,
@@ -83,7 +85,9 @@ def compare(a: Scores, b: Scores, seed: int) -> Row:
         return row
     left, right = ([scores[item] for item in items] for scores in (a, b))
     mine, theirs = _task_means(items, left), _task_means(items, right)
-    difference = paired_bootstrap(mine, theirs, seed)
+    gaps = mine - theirs
+    is_same = bool((gaps == gaps[0]).all())
+    difference = unvaried_shares(float(gaps[0]), gaps.size) if is_same else paired_bootstrap(mine, theirs, seed)
     row |= {"difference": difference.value, "interval": [difference.low, difference.high],
             "detectable": detectable_difference(mine, theirs)}  # fmt: skip
     if all(value in (0, 1) for value in (*left, *right)):

@@ -37,6 +37,13 @@ def test_few_tasks_prove_nothing_however_often_they_are_repeated(n: int, p: floa
     assert compare(dict.fromkeys(items, 1.0), dict.fromkeys(items, 0.0), 0)["p"] == p
 
 
+@pytest.mark.parametrize(("value", "other"), [(1.0, 1.0), (1.0, 0.0)])
+def test_few_tasks_that_all_differ_alike_leave_much_open(value: float, other: float) -> None:
+    items = [(str(task), 0) for task in range(3)]
+    low, high = compare(dict.fromkeys(items, value), dict.fromkeys(items, other), 0)["interval"]
+    assert low <= value - other <= high and high - low > 0.5
+
+
 def test_repeats_are_averaged_by_task_before_tasks_are_resampled() -> None:
     generator = np.random.default_rng(0)
     tasks = generator.integers(0, 2, 40)

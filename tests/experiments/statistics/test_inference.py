@@ -9,10 +9,12 @@ from coterie.experiments.statistics.inference import (
     anova,
     detectable_difference,
     holm,
+    independent_shares,
     mcnemar_exact,
     mean_interval,
     paired_bootstrap,
     sign_flip_test,
+    unvaried_shares,
     wilson,
 )
 
@@ -51,6 +53,25 @@ def test_mcnemar_has_the_known_value_of_its_discordant_pairs() -> None:
     found = mcnemar_exact(a, b)
     assert (found.only_a, found.only_b) == (10, 2)
     assert found.p == pytest.approx(stats.binomtest(2, 12).pvalue) == pytest.approx(0.03857421875)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "low", "high"), [((56, 70), (48, 80), 0.0524, 0.3339), ((10, 10), (0, 10), 0.6075, 1)]
+)
+def test_the_difference_of_independent_shares_agrees_with_newcombes_table(
+    a: tuple[int, int], b: tuple[int, int], low: float, high: float
+) -> None:
+    found = independent_shares(wilson(*a), wilson(*b))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 3, 54])
+def test_the_bounds_of_shares_that_never_differ_are_where_the_score_test_just_rejects(n: int) -> None:
+    found = unvaried_shares(0.0, n)
+    # Variance of the mean difference where one of two kinds of discordant pairs has share `high`, the other none.
+    score = found.high / np.sqrt(found.high * (1 - found.high) / n)
+    assert score == pytest.approx(stats.norm.ppf(0.975)) and found.low == -found.high
+    assert (unvaried_shares(1.0, n).low, unvaried_shares(1.0, n).high) == pytest.approx((1 - found.high, 1))
 
 
 def test_mcnemar_of_equal_answers_is_one() -> None:
