@@ -23,8 +23,9 @@ from coterie.experiments.records.updates import (
     read_updates,
     sum_seconds,
 )
+from coterie.experiments.statistics.inference import independent_shares, wilson
 from coterie.journal import Journal
-from coterie.orchestration.sittings import task_of
+from coterie.orchestration.sittings import iteration_of, task_of
 
 Row = dict[str, Any]
 _TELEMETRY = ("speed/tokens_per_second", "time/")
@@ -43,6 +44,7 @@ def summarise_learning(journal: Journal) -> Row:
             "learning": {
                 **_progress(run["config"], journal, updates),
                 "curves": [row for row, fact in zip(found, is_fact, strict=True) if fact],
+                "change": _change(journal, updates),
                 "roles": _roles(updates), "policies": _policies(updates), "scores": _scores(last_quarter(updates)),
             },
         },
@@ -96,6 +98,39 @@ def _curve_row(curve: Curve) -> Row:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
+
+
+def _change(journal: Journal, updates: Sequence[Update]) -> Row | None:
+    """How much more often solvers are right in the last quarter than in the first; None where there is but one.
+
+    Answers to one task are alike, and the shares are of different tasks: the interval is Newcombe's for as many items
+    as there are tasks, too wide rather than too narrow.
+    """
+    size = quarter(updates)
+    sides = {"first": updates[:size], "last": updates[len(updates) - size :]}
+    rights = {side: _mean([update.facts["solver"]["accuracy"] for update in some]) for side, some in sides.items()}
+    first, last = rights["first"], rights["last"]
+    if len(updates) < 2 or first is None or last is None:
+        return None
+    tasks = {side: _tasks(journal, some) for side, some in sides.items()}
+    found = independent_shares(*(wilson(share * len(tasks[side]), len(tasks[side]))
+                                 for side, share in (("last", last), ("first", first))))  # fmt: skip
+    return {
+        "difference": found.value, "interval": [found.low, found.high],
+        "tasks": {side: len(some) for side, some in tasks.items()}, "common": len(tasks["first"] & tasks["last"]),
+        "answers": {side: sum(_answers(update) for update in some) for side, some in sides.items()},
+    }  # fmt: skip
+
+
+def _tasks(journal: Journal, updates: Sequence[Update]) -> set[str]:
+    """Those that were worked in these iterations."""
+    numbers = {update.iteration for update in updates}
+    sittings = (fact.payload["task"] for fact in journal.facts("episode"))
+    return {task_of(sitting) for sitting in sittings if iteration_of(sitting) in numbers}
+
+
+def _answers(update: Update) -> int:
+    return int(update.facts["roles"].get("answer", {}).get("turns", 0))
 
 
 def _roles(updates: Sequence[Update]) -> list[Row]:

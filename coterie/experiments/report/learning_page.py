@@ -11,7 +11,7 @@ from coterie.experiments.monitoring.display_updates import show, title
 from coterie.experiments.records.run import read_part
 from coterie.experiments.report import learning_figures
 from coterie.experiments.report.held_out import read_evaluation
-from coterie.experiments.report.learning_terminal import POLICY, headline, lines_of, sentence
+from coterie.experiments.report.learning_terminal import POLICY, direction, headline, lines_of, sentence
 from coterie.experiments.report.page import make_environment, own
 from coterie.experiments.report.transcripts import HOW_CHOSEN, choose_transcripts
 from coterie.experiments.report.wording import percent
@@ -61,7 +61,8 @@ def _view(summary: dict[str, Any]) -> dict[str, Any]:
     learning, panels = facts["learning"], _panels(summary)
     return {
         "facts": facts, "telemetry": telemetry, "learning": learning,
-        "headline": headline(learning), "sentence": sentence(learning, telemetry["totals"]["seconds"]),
+        "headline": headline(learning), "direction": direction(learning),
+        "sentence": sentence(learning, telemetry["totals"]["seconds"]),
         "progress": _progress(learning, telemetry),
         "curves": own(learning_figures.learning_plot(panels)) if panels else None,
         "measures": _measures([*learning["curves"], *telemetry["curves"]]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -11,7 +11,7 @@ from rich.table import Table
 from coterie.experiments.monitoring.display_updates import Line, make_curves, show
 from coterie.experiments.records.updates import Curve
 from coterie.experiments.report.layout import break_label, make_table, plain
-from coterie.experiments.report.wording import count, duration, number, percent
+from coterie.experiments.report.wording import count, duration, number, percent, signed
 
 SHOWN = (
     "right/", "reward/", "truth/", "judge/precision", "judge/recall", "judge/youden", "judge/unread",
@@ -25,6 +25,7 @@ POLICY = {
 """The learner's metrics of each policy, and what their columns are headed with."""
 _NARROW = ("entropy", "kl", "reference_kl", "mismatch_kl", "clipped", "gradient_norm")
 _MOST_POLICIES = 12
+_STYLES = {"yes": "bold green", "no": "bold red", "": "bold yellow"}
 _TINY = 1e-9
 
 
@@ -41,7 +42,20 @@ def headline(learning: dict[str, Any]) -> str:
         return "Nothing is learnt yet"
     if learning["iterations"] < 2:
         return f"Solvers are right in {percent(solver['last'])} of their answers"
-    return f"Solvers: from {percent(solver['first'])} right to {percent(solver['last'])}"
+    return f"Solvers: from {percent(solver['first'])} right to {percent(solver['last'])}{_unclear(learning['change'])}"
+
+
+def direction(learning: dict[str, Any]) -> Literal["yes", "no", ""]:
+    """Whether the solvers got better, or worse, by more than chance does; empty where nobody can tell."""
+    change = learning["change"]
+    if change is None or change["interval"][0] <= 0 <= change["interval"][1]:
+        return ""
+    return "yes" if change["difference"] > 0 else "no"
+
+
+def _unclear(change: dict[str, Any] | None) -> str:
+    is_open = change is not None and change["interval"][0] <= 0 <= change["interval"][1]
+    return ", no change that so few tasks can show" if is_open else ""
 
 
 def sentence(learning: dict[str, Any], seconds: float) -> str:
@@ -55,7 +69,20 @@ def sentence(learning: dict[str, Any], seconds: float) -> str:
         return f"{what}."
     size = learning["quarter"]
     over = f"the first and the last {size} iterations" if size > 1 else "the first and the last iteration"
-    return f"{what}; numbers compare {over}."
+    return f"{what}; numbers compare {over}.{_how_sure(learning['change'])}"
+
+
+def _how_sure(change: dict[str, Any] | None) -> str:
+    """The solvers' difference with its interval, and what it is of."""
+    if change is None:
+        return ""
+    answers, tasks, (low, high) = change["answers"], change["tasks"], change["interval"]
+    shared = f"{change['common']} of them in both" if change["common"] else "none in both"
+    return (
+        f" Solvers differ by {signed(change['difference'])} points (95 % interval {signed(low)} to {signed(high)}, "
+        f"counting tasks): {count(answers['first'], 'answer')} to {count(tasks['first'], 'task')} against "
+        f"{count(answers['last'], 'answer')} to {tasks['last']}, {shared}."
+    )
 
 
 def lines_of(rows: Sequence[dict[str, Any]], keys: Sequence[str] = SHOWN) -> list[Line]:
@@ -68,7 +95,7 @@ def lines_of(rows: Sequence[dict[str, Any]], keys: Sequence[str] = SHOWN) -> lis
 
 def _parts(summary: dict[str, Any]) -> Iterator[RenderableType]:
     learning, telemetry = summary["facts"]["learning"], summary["telemetry"]
-    yield plain(headline(learning), "bold green" if learning["is_complete"] else "bold yellow")
+    yield plain(headline(learning), _STYLES[direction(learning)])
     yield plain(sentence(learning, telemetry["totals"]["seconds"]))
     if learning["iterations"]:
         yield ""

@@ -17,6 +17,7 @@ from coterie.experiments.measures.summary import summarize
 from coterie.experiments.records.audit import audit
 from coterie.experiments.records.run import read_part, read_record
 from coterie.experiments.report import print_report, write_report
+from coterie.experiments.report.learning_terminal import direction, headline
 from coterie.journal import Journal
 
 
@@ -26,8 +27,12 @@ def summary_of(folder: RunFolder) -> dict[str, Any]:
 
 
 def printed(folder: RunFolder) -> str:
+    return printed_of(summary_of(folder))
+
+
+def printed_of(summary: dict[str, Any]) -> str:
     console = Console(record=True, width=80, file=io.StringIO())
-    print_report(summary_of(folder), console)
+    print_report(summary, console)
     return console.export_text()
 
 
@@ -41,6 +46,21 @@ def test_the_summary_tells_curves_and_the_first_and_the_last_quarter(make_school
     assert learning["is_complete"] and learning["quarter"] == 2 and learning["checkpoint"] == 8
     assert learning["scores"] == {"rulings": 16, "right": [2, 2, 4], "wrong": [4, 2, 0]}
     assert [role["label"] for role in learning["roles"]] == ["solver", "evaluator", "scorer"]
+
+
+def test_the_headline_says_where_so_few_tasks_can_show_no_change(make_school: Any) -> None:
+    summary = summary_of(make_school())
+    change = summary["facts"]["learning"]["change"]
+    assert (change["tasks"], change["answers"], change["common"]) == (
+        {"first": 2, "last": 2},
+        {"first": 16, "last": 16},
+        2,
+    )
+    assert change["difference"] == 0.375 and change["interval"][0] < 0 < change["interval"][1]
+    assert "no change that so few tasks can show" in headline(summary["facts"]["learning"])
+    assert "16 answers to 2 tasks against 16 answers to 2, 2 of them in both" in " ".join(printed_of(summary).split())
+    sure = summary["facts"]["learning"] | {"change": change | {"interval": [-0.5, -0.1], "difference": -0.3}}
+    assert direction(sure) == "no" and "so few" not in headline(sure)
 
 
 def test_speed_and_time_are_no_facts(make_school: Any) -> None:
