@@ -78,7 +78,7 @@ class Sources:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             what = "cannot be read" if asked.source == str(path) else f"cannot read {path}"
             message = f"{what}: {reason[:1].lower()}{reason[1:]}"
-            self._add(asked, message, asked_at, _neighbour(path))
+            self._add(asked, message, asked_at, "" if path.exists() else _neighbour(path))
             return None
         self.hashes[str(path)] = hashlib.sha256(data).hexdigest()
         if len(data) > MAX_BYTES:

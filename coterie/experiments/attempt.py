@@ -37,7 +37,9 @@ def prepare(loaded: Loaded, runs: Path, source: Path | None = None) -> RunFolder
         if folder is not None:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise EnvironmentMissing(
-            f"cannot make a run folder: {cause.strerror}", where=str(runs), remedy="name another place with --runs"
+            f"cannot make a run folder: {cause.strerror}",
+            where=str(runs.absolute()),
+            remedy="name a folder that can be written to with --runs",
         ) from cause
     return folder
 

@@ -216,7 +216,7 @@ def test_a_rule_is_silent_where_a_value_it_reads_is_wrong_in_itself(tmp_path: Pa
 def test_several_things_that_do_not_go_together_are_told_at_once(tmp_path: Path) -> None:
     env = "env: {kind: quad_swarm_v0, num_drones: 2, physics_hz: 150, replay: {before: 20}, obstacles: {count: 90}}"
     message = refuse(write(tmp_path, GOOD, 2, env))
-    for path in ("env.num_neighbours", "env.physics_hz", "env.replay.before", "env.obstacles.count"):
+    for path in ("env.num_neighbours", "env.control_hz", "env.replay.before", "env.obstacles.count"):
         assert f" {path}  " in message, path
     assert "4 errors" in message
 

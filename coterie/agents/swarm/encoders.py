@@ -278,7 +278,8 @@ def _make_mechanism(shape: Architecture, layout: ObservationLayout) -> nn.Module
         except ValueError as refusal:
             raise ConfigError(
                 f"{shape.mechanism} does not fit a policy: {refusal}", where="policy.attention",
-                remedy="choose one that needs no more than order, roles and features of tokens: docs/swarm-policies.md",
+                remedy="change `heads` or its options, or choose one that needs no more than order, roles and features "
+                "of tokens: docs/swarm-policies.md",
             ) from None  # fmt: skip
     return module
 

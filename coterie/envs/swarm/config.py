@@ -369,9 +369,10 @@ def _check_sides(swarm: SwarmConfig) -> None:
 
 
 def _check_physics(swarm: SwarmConfig) -> None:
-    _check("physics_hz", swarm.physics_hz, swarm.control_hz)
+    _check("physics_hz", swarm.physics_hz, 1)
     if swarm.physics_hz % swarm.control_hz:
-        _refuse("physics_hz", "it is no multiple of control_hz", "take for instance 200 and 100")
+        what = f"{swarm.control_hz} actions cannot be cut from {swarm.physics_hz} physics steps per second"
+        _refuse("control_hz", what, f"take {swarm.physics_hz} or a divisor of it, or set physics_hz to a multiple")
 
 
 def _check_motors(swarm: SwarmConfig) -> None:

@@ -59,7 +59,7 @@ def show(
     from coterie.experiments.comparison.training_contrasts import check_same_kind
 
     if check_same_kind([facts for folder in folders if (facts := _read(folder, _facts))]):
-        _show_trainings(folders, as_json, page, command)
+        _show_trainings(folders, as_json, page, command, pool)
     else:
         _show_societies(folders, as_json, page, pool)
 
@@ -75,12 +75,15 @@ def _facts(journal: Journal) -> dict[str, Any]:
     return journal.get("run") or {}
 
 
-def _show_trainings(folders: Sequence[RunFolder], as_json: bool, page: Path, command: str) -> None:
-    from coterie.experiments.comparison.training_contrasts import contrast_trainings
+def _show_trainings(folders: Sequence[RunFolder], as_json: bool, page: Path, command: str, pool: bool | None) -> None:
+    from coterie.experiments.comparison.training_contrasts import check_same_worlds, contrast_trainings
     from coterie.experiments.measures.summary import tidy
 
     names = _names(folders)
-    found, groups = contrast_trainings([_training(folder, name) for folder, name in zip(folders, names, strict=True)])
+    runs = [_training(folder, name) for folder, name in zip(folders, names, strict=True)]
+    if pool is None:
+        check_same_worlds(runs)
+    found, groups = contrast_trainings(runs)
     found = tidy(found)
     if as_json:
         print(json.dumps(found, indent=2))

@@ -13,7 +13,7 @@ import numpy as np
 from coterie.errors import ConfigError
 from coterie.experiments.comparison.learning_curves import Group, label, last_values, learning_curves
 from coterie.experiments.comparison.settings import sort_facts
-from coterie.experiments.comparison.trainings import Training, kind_of
+from coterie.experiments.comparison.trainings import WORLD, Training, kind_of
 from coterie.experiments.statistics.aggregates import Floats, improvement, permutation_test
 from coterie.experiments.statistics.inference import Estimate, holm
 
@@ -38,6 +38,21 @@ def check_same_kind(facts: Sequence[Mapping[str, Any]]) -> bool:
             "RUN/evaluations",
         )
     return bool(kinds) and kinds[0] is not None
+
+
+def check_same_worlds(runs: Sequence[Training]) -> None:
+    """Refuse trainings of which no two were in one world: rewards of different worlds say nothing of each other.
+
+    Raises:
+        ConfigError: They are such.
+    """
+    worlds = [(env["kind"], env.get("id")) for run in runs if run.kind is WORLD for env in [run.facts["config"]["env"]]]
+    if len(worlds) > 1 and len(set(worlds)) == len(worlds):
+        said = [f"{run.facts['config']['name']} in {id or kind}" for run, (kind, id) in zip(runs, worlds, strict=True)]
+        raise ConfigError(
+            f"the runs were trained in different worlds, whose rewards do not compare: {', '.join(said)}",
+            remedy="compare runs of one world; each run's own report tells how it did",
+        )
 
 
 def contrast_trainings(runs: Sequence[Training]) -> tuple[Row, list[Group]]:

@@ -13,8 +13,8 @@ from rich.console import Console
 from coterie.errors import ConfigError
 from coterie.experiments.cli.main import main
 from coterie.experiments.comparison.learning_curves import learning_curves
-from coterie.experiments.comparison.training_contrasts import check_same_kind, contrast_trainings
-from coterie.experiments.comparison.trainings import SOCIETY, Training, of_society, read_one
+from coterie.experiments.comparison.training_contrasts import check_same_kind, check_same_worlds, contrast_trainings
+from coterie.experiments.comparison.trainings import SOCIETY, Training, kind_of, of_society, read_one
 from coterie.experiments.folder import RunFolder
 from coterie.experiments.measures.summary import tidy
 from coterie.experiments.report.training_terminal import print_trainings
@@ -125,3 +125,14 @@ def test_trainings_of_societies_are_compared_with_such_alone(other: dict[str, An
     with pytest.raises(ConfigError, match="school is the training of a society") as caught:
         check_same_kind([facts, other])
     assert other["config"]["name"] in str(caught.value) and "coterie eval" in caught.value.remedy
+
+
+def test_trainings_of_which_no_two_were_in_one_world_are_refused() -> None:
+    def fly(**env: str) -> Training:
+        return Training(kind_of(WORLD), {"config": {"name": "w", "env": env}}, "", np.ones(1), np.ones(1), {}, 1.0)
+
+    swarm, spread, other = fly(kind="quad_swarm_v0"), fly(kind="pettingzoo", id="a.b"), fly(kind="pettingzoo", id="c.d")
+    for runs in ([swarm, spread], [spread, other], [swarm, spread, other]):
+        with pytest.raises(ConfigError, match="different worlds.*in a.b"):
+            check_same_worlds(runs)
+    check_same_worlds([swarm, swarm, spread])
