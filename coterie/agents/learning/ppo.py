@@ -165,6 +165,11 @@ class PPOLearner:
             return max(count, 1)
         return max(_ROWS_AT_ONCE // self.num_agents, 1) * self.num_agents
 
+    def _part(self, count: int) -> int:
+        """Likewise, in parts of one size: a few rows more, as a shard's share of a minibatch has, are no part alone."""
+        parts = max(math.ceil(count / self._at_once(count) - 0.25), 1)
+        return math.ceil(count / parts / self.num_agents) * self.num_agents
+
     @torch.no_grad()
     def _judge(self, observation: Tensor) -> Tensor:
         return self._value(observation if self.observations is None else self.observations(observation))
@@ -321,7 +326,7 @@ class PPOLearner:
         if not len(rows):
             size = sum(parameter.numel() for parameter in self.parameters)
             return Gradient(torch.zeros(size, device=self.device), torch.zeros(5, device=self.device))
-        parts = torch.split(rows, self._at_once(len(rows)))
+        parts = torch.split(rows, self._part(len(rows)))
         return add(self.threads.map(lambda part: self._differentiate(batch, part, total), parts))
 
     def _differentiate(self, batch: Batch, rows: Tensor, total: Tensor) -> Gradient:
