@@ -83,7 +83,7 @@ class _MixtureOfHeads(nn.Module):
         if shared < 1 or self.count < 1 or shared + self.count > heads.queries:
             raise ValueError(
                 f"moh has {heads.queries} heads, of which {shared} serve every token and {self.count} are picked: "
-                "expected at least 1 of each, and no more than there are; change the heads, `shared` or `active`"
+                "expected at least 1 of each, and no more than there are"
             )
         sizes = (heads.queries - shared, shared, 2)
         self.routed, self.shared, self.balance = (nn.Linear(heads.features, size, bias=False) for size in sizes)

@@ -48,6 +48,7 @@ class Scene {
     this.drawBodies();
     if (heeds !== "off") this.drawHeeds(heeds);
     this.drawFlashes();
+    if (flight.drones <= 40) this.drawNumbers();
   }
 
   // From the second picture of a view on, obstacles are kept: drawing them anew took most of the time.
@@ -427,6 +428,16 @@ class Scene {
       if (apart < best) [best, found] = [apart, [x + (dx * (apart - radius)) / apart, y + (dy * (apart - radius)) / apart, z]];
     }
     return found;
+  }
+
+  drawNumbers() {
+    const { context, screen, theme } = this;
+    Object.assign(context, { font: "600 12px system-ui, sans-serif", textAlign: "left", textBaseline: "bottom" });
+    screen.forEach((spot, i) => {
+      if (!spot.seen) return;
+      context.fillStyle = theme.colours[i];
+      context.fillText(String(i), spot.x + 0.8 * spot.radius, spot.y - 0.8 * spot.radius);
+    });
   }
 
   drawFlashes() {
