@@ -5,7 +5,8 @@ import pytest
 from coterie import registry
 from coterie.config import schema
 from coterie.config.yaml import parse
-from coterie.experiments.cli.init import example
+from coterie.experiments.cli.init import TEMPLATES, example
+from coterie.experiments.cli.main import main
 
 DOCS = Path(__file__).parents[2] / "docs"
 SECTIONS = (
@@ -49,6 +50,18 @@ def test_the_example_in_examples_and_in_the_readme_is_the_one_that_init_writes()
     # Neither Windows nor a downloaded archive has links.
     assert path.read_text("utf-8") == example() and not path.is_symlink()
     assert f"```yaml\n{example()}```" in (root / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_every_template_is_written_under_its_name_and_is_the_example(
+    template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "--template", template]) == 0
+    written = (tmp_path / TEMPLATES[template]).read_text("utf-8")
+    shown = (DOCS.parent / "examples" / TEMPLATES[template]).read_text("utf-8")
+    assert written.partition("\nname:")[2] == shown.partition("\nname:")[2] != ""
+    assert main(["init", "--template", "choir"]) == 2
 
 
 def test_every_section_of_the_example_has_its_own_heading() -> None:
