@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ _PATIENCE = 86_400.0
 """Seconds that one call may take; what dies is seen at once."""
 _SKEW = 1800.0
 """Seconds that processes wait for each other, which are at most one micro-batch apart."""
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def make_learner(
@@ -85,8 +87,11 @@ class ShardedLearner:
             )
             for rank, (_, theirs) in enumerate(pipes)
         ]  # fmt: skip
+        # What is told to stop is the run; until they have left its group, these processes inherit that they wait.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         for process in self._processes:
             process.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for _, theirs in pipes:
             theirs.close()
         self._collect()
@@ -182,11 +187,20 @@ def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
 
+def _leave_group() -> None:
+    """From here on Ctrl-C in a terminal, or a signal to its group, reaches the run alone, which says what to do."""
+    os.setsid()
+    while signal.sigtimedwait(_STOPS, 0):
+        """One that came during the start."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+
+
 def _work(
     pipe: Connection, rank: int, size: int, store: str, kind: str, threads: int,
     made_of: tuple[str, Sequence[str], LLMSettings, int],
 ) -> None:  # fmt: skip
     """One process: makes its part of the learner, and does what it is asked until the pipe is closed."""
+    _leave_group()
     torch.set_num_threads(threads)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     device = f"cuda:{rank}" if kind == "cuda" else kind

@@ -81,6 +81,8 @@ def test_several_processes_learn_what_one_does(shard, tiny, turns, tmp_path, set
 
 def test_errors_come_through_and_the_death_of_a_process_has_a_name(shard, turns):
     learner = shard(replace(FULL, kl=None), ("solver",), 2)
+    # A Ctrl-C in the run's terminal is not for them.
+    assert os.getpgrp() not in [os.getpgid(process.pid) for process in learner._processes]
     os.kill(learner._processes[1].pid, signal.SIGKILL)
     with pytest.raises(WorkerLost, match="process 1"):
         learner.logprobs("solver", turns(4))
