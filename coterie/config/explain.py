@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -102,7 +103,10 @@ def _explain_kind(spot: Spot, error: ErrorDetails, root: Node) -> Problem:
     mark = root.nearest(path)[1].mark
     if value is None:
         return Problem(mark, path, _MISSING, known=tuple(known))
-    return unknown(mark, path, f"unknown {kind} {got(value)}", str(value), known)
+    problem = unknown(mark, path, f"unknown {kind} {got(value)}", str(value), known)
+    if kind == "token_credit" and value in registry.names("agent_credit"):
+        return replace(problem, hint=f"credit: {{agent: {value}}}")
+    return problem
 
 
 def _describe(kind: str, context: Mapping[str, Any], message: str, value: str) -> str:

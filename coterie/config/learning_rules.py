@@ -131,7 +131,7 @@ def _rewarded(config: ExperimentConfig) -> Iterator[Mismatch]:
     if config.credit is not None and config.credit.agent is not None:
         return  # what is learnt from are shares of the team reward
     if not any(getattr(reward, "weight", 1.0) for reward in config.rewards):
-        example = "rewards: [{kind: interaction}]"
+        example = f"rewards: [{'interaction' if getattr(config.protocol, 'judges', False) else 'verifier'}]"
         message = f"no reward has a weight, so nothing could be learnt: write {example}, say"
         yield Mismatch(("rewards",) if config.rewards else ("learning",), message, is_key=True)
 

@@ -32,8 +32,13 @@ def test_agents_and_tokens_are_given_credit_side_by_side(read):
 
 def test_where_the_team_reward_is_shared_no_other_reward_is_needed(read):
     assert read("{agent: equal}").agent.own == 0
-    with pytest.raises(InvalidConfig, match="no reward has a weight"):
+    with pytest.raises(InvalidConfig, match=r"no reward has a weight.*rewards: \[verifier\]"):
         read("{token: random}")
+
+
+def test_credit_of_agents_where_that_of_tokens_stands_is_told_its_place(read):
+    with pytest.raises(InvalidConfig, match='did you mean "credit: {agent: attention}"'):
+        read("attention")
 
 
 def test_replays_want_common_random_numbers(read):

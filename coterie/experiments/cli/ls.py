@@ -36,7 +36,8 @@ def _parts(kind: str) -> list[dict[str, str]]:
     known = _plurals()
     found = next((name for name, plural in known.items() if kind in (name, plural)), None)
     if found is None:
-        meant = nearest(kind, [*known, *known.values()])
+        named = [plural for name, plural in known.items() if kind.removesuffix("s") in name.split("_")]
+        meant = " or ".join(named) or nearest(kind, [*known, *known.values()])
         remedy = (f"did you mean {meant}? " if meant else "") + f"known: {', '.join(known.values())}"
         raise ConfigError(f"there is nothing of the kind {kind!r}", remedy=remedy)
     return [{"name": entry.name, "summary": entry.summary} for entry in registry.entries(found)]

@@ -170,6 +170,11 @@ def test_ls_of_an_unknown_kind_lists_the_known_ones(capsys: pytest.CaptureFixtur
     assert "did you mean engines?" in err and "protocols" in err
 
 
+def test_a_word_of_several_kinds_brings_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "credit"]) == 2
+    assert "did you mean token_credits or agent_credits or world_credits?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["nothing"], ["validate"], ["ls", "--jsno"]])
 def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert main(arguments) == 2

@@ -149,7 +149,7 @@ def test_what_is_wrong_with_a_policy_of_many_agents_is_said_once_where_it_stands
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"rewards": []}, "no reward has a weight"),
+        ({"rewards": []}, "no reward has a weight, .* write rewards: .interaction"),
         ({"baselines": ["single"]}, "are not for a training"),
         ({"learning": {"kind": "ippo"}}, "trains the policies of a world"),
         ({"determinism": "statistical", "policies": {"base": {"engine": "openai", "sampling": PLAIN}}}, "not give"),
