@@ -140,7 +140,7 @@ def execute(loaded: Loaded, folder: RunFolder, display: Display) -> Ending:
                 ending = asyncio.run(attempt.run(standing, jobs))
             except (asyncio.CancelledError, KeyboardInterrupt):
                 raise Interrupted(
-                    "the run was stopped at once", where=str(folder.path), remedy="go on with `coterie resume`"
+                    "the run was stopped at once", where=str(folder.path), remedy=f"go on: coterie resume {folder.path}"
                 ) from None
             trackers.status = ending.status
         return ending

@@ -20,6 +20,8 @@ LIVE = (
     "judge/unread", "judge/own_scores", "learning/entropy", "learning/kl", "learning/mismatch_kl", "speed/",
 )  # fmt: skip
 """What is shown while a training goes; what ends in a stroke stands for all that begins so."""
+_DIGITS = 10
+"""What is smaller is rounding of floats, as of two that compute the same in another order."""
 _TITLES = {
     "right": "right", "reward": "reward", "truth": "against truth", "judge": "as judges", "learning": "learning",
     "length": "tokens", "cut": "cut replies", "speed": "speed", "time": "time",
@@ -30,7 +32,7 @@ def show(value: float | None, form: Form) -> str:
     """A number as people write it; empty where there is none."""
     if value is None:
         return ""
-    value += 0.0  # never -0
+    value = round(value, _DIGITS) + 0.0  # never -0
     if form == "share":
         return f"{value:.1%}"
     if form == "signed":
@@ -93,7 +95,7 @@ def describe_update(update: Update, total: int) -> str:
         parts.append("as judges " + ", ".join(f"{name} {value}" for name, value in shown.items() if value))
     learnt = mean_learning(row["policies"])
     parts.append(", ".join(
-        f"{name.replace('_', ' ')} {learnt[name]:.3g}" for name in ("loss", "entropy", "kl", "mismatch_kl")
+        f"{name.replace('_', ' ')} {show(learnt[name], 'number')}" for name in ("loss", "entropy", "kl", "mismatch_kl")
         if name in learnt
     ))  # fmt: skip
     rates = [f"{show(c.values[0], c.form)} tokens/s" for c in found if c.key == "speed/tokens_per_second"]

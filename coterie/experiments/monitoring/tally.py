@@ -21,8 +21,8 @@ from coterie.orchestration.jobs import Job
 from coterie.orchestration.supervisor import Observer
 from coterie.types import Outcome, Turn, Verdict
 
-# Tokens per second are over the last so many seconds.
-_WINDOW = 10.0
+# Tokens per second are over the last so many seconds: turns come in batches, and a big one takes many.
+_WINDOW = 60.0
 
 
 @dataclass(frozen=True, slots=True)

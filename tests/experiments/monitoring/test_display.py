@@ -73,14 +73,16 @@ def test_the_rounds_are_those_of_open_tasks_only(events: Any) -> None:
     assert tally.view().societies[1].rounds is None
 
 
-def test_the_token_rate_looks_at_the_last_ten_seconds(events: Any) -> None:
+def test_the_token_rate_looks_at_the_last_minute(events: Any) -> None:
     clock = Clock()
     tally = Tally(clock)
     tally.begin(NEW)
     clock.now = 100.0
-    tally.on_turn(replace(events[0].turns[0], num_tokens=50), None)
+    tally.on_turn(replace(events[0].turns[0], num_tokens=300), None)
     assert tally.view().rate == 5.0
-    clock.now = 111.0
+    clock.now = 159.0
+    assert tally.view().rate == 5.0
+    clock.now = 161.0
     assert tally.view().rate == 0.0
 
 
