@@ -92,7 +92,7 @@ def limits(values: NDArray[np.float64], *, is_share: bool) -> tuple[float, float
     """
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    least = 10.0 if is_share else 0.1 * max(abs(low), abs(high), 1e-12)
+    least = 10.0 if is_share else 0.1 * (max(abs(low), abs(high)) or 1.0)
     if high - low < least:
         middle = (high + low) / 2
         low, high = middle - least / 2, middle + least / 2

@@ -113,10 +113,12 @@ def _draw(axes: Axes, panel: Panel, palette: Palette) -> None:
 
 
 def _scale(axes: Axes, panel: Panel, lines: Sequence[np.ndarray[Any, Any]]) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(5))
+    # A factor of all labels would stand above the axis, where the names of the lines are.
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_ylim(*limits(np.concatenate(lines), is_share=panel.is_share))
 
 
