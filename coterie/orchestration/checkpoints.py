@@ -19,7 +19,7 @@ from coterie.errors import ResumeError
 
 FACTS = "checkpoint.json"
 _UNFINISHED = ".unfinished-"
-_REMEDY = "resume from another checkpoint"
+_REMEDY = "put it back, or start a new run"
 
 
 def write(folder: Path, files: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> str:

@@ -25,6 +25,8 @@ def finish(folder: RunFolder, ending: Ending, report: bool = True) -> int:
         print_report(summarize(journal), make_console())
     print()
     if report:
+        if ending.status != "finished":
+            print("making the report, which --no-report leaves out", file=sys.stderr)
         print(f"report  {write_report(folder)}")
     print(f"run     {folder.path}")
     if ending.status != "finished":

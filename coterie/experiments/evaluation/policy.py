@@ -6,6 +6,7 @@ of the training, whatever its seed.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -97,11 +98,21 @@ def load_trained(folder: RunFolder, which: str) -> tuple[WorldConfig, Checkpoint
     while True:
         try:
             return config, checkpoint, assembly.load_policy(folder, config, checkpoint, spec)
-        except ResumeError:
+        except ResumeError as error:
             # A run that goes on has deleted it for a newer one, which is in the journal by then.
             tried, checkpoint = checkpoint, find_checkpoint(folder, which)[1]
             if checkpoint == tried:
-                raise
+                remedy = f"{error.remedy}{_tell_other(folder, which, checkpoint)}"
+                raise ResumeError(error.what, where=error.where, remedy=remedy) from None
+
+
+def _tell_other(folder: RunFolder, which: str, checkpoint: Checkpoint) -> str:
+    """How to take the other checkpoint that is kept of a run, if there is one."""
+    [other] = set(CHECKPOINTS) - {which}
+    with contextlib.suppress(ConfigError):
+        if find_checkpoint(folder, other)[1] != checkpoint:
+            return f", or take the other checkpoint: --checkpoint {other}"
+    return ""
 
 
 def find_checkpoint(folder: RunFolder, which: str) -> tuple[WorldConfig, Checkpoint]:

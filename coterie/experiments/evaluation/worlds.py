@@ -89,6 +89,9 @@ def cells_of(env: KindConfig, conditions: Conditions) -> list[Cell]:
 
 def trained_in(env: KindConfig) -> WorldSpec:
     """What the policy was built for."""
+    if (spec := getattr(env, "spec", None)) is not None:
+        found: WorldSpec = spec()
+        return found
     world = _make(env, 1, 0)
     world.close()
     return world.spec

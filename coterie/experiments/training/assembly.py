@@ -123,10 +123,10 @@ def load_policy(
     Raises:
         ResumeError: the checkpoint is damaged, gone, or of other networks.
     """
+    check_checkpoint(folder, checkpoint)
     from coterie.orchestration import checkpoints
     from coterie.orchestration.trainer import WEIGHTS
 
-    check_checkpoint(folder, checkpoint)
     path = folder.checkpoints / checkpoint.name
     files, _ = checkpoints.read(path, [WEIGHTS])
     learner = TrainingSpec.of(config).make_learner(spec, find_device())

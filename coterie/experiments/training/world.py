@@ -19,7 +19,7 @@ from coterie.agents.engines import process
 from coterie.config.load import Loaded
 from coterie.config.references import check_secrets, redact
 from coterie.config.schema import WorldConfig
-from coterie.errors import Interrupted, WorkerLost
+from coterie.errors import Interrupted, ResumeError, WorkerLost
 from coterie.experiments import provenance
 from coterie.experiments.continuation import (
     CIRCUMSTANCES,
@@ -111,6 +111,7 @@ class _Attempt:
         """Whatever is to be done, from the making of the world."""
         if self.record.is_complete:
             self.display.say("nothing to do: the training is finished")
+            self._tell_missing()
             if not is_marked_finished(self.folder):
                 self.number -= 1
                 self.write_status("finished")
@@ -128,6 +129,15 @@ class _Attempt:
                 return self._run(trainer, feed)
             finally:
                 crew.close()
+
+    def _tell_missing(self) -> None:
+        """Say if the checkpoint that the training ended with is not there any more."""
+        if self.record.last is None:
+            return
+        try:
+            check_checkpoint(self.folder, self.record.last)
+        except ResumeError as error:
+            self.display.say(f"but {error.what}: {error.where}")
 
     def _on_loss(self, lost: WorkerLost) -> None:
         self.display.say(f"{redact(lost.what)}; another does its part")

@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,20 @@ def test_a_checkpoint_that_is_gone_for_good_is_an_error(trained: RunFolder, monk
     monkeypatch.setattr(policy, "find_checkpoint", lambda folder, which: (config, Checkpoint(1, "0" * 64)))
     with pytest.raises(ResumeError, match="cannot be read"):
         policy.load_trained(trained, "last")
+
+
+def test_a_damaged_checkpoint_names_the_other_one_that_is_kept(
+    trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    config, last = policy.find_checkpoint(folder, "last")
+    (folder.checkpoints / last.name / "weights.safetensors").write_bytes(b"")
+    found = {"last": last, "best": last}
+    monkeypatch.setattr(policy, "find_checkpoint", lambda folder, which: (config, found[which]))
+    with pytest.raises(ResumeError, match="not what was written") as alone:
+        policy.load_trained(folder, "last")
+    assert alone.value.remedy == "put it back, or start a new run"
+    found["best"] = Checkpoint(1, "0" * 64)
+    with pytest.raises(ResumeError, match="not what was written") as two:
+        policy.load_trained(folder, "last")
+    assert two.value.remedy.endswith("or take the other checkpoint: --checkpoint best")

@@ -141,6 +141,7 @@ def test_an_interrupted_command_says_how_to_go_on(make_mortal, tmp_path):
     stopped = coterie_command("run", "a.yaml", cwd=tmp_path, MORTAL=f"40 0 {int(signal.SIGINT)}")
     assert stopped.returncode == 130, stopped.stderr
     assert "stopped: interrupted\ngo on with: coterie resume" in stopped.stderr
+    assert "making the report, which --no-report leaves out\n" in stopped.stderr
     assert "Traceback" not in stopped.stderr and "3 iterations" in stopped.stdout
 
 
@@ -231,6 +232,13 @@ def test_a_finished_training_has_nothing_to_do(trained, capsys):
     before = learnt(trained)
     coterie.resume(trained.path, display="plain")
     assert "nothing to do" in capsys.readouterr().err and learnt(trained) == before
+
+
+def test_resuming_a_finished_run_says_that_its_checkpoint_is_gone(trained, tmp_path, capsys):
+    there = shutil.copytree(trained.path, tmp_path / "run")
+    shutil.rmtree(there / "checkpoints")
+    assert main(["resume", str(there), "--display", "plain", "--no-report"]) == 0
+    assert "but the checkpoint after iteration 5 cannot be read: No such file or directory" in capsys.readouterr().err
 
 
 def test_a_world_that_cannot_be_made_leaves_no_folder(make_tiny, tmp_path):
