@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,14 @@ _ALARM = 0.01
 _FOOLED = 0.5
 
 
+def tell_crowding(ranks: int | Mapping[str, int], device: str, cores: int) -> str:
+    """That a learner's processes outnumber the cores they are to run on; empty where they do not."""
+    most = max(ranks.values(), default=1) if isinstance(ranks, Mapping) else ranks
+    if device != "cpu" or most <= cores:
+        return ""
+    return f"learning.ranks: {most} processes share {cores} cores, which slows them down; {cores} are the most of use"
+
+
 class TrainingAttempt(Attempt):
     """An attempt at a training, from the last checkpoint to the end, to a limit, or to a person's Ctrl-C.
 
@@ -85,6 +94,8 @@ class TrainingAttempt(Attempt):
             self.display.say("working out what engines and learners take of the memory")
             device = find_device(self.config.device)
             self.display.say(check_plan(plan_memory(self.config, self.staff.engines, device), device))
+            if crowding := tell_crowding(getattr(self.config.learning, "ranks", 1), device, os.cpu_count() or 1):
+                self.display.say(crowding)
 
     async def work(self, executor: Executor, jobs: Sequence[Job]) -> None:
         """Iterate over jobs, which are those of all iterations in order."""

@@ -10,6 +10,7 @@ import pytest
 from coterie.config.load import load, loads
 from coterie.config.problems import InvalidConfig
 from coterie.config.tree import show
+from coterie.experiments.training.society import tell_crowding
 from coterie.journal import Journal
 from coterie.testing.models import write_llama
 
@@ -144,6 +145,11 @@ def test_what_is_wrong_with_a_policy_of_many_agents_is_said_once_where_it_stands
             line = file.read_text().splitlines()[problem.mark.line - 1]
             assert show(problem.path).startswith(f"{path}.sampling.")
             assert f'"{problem.path[-1]}"' in line
+
+
+def test_more_processes_than_cores_are_told():
+    assert "8 processes share 2 cores" in tell_crowding(8, "cpu", 2) == tell_crowding({"ann": 1, "bob": 8}, "cpu", 2)
+    assert not tell_crowding(2, "cpu", 2) and not tell_crowding(8, "cuda", 2) and not tell_crowding({}, "cpu", 1)
 
 
 @pytest.mark.parametrize(
