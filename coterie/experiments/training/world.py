@@ -87,7 +87,7 @@ def train(loaded: Loaded, folder: RunFolder, display: TrainingDisplay) -> Ending
         try:
             return attempt.begin(Feed(config.track, folder.path, facts["config"], display.say))
         except KeyboardInterrupt:
-            remedy = "go on with `coterie resume`" if folder.status.exists() else "start it again: nothing was kept"
+            remedy = f"coterie resume {folder.path}" if folder.status.exists() else "start it again: nothing was kept"
             raise Interrupted("the run was stopped at once", where=str(folder.path), remedy=remedy) from None
 
 
