@@ -190,8 +190,10 @@ def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
 def _leave_group() -> None:
     """From here on Ctrl-C in a terminal, or a signal to its group, reaches the run alone, which says what to do."""
     os.setsid()
-    while signal.sigtimedwait(_STOPS, 0):
-        """One that came during the start."""
+    for stop in _STOPS:
+        # To ignore a signal is to forget one that waits: it came during the start.
+        signal.signal(stop, signal.SIG_IGN)
+        signal.signal(stop, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
