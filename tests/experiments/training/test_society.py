@@ -100,7 +100,7 @@ def test_where_a_training_was_stopped_is_no_fact_of_it(tmp_path, llama):
 @pytest.mark.slow
 def test_updates_since_the_last_checkpoint_are_done_again_and_turns_are_not(tmp_path, llama, undisturbed):
     config = experiment(llama) | {"checkpoint_every": 5}
-    killed = start(tmp_path, config, MORTAL="25")
+    killed = start(tmp_path, config, MORTAL="22")  # amid the second iteration's turns, well before its checkpoint
     assert killed.returncode == -signal.SIGKILL
     (run,) = (tmp_path / "runs").iterdir()
     assert not list(run.glob("checkpoints/*"))
