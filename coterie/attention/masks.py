@@ -205,12 +205,10 @@ class Neighborhood(Mask):
         )
 
 
-def _in_window(
-    n: int, query: Tensor, key: Tensor, window: int, stride: int, dilation: int, causal: bool
-) -> Tensor:  # fmt: skip
+def _in_window(n: int, query: Tensor, key: Tensor, window: int, stride: int, dilation: int, causal: bool) -> Tensor:
     group = query % dilation
     own = (key % dilation) == group
-    query, key, last = query // dilation, key // dilation, (group * -1 + n - 1) // dilation
+    query, key, last = query // dilation, key // dilation, (-group + (n - 1)) // dilation
     leader = query // stride * stride
     if causal:
         leader = (leader + stride - 1).clamp(max=last)

@@ -34,7 +34,8 @@ _TABLE = 7
 class Agent(Mechanism):
     """Agents are the means of the queries in `side` x `side` fields of a plane, or in as many runs of a sequence.
 
-    Padding is in no mean, and zero to the convolution, as what lies outside of the plane.
+    Padding is in no mean, and zero to the convolution, as what lies outside of the plane. The released code knows the
+    size of its plane and has a bias for each row and column; here these are stretched to the grid, as all biases are.
     """
 
     side: int = 7

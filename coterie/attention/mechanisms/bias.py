@@ -42,7 +42,7 @@ class Alibi(Declaration):
         title="ALiBi: a penalty linear in the distance back, as factors of rank 2",
         formula="s_ij = q_i.k_j / sqrt(d) - m_h (i - j),  j <= i,  m_h = 2^(-8h/H);  u = (-m_h i, m_h),  w = (1, j)",
         source="Train Short, Test Long (arXiv 2108.12409); " + _SOURCE,
-        cost="O(N^2 (d + 2)), memory of the bias O(H N) on a GPU, O(H N^2) on a CPU",
+        cost="O(N^2 (d + 2))",
     )
 
     def declare(self, q: Tensor, k: Tensor, context: Context) -> tuple[Spec, Data]:
@@ -51,9 +51,9 @@ class Alibi(Declaration):
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         at = torch.arange(q.shape[2], device=q.device)
-        behind = at[:, None] - at
-        slope = slopes(q.shape[1], widened(q).dtype, q.device)[:, None, None]
-        return naive_attention(q, k, v, allowed=behind >= 0, bias=-slope * behind)[0]
+        behind = (at[:, None] - at).to(widened(q).dtype)
+        bias = torch.stack([-(2 ** (-8 * (h + 1) / q.shape[1])) * behind for h in range(q.shape[1])])
+        return naive_attention(q, k, v, allowed=behind >= 0, bias=bias)[0]
 
     def pairs(self, tokens: int) -> int:
         return tokens * (tokens + 1) // 2
@@ -98,7 +98,7 @@ class SquaredDistance(Mechanism):
         title="a penalty on squared distance, its strength learned by head, as factors of rank n + 2",
         formula="s_ij = q_i.k_j / sqrt(d) - e^a |x_i - x_j|^2;  u = e^a (-|x_i|^2, -1, 2 x_i),  w = (1, |x_j|^2, x_j)",
         source=_SOURCE,
-        cost="O(N^2 (d + n + 2)), memory of the bias O(H N) on a GPU, O(H N^2) on a CPU",
+        cost="O(N^2 (d + n + 2))",
     )
 
     def module(self, heads: Heads) -> nn.Module:

@@ -32,6 +32,9 @@ class HopWise(Mechanism):
     Each number of hops has its own linear map of keys and values. `Data.hops` is the graph, negative where no path is.
     """
 
+    hops: int = 3
+    """K."""
+
     about: ClassVar[About] = About(
         name="hop_wise",
         title="HopFIR: one key for each number of hops, the mean of the nodes that far away",
@@ -40,9 +43,6 @@ class HopWise(Mechanism):
         "(arXiv 2302.14581)",
         cost="O(E d + N K d^2) for E pairs at most K hops apart",
     )
-
-    hops: int = 3
-    """K."""
 
     def __post_init__(self) -> None:
         check_between(self, 0, math.inf, "hops")
@@ -86,7 +86,7 @@ class _Hops(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         if context.data.hops is None:
-            raise ValueError(f"{self.mechanism.about.name} needs the hops between the tokens, Data.hops")
+            raise ValueError("hop_wise needs the hops between the tokens: give it Context(data=Data(hops=[N, N]))")
         q, k, v = without_padding(context, q, k, v)
         batch, _, n, _ = q.shape
         slots = self.mechanism.hops + 1

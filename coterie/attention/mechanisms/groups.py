@@ -43,6 +43,8 @@ class GroupPose(Mechanism):
     the two together let everything reach everything. Negative segments are padding.
     """
 
+    among: Literal["within", "across"] = "within"
+
     about: ClassVar[About] = About(
         name="group_pose",
         title="Group Pose: parts of one instance, or the same part of all instances",
@@ -50,8 +52,6 @@ class GroupPose(Mechanism):
         source="Group Pose: A Simple Baseline for End-to-End Multi-person Pose Estimation (arXiv 2308.07313)",
         cost="O(I P^2 d) within, O(P I^2 d) across, for I instances of P parts",
     )
-
-    among: Literal["within", "across"] = "within"
 
     def module(self, heads: Heads) -> nn.Module:
         return _Rows(self)
@@ -175,6 +175,7 @@ class HierarchicalGroup(Features):
 
     def __post_init__(self) -> None:
         check_between(self, 1, math.inf, "neighbors")
+        check_between(self, 0, 1, "within")
 
     @classmethod
     def small(cls) -> Self:
@@ -195,19 +196,18 @@ class HierarchicalGroup(Features):
                      for f, end in ((torch.amin, 2.0), (torch.amax, -2.0)))  # fmt: skip
         weight = ((cosine - low) / (high - low + _EPSILON)).masked_fill(~chosen, 0)
         weight = weight + weight.mT
-        return self.gated(x, weight @ x / (weight.sum(-1, keepdim=True) + _EPSILON))
+        taken = weight @ x / (weight.sum(-1, keepdim=True) + _EPSILON)
+        change = (x - taken).abs().mean(-1, keepdim=True)
+        gate = 1 / (1 + torch.exp(-self.steepness * (change - self.change)))
+        y = (1 - gate) * x + gate * taken
+        y = y - y.mean(-1, keepdim=True)
+        return y / (y.square().mean(-1, keepdim=True) + 1e-5).sqrt()
 
     @property
     def counts(self) -> tuple[int, int]:
         """Neighbours of the own group and of others."""
         within = int(self.neighbors * self.within)
         return within, self.neighbors - within
-
-    def gated(self, x: Tensor, taken: Tensor) -> Tensor:
-        """The last line of the formula."""
-        change = (x - taken).abs().mean(-1, keepdim=True)
-        gate = torch.sigmoid(self.steepness * (change - self.change))
-        return functional.layer_norm(torch.lerp(x, taken, gate), x.shape[-1:])
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         return Context(data=Data(Tokens(group=torch.randint(0, 3, (batch, tokens), generator=draw))))
@@ -237,7 +237,13 @@ class _Hierarchy(nn.Module):
         head, tail = torch.cat([head, tail]), torch.cat([tail, head])
         taken = torch.zeros_like(x).index_add(0, head, weight[:, None] * x[tail])
         total = weight.new_zeros(len(x)).index_add(0, head, weight)
-        return self.mechanism.gated(x, taken / (total[:, None] + _EPSILON)).view(batch, n, -1)
+        return self._gated(x, taken / (total[:, None] + _EPSILON)).view(batch, n, -1)
+
+    def _gated(self, x: Tensor, taken: Tensor) -> Tensor:
+        """The last line of the formula."""
+        change = (x - taken).abs().mean(-1, keepdim=True)
+        gate = torch.sigmoid(self.mechanism.steepness * (change - self.mechanism.change))
+        return functional.layer_norm(torch.lerp(x, taken, gate), x.shape[-1:])
 
     @torch.no_grad()
     def _nearest(self, unit: Tensor, group: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -259,9 +265,15 @@ class _Hierarchy(nn.Module):
 
 
 def _groups(x: Tensor, context: Context) -> Tensor:
-    """[B, N]."""
+    """[B, N].
+
+    Raises:
+        ValueError: There are none.
+    """
     if context.data.queries.group is None:
-        raise ValueError("hierarchical_group needs the groups of the tokens, Tokens.group")
+        raise ValueError(
+            "hierarchical_group needs the groups of the tokens: give it Context(data=Data(Tokens(group=...)))"
+        )
     return context.data.queries.group.expand(x.shape[:2])
 
 

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from coterie.attention.mechanisms.base import About, Context, Heads, Mechanism, visible, without_padding
+from coterie.attention.mechanisms.base import (
+    About,
+    Context,
+    Heads,
+    Mechanism,
+    check_between,
+    visible,
+    without_padding,
+)
 from coterie.attention.mechanisms.bias import slopes
 from coterie.attention.naive import share_heads
 from coterie.attention.scan import scan
@@ -73,13 +81,17 @@ class Lightning(Mechanism):
         cost="O(N d^2)",
     )
 
+    def __post_init__(self) -> None:
+        check_between(self, 0, 1, "depth")
+
     def module(self, heads: Heads) -> nn.Module:
         return _Lightning(self.depth)
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         at = torch.arange(q.shape[2], device=q.device)
-        slopes = [2 ** (-8 * (h + 1) / q.shape[1]) * (1 - self.depth + 1e-5) for h in range(q.shape[1])]
-        decay = torch.stack([torch.exp(-slope * (at[:, None] - at).abs().to(widened(q).dtype)) for slope in slopes])
+        away = (at[:, None] - at).abs().to(widened(q).dtype)
+        rates = [2 ** (-8 * (h + 1) / q.shape[1]) * (1 - self.depth + 1e-5) for h in range(q.shape[1])]
+        decay = torch.stack([torch.exp(-rate * away) for rate in rates])
         weights = q @ share_heads(k, q.shape[1]).mT * decay * visible(q, context)
         return weights @ share_heads(v, q.shape[1])
 

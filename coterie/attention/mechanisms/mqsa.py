@@ -27,7 +27,11 @@ from coterie.attention.spec import Spec, widened
 
 @dataclass(frozen=True, slots=True)
 class MultiQuery(Mechanism):
-    """A query is mixed of what the last item and what the mean of the last few items asks for."""
+    """What the query of the last item reads, mixed with what the mean of the last few queries reads.
+
+    The paper mixes at the very end, the predictions of two stacks of layers; a layer by itself mixes its outputs. There
+    the means are of items before their projection, which is the same but for a norm in between.
+    """
 
     window: int = 3
     share: float = 0.5

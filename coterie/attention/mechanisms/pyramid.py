@@ -34,9 +34,9 @@ class PyramidSparse(Mechanism):
     """Blocks of queries see each block of keys at a level, or not at all, by how much attention a sample says it gets.
 
     A mean of p keys has log p added to its logit, so that it weighs as much as p equal keys. Levels have no gradient.
-    The released code also rounds the number of blocks of each level to whole tiles of its kernel. Its causal form picks
-    levels for a block of queries by all of these, so that a query sees by what comes after it; there is none here.
-    Padding stands behind all tokens.
+    The released code also rounds the number of blocks of each level to whole tiles of its kernel, and by importance has
+    6 % of them in full at least. Its causal form picks levels for a block of queries by all of these, so that a query
+    sees by what comes after it; there is none here. Padding stands behind all tokens.
     """
 
     rows: int = 128

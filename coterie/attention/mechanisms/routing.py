@@ -39,7 +39,7 @@ class Routing(Mechanism):
     A query that several clusters take gets the mean, one that none takes gets 0. Centres follow the tokens while
     training, and tokens their centres, by a loss of their own (`auxiliary_losses`). The published causal form hides
     later keys inside a cluster, but what a cluster takes depends on all tokens; so there is none here. Clusters take
-    no padding, and are smaller in shorter sequences.
+    no padding, and are smaller in shorter sequences. Inside a cluster queries and keys keep their lengths.
     """
 
     clusters: int = 64
@@ -61,6 +61,7 @@ class Routing(Mechanism):
 
     def __post_init__(self) -> None:
         check_between(self, 1, math.inf, "clusters", "size")
+        check_between(self, 0, 1, "decay")
 
     @classmethod
     def small(cls) -> Self:
@@ -185,6 +186,7 @@ class TokenAggregation(Mechanism):
 
     def __post_init__(self) -> None:
         check_between(self, 1, math.inf, "centres", "group", "steps")
+        check_between(self, 0, 1, "decay")
 
     @classmethod
     def small(cls) -> Self:

@@ -36,7 +36,8 @@ class NativeSparse(Mechanism):
     """Compressed keys for an overview, the blocks that matter most there in full, and the last keys: gated by token.
 
     Which blocks matter has no gradient. Query heads that share a key head share their blocks. Padding stands behind
-    all tokens; a compressed key that holds some is not there.
+    all tokens; a compressed key that holds some is not there. Keys are compressed as they come: where a model rotates
+    them by position, that was before; published ports compress first and then rotate.
     """
 
     length: int = 32

@@ -49,5 +49,5 @@ def test_hops_beyond_the_last_do_not_matter() -> None:
 
 def test_a_graph_is_needed() -> None:
     q = draw(1, 4, 5, 8)
-    with pytest.raises(ValueError, match="hop_wise needs the hops"):
+    with pytest.raises(ValueError, match="hop_wise needs the hops .* give it Context"):
         HopWise().module(HEADS)(q, q[:, :2], q[:, :2], Context())

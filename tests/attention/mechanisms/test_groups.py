@@ -113,5 +113,5 @@ def test_similarities_have_a_gradient() -> None:
 
 
 def test_groups_are_needed() -> None:
-    with pytest.raises(ValueError, match="hierarchical_group needs the groups"):
+    with pytest.raises(ValueError, match="hierarchical_group needs the groups .* give it Context"):
         HierarchicalGroup().module(HEADS)(draw(1, 4, 3), Context())

@@ -7,9 +7,12 @@ import torch
 
 from coterie.attention.mechanisms.base import Heads, Mechanism, Options
 from coterie.attention.mechanisms.bias import LearnedBias, SvdBias
+from coterie.attention.mechanisms.groups import HierarchicalGroup
 from coterie.attention.mechanisms.head_maps import Dynamic
 from coterie.attention.mechanisms.head_windows import HiLo, LongShort, ShiftedSparse
+from coterie.attention.mechanisms.linear import Lightning
 from coterie.attention.mechanisms.mixture import MixtureOfHeads
+from coterie.attention.mechanisms.routing import Routing, TokenAggregation
 from coterie.attention.mechanisms.windows import GeneralizedNeighborhood, Halo, InwardWindow
 
 
@@ -20,7 +23,9 @@ from coterie.attention.mechanisms.windows import GeneralizedNeighborhood, Halo, 
         (Halo, "halo", -1, "0 or more"), (InwardWindow, "half", (-1, 2), "0 or more"), (HiLo, "low", 1.5, "0 to 1"),
         (ShiftedSparse, "groups", 0, "1 or more"), (LongShort, "short", -0.1, "0 to 1"), (SvdBias, "axes", 4, "1 to 3"),
         (LearnedBias, "rank", 0, "1 or more"), (MixtureOfHeads, "active", 2.0, "0 to 1"),
-        (Dynamic, "every", 0, "1 or more"),
+        (Dynamic, "every", 0, "1 or more"), (HierarchicalGroup, "within", 1.5, "0 to 1"),
+        (Lightning, "depth", 2.0, "0 to 1"), (Routing, "decay", -0.5, "0 to 1"),
+        (TokenAggregation, "decay", 1.5, "0 to 1"),
     ],
 )  # fmt: skip
 def test_an_option_out_of_range_is_named(mechanism: type[Options], option: str, value: object, wanted: str) -> None:
