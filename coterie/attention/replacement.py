@@ -95,5 +95,6 @@ def _attend(
         raise ValueError(
             "a mechanism needs whole sequences: call the model with use_cache=False and without attention_mask"
         )
-    o = layer.mechanism(query, key, value, _describe(_hidden.states))
+    states, _hidden.states = _hidden.states, None  # Who kept them would keep the graph that made them.
+    o = layer.mechanism(query, key, value, _describe(states))
     return o.transpose(1, 2).contiguous(), None

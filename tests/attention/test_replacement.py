@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -51,6 +52,15 @@ def test_a_gate_reads_the_layer_s_own_hidden_states() -> None:
     layer.q_proj.register_forward_pre_hook(lambda module, given: heard.append(given[0]))
     logits(model)
     assert torch.equal(heard[0], heard[1])
+
+
+def test_no_hidden_states_are_kept_when_a_pass_is_over() -> None:
+    model, states = make_model(), []
+    replace_attention(model, Gated())
+    for layer in model.model.layers:
+        layer.self_attn.q_proj.register_forward_pre_hook(lambda module, given: states.append(weakref.ref(given[0])))
+    logits(model)
+    assert [state() for state in states] == [None, None]
 
 
 @pytest.mark.parametrize("mechanism", [Gated(), Collapsed(), LongShort(window=3), GeneralizedNeighborhood((5,))])
