@@ -352,7 +352,8 @@ def _kernel_ms(case: Case, kernel: str, device: str) -> float:
     given = _swept(case, device)
     q, k, v, *factors = (x.detach() for x in given.floats)
     tiles = tile_lists(given.spec.mask, given.spec.read(q, k, given.data))
-    launch = tile_triton._Launch(Terms(q, k, *(factors or (None, None)), case.width**-0.5), v, tiles)
+    terms = Terms(q, k, *(factors or (None, None)), case.width**-0.5)
+    launch = tile_triton._Launch(terms, v, tiles, learns=bool(factors))
     o, lse = launch.forward()
     grad, zeros = torch.ones_like(o), torch.zeros_like(lse)
     work = {

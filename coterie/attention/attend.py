@@ -23,9 +23,7 @@ from coterie.attention.topology import Topology
 DENSE = Spec()
 NOTHING = Data()
 _FEW_PAIRS = 1 << 18
-"""For which, on a CPU, no lists are made."""
-_DENSE = 0.5
-"""Share of tiles above which SDPA with a mask in memory is as quick on a CPU."""
+"""Below which, on a CPU, no lists are made."""
 _MOST_FACTORS = 21
 """Of which six products of parts are 128 wide: beside keys of 128, tiles just fit into a multiprocessor."""
 
@@ -178,10 +176,10 @@ def _choose(
     sdpa, naive, tile = Candidate("sdpa", refusal), Candidate("naive"), _tile_candidate(q, v, spec, fields)
     if is_plain and not refusal:
         order, why = [sdpa, naive, tile], "plain dense attention"
-    elif not tile.refusal and _is_worth_tiles(q, spec, fields, bool(refusal)):
+    elif not tile.refusal and (q.is_cuda or fields.sizes.queries * fields.sizes.keys >= _FEW_PAIRS):
         order, why = [tile, sdpa, naive], "tiles that hold nothing are passed over, and no mask is kept"
     else:
-        order, why = [sdpa, naive, tile], "mask and bias are small, or most pairs are allowed: they are materialised"
+        order, why = [sdpa, naive, tile], "mask and bias are small, or no tiles can have them: they are materialised"
     return choose("attend", order, why=why), is_plain
 
 
@@ -198,15 +196,6 @@ def _tile_candidate(q: Tensor, v: Tensor, spec: Spec, fields: Fields) -> Candida
     if 0 in (*fields.sizes, v.shape[-1]):
         refusal = "there is nothing to attend to"
     return Candidate(backend, refusal)
-
-
-def _is_worth_tiles(q: Tensor, spec: Spec, fields: Fields, is_needed: bool) -> bool:
-    """On a CPU SDPA is as quick with a mask in memory, unless there are many tiles and most of them are not listed."""
-    if q.is_cuda:
-        return True
-    if fields.sizes.queries * fields.sizes.keys < _FEW_PAIRS:
-        return False
-    return is_needed or tile_lists(spec.mask, fields).share <= _DENSE
 
 
 def _without_unread(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor, Tensor]:

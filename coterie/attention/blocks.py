@@ -25,6 +25,10 @@ KEYS = 64
 """Of a tile."""
 MOST_ROWS = 128
 """Queries of a tile, where lists do not change from fewer to fewer."""
+STRIP = 6
+"""Rows of tiles, 768 queries: torch's flash attention on a CPU takes its largest blocks from there on."""
+_LEAST_COMMON = 4
+"""Tiles of a strip, below which a piece more costs what it saves."""
 _PAIRS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 24}
 _MOST_KEPT = 32
 
@@ -82,12 +86,34 @@ class TileLists:
         lengths = self.by_key[0].starts.diff() + self.by_key[1].starts.diff()
         return math.ceil(int(lengths.max()) * len(lengths) / max(1, int(lengths.sum())))
 
+    @functools.cached_property
+    def by_strip(self) -> tuple[Entries, Entries]:
+        """Of the full ones those that all rows of a strip of `STRIP` rows have, by strip, and the others by row."""
+        tiles, columns, strips = self.tiles[0], self.counts[1], -(-self.counts[0] // STRIP)
+        line = self._line(tiles, strips, tiles[:, 2] // STRIP)
+        number = line * columns + tiles[:, 3]
+        key, which, count = torch.unique(number, return_inverse=True, return_counts=True)
+        line = key // columns
+        is_common = count == (self.counts[0] - line % strips * STRIP).clamp(max=STRIP)
+        is_common &= line[is_common].bincount(minlength=self.batch * self.heads * strips)[line] >= _LEAST_COMMON
+        shared, own = key[is_common], tiles[~is_common[which]]
+        return (
+            self._sorted(shared // columns, shared % columns, strips),
+            self._sorted(self._line(own, self.counts[0], own[:, 2]), own[:, 3], self.counts[0]),
+        )
+
     def _entries(self, kind: int, major: int) -> Entries:
         tiles, count = self.tiles[kind], self.counts[major - 2]
-        line = (tiles[:, 0] * self.heads + tiles[:, 1]) * count + tiles[:, major]
+        return self._sorted(self._line(tiles, count, tiles[:, major]), tiles[:, 5 - major], count)
+
+    def _line(self, tiles: Tensor, count: int, at: Tensor) -> Tensor:
+        """The number of a line, where each list has `count` of them."""
+        return (tiles[:, 0] * self.heads + tiles[:, 1]) * count + at
+
+    def _sorted(self, line: Tensor, other: Tensor, count: int) -> Entries:
         line, place = line.sort(stable=True)
         lines = torch.arange(self.batch * self.heads * count + 1, device=line.device)
-        return Entries(torch.searchsorted(line, lines), tiles[place, 5 - major].int(), place.int())
+        return Entries(torch.searchsorted(line, lines), other[place].int(), place.int())
 
 
 class _Kept(NamedTuple):

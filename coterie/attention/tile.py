@@ -74,5 +74,6 @@ class _Tile(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_o: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, u, w, o, lse = ctx.saved_tensors
-        found = ctx.form.backward(Terms(q, k, u, w, ctx.scale), v, ctx.tiles, o, lse, grad_o, grad_lse)
+        terms, learns = Terms(q, k, u, w, ctx.scale), any(ctx.needs_input_grad[3:5])
+        found = ctx.form.backward(terms, v, ctx.tiles, o, lse, grad_o, grad_lse, learns)
         return found.q, found.k, found.v, found.u, found.w, None, None, None

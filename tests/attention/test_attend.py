@@ -87,7 +87,7 @@ def test_outputs_and_gradients_are_those_of_the_formula(
 @pytest.mark.parametrize(("feature", "form"), [
     ("causal", "attend runs as sdpa: plain dense attention"),
     ("window by head", "attend runs as cpu: tiles that hold nothing are passed over"),
-    ("roles", "attend runs as sdpa: mask and bias are small, or most pairs are allowed"),
+    ("roles", "attend runs as cpu: tiles that hold nothing are passed over"),
     ("sink", "attend runs as cpu"),
     ("neighbors", "neighbor runs as"),
 ])  # fmt: skip
@@ -221,8 +221,8 @@ def test_the_log_says_what_ran_and_why(make_case: MakeCase, caplog: pytest.LogCa
         run(make_case(feature))
     assert caplog.messages == [
         "attend runs as sdpa: plain dense attention",
-        "attend runs as sdpa: mask and bias are small, or most pairs are allowed: they are materialised",
-        "attend runs as naive: mask and bias are small, or most pairs are allowed: they are materialised; "
+        "attend runs as sdpa: mask and bias are small, or no tiles can have them: they are materialised",
+        "attend runs as naive: mask and bias are small, or no tiles can have them: they are materialised; "
         "not sdpa: it has no sinks",
     ]
 

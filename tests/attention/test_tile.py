@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from coterie.attention.attend import attend
-from coterie.attention.blocks import KEYS, TileLists, tile_lists
+from coterie.attention.blocks import KEYS, STRIP, TileLists, tile_lists
 from coterie.attention.data import Data, Fields, Pairs, Sizes, Tokens
 from coterie.attention.dispatch import VARIABLE
 from coterie.attention.masks import Blocks, Causal, Hops, Listed, Mask, Neighborhood, Roles, Segments, Window
@@ -41,6 +41,25 @@ def test_lists_hold_the_pairs_of_the_mask(make_case: MakeCase, feature: str, tok
     for told, said in ((lists.unread, allowed.any(2)), (lists.idle, allowed.any(3))):
         found = torch.zeros(1, tokens, dtype=torch.bool) if told is None else told
         assert torch.equal(found.expand(2, tokens), ~said.any(1))
+
+
+@pytest.mark.parametrize("mask", [
+    None, Causal(), Window(1600, None), Segments(), Roles((("always", "always"), ("never", "always")))
+])  # fmt: skip
+def test_strips_and_rows_hold_each_full_tile_once(mask: Mask | None) -> None:
+    n = 2000
+    data = Data(Tokens(segment=torch.arange(n) // 900, role=torch.arange(n) // 128 % 2))
+    lists = tile_lists(mask, Fields(data, Sizes(1, 2, n, n), torch.device("cpu")))
+    count, found = torch.zeros(lists.counts, dtype=torch.long), []
+    for entries, height in zip(lists.by_strip, (STRIP, 1), strict=True):
+        lines = torch.arange(len(entries.starts) - 1).repeat_interleave(entries.starts.diff())
+        found.append(len(lines))
+        for line, column in zip(lines.tolist(), entries.other.tolist(), strict=True):
+            count[line * height : (line + 1) * height, column] += 1
+    expected = torch.zeros_like(count)
+    expected[tuple(lists.tiles[0][:, 2:].T)] = 1
+    assert torch.equal(count, expected)
+    assert found[0] > 0
 
 
 @pytest.mark.parametrize(("mask", "share", "mixed"), [
@@ -161,6 +180,26 @@ def test_pairs_of_one_tile_are_those_of_the_mask() -> None:
     fields = Fields(Data(), Sizes(1, 1, 200, 130), torch.device("cpu"))
     mask = Window(70, 3)
     assert torch.equal(spread(tile_lists(mask, fields), fields)[0, 0], mask.allows(Pairs.all(fields)))
+
+
+@pytest.mark.parametrize("fixed", [("query_factors", "key_factors"), ("key_factors",)])
+def test_factors_may_be_constants(fixed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"q": (1, 2, 900, 8), "k": (1, 1, 900, 8), "v": (1, 1, 900, 8)}
+    shapes |= {"query_factors": (2, 900, 3), "key_factors": (1, 900, 3)}
+    found = []
+    for dtype, backend in ((torch.float64, "naive"), (torch.float32, "cpu")):
+        monkeypatch.setenv(VARIABLE, backend)
+        draw.manual_seed(0)
+        given = {name: torch.randn(shape, generator=draw, dtype=torch.float64) for name, shape in shapes.items()}
+        given = {name: x.to(dtype).requires_grad_(name not in fixed) for name, x in given.items()}
+        data = Data(query_factors=given["query_factors"], key_factors=given["key_factors"])
+        o = attend(given["q"], given["k"], given["v"], Spec(Causal(), rank=3), data)
+        o.square().sum().backward()
+        found.append([o.detach(), *(x.grad for x in given.values() if x.grad is not None)])
+    assert len(found[1]) == 1 + len(shapes) - len(fixed)
+    for expected, x in zip(*found, strict=True):
+        assert (x.double() - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_factors_are_checked_again_when_they_change() -> None:

@@ -26,7 +26,9 @@ from coterie.attention.spec import Spec
 torch.use_deterministic_algorithms(True)  # fresh memory holds NaN
 
 
-def compare(spec, tokens, heads=2, shared=1, width=16, values=16, keys=None, limit=1e-5, half=False, **fields):
+def compare(
+    spec, tokens, heads=2, shared=1, width=16, values=16, keys=None, limit=1e-5, half=False, fixed=(), **fields
+):
     draw = torch.Generator().manual_seed(tokens)
     keys = keys or tokens
 
@@ -46,14 +48,15 @@ def compare(spec, tokens, heads=2, shared=1, width=16, values=16, keys=None, lim
 
     def run(backend, **floats):
         os.environ["COTERIE_ATTENTION"] = backend
-        floats = {name: x.detach().requires_grad_() for name, x in floats.items()}
+        floats = {name: x.detach().requires_grad_(name not in fixed) for name, x in floats.items()}
         data = Data(**fields, **{name: x for name, x in floats.items() if name not in "qkv"})
         o, lse = attend(floats["q"], floats["k"], floats["v"], spec, data, return_lse=True)
         draw = torch.Generator().manual_seed(1)
         weights, more = (torch.randn(x.shape, generator=draw).double() for x in (o, lse))
         some = lse.isfinite()
         ((o.double() * weights).sum() + (lse.double() * more)[some].sum()).backward()
-        return {"o": o.detach(), "lse": lse.detach()[some], **{name: x.grad for name, x in floats.items()}}
+        grads = {name: x.grad for name, x in floats.items() if x.requires_grad}
+        return {"o": o.detach(), "lse": lse.detach()[some], **grads}
 
     expected = run("naive", **{name: x.double() for name, x in floats.items()})
     for name, x in run("triton", **floats).items():
@@ -71,6 +74,10 @@ CASES = {
 segment = torch.tensor([[0] * 30 + [1] * 25 + [-1] * 15])
 compare(Spec(Segments() & Causal(), rank=3, key_bias=True), 70, queries=Tokens(segment=segment))
 """,
+    "factors that do not learn": """
+compare(Spec(Causal(), rank=2), 70, fixed=("query_factors", "key_factors"))
+""",
+    "factors of which one side learns": 'compare(Spec(Causal(), rank=2), 40, fixed=("query_factors",))',
     "hops": """
 hops = torch.randint(-1, 9, (65, 65), generator=torch.Generator().manual_seed(0))
 compare(Spec(Hops(2)), 65, hops=hops)

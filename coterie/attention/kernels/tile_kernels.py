@@ -178,9 +178,9 @@ def forward_kernel(  # type: ignore[no-untyped-def]
 def _descend(  # type: ignore[no-untyped-def]
     slope_q, slope_u, own, grad, total, delta, k, v, u, w, column, word, scale, keys, k_token, v_token,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
-    F: tl.constexpr, IS_FULL: tl.constexpr, IS_FAR: tl.constexpr, PRECISION: tl.constexpr,
+    F: tl.constexpr, LEARNS: tl.constexpr, IS_FULL: tl.constexpr, IS_FAR: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """What a column of tiles adds to the gradients of queries."""
+    """What a column of tiles adds to the gradients of queries, and where factors learn to theirs."""
     others = _columns(k, column, k_token, keys, D, D_BLOCK, IS_FULL, IS_FAR)
     factors = others
     if F > 0:
@@ -190,7 +190,7 @@ def _descend(  # type: ignore[no-untyped-def]
     values = _columns(v, column, v_token, keys, DV, DV_BLOCK, IS_FULL, IS_FAR)
     slope = weights * (tl.dot(grad, tl.trans(values), input_precision=PRECISION) - delta[:, None])
     slope_q = tl.dot(slope.to(others.dtype), others, slope_q, input_precision=PRECISION)
-    if F > 0:
+    if LEARNS:
         THIRDS: tl.constexpr = third_columns(F)
         slope_u = _project(slope_u, slope, _columns(w, column, F, keys, THIRDS, THIRDS, IS_FULL, IS_FAR))
     return slope_q, slope_u
@@ -203,7 +203,7 @@ def query_kernel(  # type: ignore[no-untyped-def]
     queries, keys, heads, group, batch_lists, head_lists, scale,
     q_batch, q_head, q_token, k_batch, k_head, k_token, v_batch, v_head, v_token,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
-    F: tl.constexpr,
+    F: tl.constexpr, LEARNS: tl.constexpr,
     ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of q and u for STEP lanes, and what the gradients of keys need to know of each query: delta."""
@@ -226,20 +226,20 @@ def query_kernel(  # type: ignore[no-untyped-def]
         column = tl.load(full_other + entry)
         slope_q, slope_u = _descend(
             slope_q, slope_u, own, grad, total, known, k, v, factors, w, column, row, scale, keys,
-            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, F, True, GROUP > 1, PRECISION,
+            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, F, LEARNS, True, GROUP > 1, PRECISION,
         )  # fmt: skip
     for entry in range(tl.load(some_starts + line), tl.load(some_starts + line + 1)):
         column = tl.load(some_other + entry)
         word = tl.load(bits + entry * ROWS + at)
         slope_q, slope_u = _descend(
             slope_q, slope_u, own, grad, total, known, k, v, factors, w, column, word, scale, keys,
-            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, F, False, GROUP > 1, PRECISION,
+            k_token, v_token, D, D_BLOCK, DV, DV_BLOCK, F, LEARNS, False, GROUP > 1, PRECISION,
         )  # fmt: skip
 
     depth = tl.arange(0, D_BLOCK)
     mask = there[:, None] & (depth < D)[None, :]
     tl.store(grad_q + place[:, None] * D + depth[None, :], (slope_q * scale).to(grad_q.dtype.element_ty), mask=mask)
-    if F > 0:
+    if LEARNS:
         at_u = place[:, None] * third_columns(F) + tl.arange(0, third_columns(F))[None, :]
         tl.store(grad_u + at_u, slope_u, mask=there[:, None])
 
@@ -249,7 +249,7 @@ def _gather(  # type: ignore[no-untyped-def]
     slope_k, slope_v, slope_w, others, values, starts, line, other, places, bits, q, grad_o, u, w, lse, delta,
     place, scale, queries, q_head, q_token, part,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
-    F: tl.constexpr,
+    F: tl.constexpr, LEARNS: tl.constexpr,
     ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PARTS: tl.constexpr,
     IS_FULL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -289,7 +289,7 @@ def _gather(  # type: ignore[no-untyped-def]
         known = tl.load(delta + at, mask=there, other=0.0)
         slope = weights * (tl.dot(values, tl.trans(grad), input_precision=PRECISION) - known[None, :])
         slope_k = tl.dot(slope.to(own.dtype), own, slope_k, input_precision=PRECISION)
-        if F > 0:
+        if LEARNS:
             THIRDS: tl.constexpr = third_columns(F)
             slope_w = _project(slope_w, slope, load_rows(u, at * F, there, THIRDS, THIRDS))
     return slope_k, slope_v, slope_w
@@ -302,7 +302,7 @@ def key_kernel(  # type: ignore[no-untyped-def]
     queries, keys, heads, group, batch_lists, head_lists, scale,
     q_batch, q_head, q_token, k_batch, k_head, k_token, v_batch, v_head, v_token,
     D: tl.constexpr, D_BLOCK: tl.constexpr, DV: tl.constexpr, DV_BLOCK: tl.constexpr,
-    F: tl.constexpr,
+    F: tl.constexpr, LEARNS: tl.constexpr,
     ROWS: tl.constexpr, GROUP: tl.constexpr, SHARED: tl.constexpr, STEP: tl.constexpr, PARTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -326,14 +326,14 @@ def key_kernel(  # type: ignore[no-untyped-def]
         slope_k, slope_v, slope_w = _gather(
             slope_k, slope_v, slope_w, others, values, full_starts, line, full_other, full_other, bits,
             queries_of_head, grad_o, u, factors, lse, delta, place, scale, queries, q_head, q_token,
-            part, D, D_BLOCK, DV, DV_BLOCK, F, ROWS, GROUP, SHARED, STEP, PARTS, True, PRECISION,
+            part, D, D_BLOCK, DV, DV_BLOCK, F, LEARNS, ROWS, GROUP, SHARED, STEP, PARTS, True, PRECISION,
         )  # fmt: skip
         slope_k, slope_v, slope_w = _gather(
             slope_k, slope_v, slope_w, others, values, some_starts, line, some_other, some_places, bits,
             queries_of_head, grad_o, u, factors, lse, delta, place, scale, queries, q_head, q_token,
-            part, D, D_BLOCK, DV, DV_BLOCK, F, ROWS, GROUP, SHARED, STEP, PARTS, False, PRECISION,
+            part, D, D_BLOCK, DV, DV_BLOCK, F, LEARNS, ROWS, GROUP, SHARED, STEP, PARTS, False, PRECISION,
         )  # fmt: skip
-        if F > 0:
+        if LEARNS:
             at = (batch * heads + head) * keys + key
             at_w = at[:, None] * third_columns(F) + tl.arange(0, third_columns(F))[None, :]
             tl.store(grad_w + at_w, slope_w, mask=(key < keys)[:, None])

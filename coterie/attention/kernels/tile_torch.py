@@ -1,10 +1,10 @@
 """Attention over lists of tiles in plain torch.
 
-A tile is too little work for a call of torch, so all full tiles of a row are taken at once, and all mixed ones. Where
-every query has a list of its own, that would copy many keys for it: then those of a column are, and keys stay while
-queries are gathered. Each such piece goes through torch's flash attention, which keeps scores in a core's cache, and
-pieces are merged by lse. Gradients of a bias are sums of products, since flash attention has none. Sums are in a fixed
-order.
+A tile is too little work for a call of torch, so all full tiles of a row are taken at once, and all mixed ones; full
+tiles that a few rows have in common, for all of these at once. Where every query has a list of its own, that would copy
+many keys for it: then those of a column are, and keys stay while queries are gathered. Each such piece goes through
+torch's flash attention, which keeps scores in a core's cache, and pieces are merged by lse. Gradients of a bias are
+sums of products, since flash attention has none. Sums are in a fixed order.
 
 Heads are [Hk, g] here, with g query heads for each key head: views, and keys are not repeated.
 """
@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from coterie.attention.blocks import KEYS, TileLists
+from coterie.attention.blocks import KEYS, STRIP, TileLists
 
 _FEW = 16
 """Queries of a row of tiles, below which columns are taken."""
 _MOST_NUMBERS = 1 << 20
 """Scores in memory at once, where they are, so that they stay in the cache."""
+_MOST_BIASES = 1 << 21
+"""Numbers of a bias in memory at once, for a call of flash attention."""
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -56,7 +58,7 @@ class Grads(NamedTuple):
 
 def forward(terms: Terms, v: Tensor, tiles: TileLists) -> tuple[Tensor, Tensor]:
     """The output [B, Hq, N, Dv] in the dtype of v, and lse [B, Hq, N] in float32 or float64."""
-    pass_ = _Pass(terms, v, tiles, is_fused=terms.u is None)
+    pass_ = _Pass(terms, v, tiles, is_fused=True)
     o = torch.zeros_like(pass_.q)
     lse = torch.full_like(o[..., :1], -torch.inf)
     for work in pass_.works():
@@ -71,19 +73,19 @@ def forward(terms: Terms, v: Tensor, tiles: TileLists) -> tuple[Tensor, Tensor]:
 
 
 def backward(
-    terms: Terms, v: Tensor, tiles: TileLists, o: Tensor, lse: Tensor, grad_o: Tensor, grad_lse: Tensor
+    terms: Terms, v: Tensor, tiles: TileLists, o: Tensor, lse: Tensor, grad_o: Tensor, grad_lse: Tensor, learns: bool
 ) -> Grads:
-    """What `forward` gave, and gradients of it."""
+    """What `forward` gave, gradients of it, and whether factors need theirs."""
     values, empty = v, (lse == -torch.inf)[..., None]
     if bool(grad_lse.any()):
         # It moves scores as the gradient of one more output would, of which all values are 1.
         grad_o = torch.cat([grad_o, grad_lse[..., None].to(grad_o.dtype).masked_fill(empty, 0)], -1)
         o, values = pad(o, (0, 1)), pad(v, (0, 1), value=1)
-    pass_ = _Pass(terms, values, tiles, is_fused=terms.u is None and tiles.rows >= _FEW)
+    pass_ = _Pass(terms, values, tiles, is_fused=not learns and tiles.rows >= _FEW)
     grad, out = (pass_.wide(x) for x in (grad_o, o))
     least = pass_.by_head(lse[..., None].masked_fill(empty, torch.inf))
     grad_q, grad_k, grad_v = (torch.zeros_like(x) for x in (pass_.q, pass_.k, pass_.v))
-    grad_u, grad_w = (None if x is None else torch.zeros_like(x) for x in (pass_.u, pass_.w))
+    grad_u, grad_w = (None if x is None or not learns else torch.zeros_like(x) for x in (pass_.u, pass_.w))
     for work in pass_.works():
         found = pass_.slopes(work, *(_Rows(x[work.heads], work.rows).value for x in (grad, out, least)))
         _Rows(grad_q[work.heads], work.rows).add(found.q)
@@ -200,30 +202,36 @@ class _Pass:
         return torch.unflatten(x, 0, self.q[work.heads].shape[:2])
 
     def works(self) -> Iterator[_Work]:
-        """All tiles, row by row, or column by column where rows are few queries: full ones, then mixed ones."""
+        """All tiles, by rows or, where rows are few queries, by columns: full ones, then mixed ones."""
         tiles, sides = self.tiles, [(self.tiles.rows, self.q.shape[-2]), (KEYS, self.k.shape[-2])]
-        lines, (full, some) = (tiles.counts[0], tiles.by_query) if self.by_row else (tiles.counts[1], tiles.by_key)
-        kinds = [(full.starts.tolist(), full.other, None), (some.starts.tolist(), some.other, some.place)]
         (size, count), other_side = sides if self.by_row else sides[::-1]
-        at_once = self._at_once()
-        for line in range(tiles.batch * tiles.heads * lines):
-            list_, own = divmod(line, lines)
-            part, mine = self._heads(*divmod(list_, tiles.heads)), slice(own * size, min((own + 1) * size, count))
-            for starts, others, places in kinds:
+        if self.by_row:
+            (shared, full), (_, some) = tiles.by_strip, tiles.by_query
+            kinds = [(shared, STRIP * size, False), (full, size, False), (some, size, True)]
+        else:
+            full, some = tiles.by_key
+            kinds = [(full, size, False), (some, size, True)]
+        for entries, height, is_mixed in kinds:
+            starts, lines, at_once = entries.starts.tolist(), -(-count // height), self._at_once(height)
+            for line in range(len(starts) - 1):
+                list_, own = divmod(line, lines)
+                part = self._heads(*divmod(list_, tiles.heads))
+                mine = slice(own * height, min((own + 1) * height, count))
                 for first in range(starts[line], starts[line + 1], at_once):
                     now = slice(first, min(first + at_once, starts[line + 1]))
-                    theirs = _rows(others[now], *other_side)
+                    theirs = _rows(entries.other[now], *other_side)
                     rows, keys = (mine, theirs) if self.by_row else (theirs, mine)
-                    penalty = None if places is None else self._penalty(places[now], rows, keys)
+                    penalty = self._penalty(entries.place[now], rows, keys) if is_mixed else None
                     yield _Work(part, part[:2], rows, keys, penalty)
 
-    def _at_once(self) -> int:
-        """Tiles of a piece: as many as there are, unless its scores are in memory."""
-        if self.is_fused:
+    def _at_once(self, height: int) -> int:
+        """Tiles of a piece: as many as there are, unless its scores or its bias are in memory."""
+        if self.is_fused and self.u is None:
             return max(self.tiles.counts)
         batch, heads, group = self.q.shape[:3]
         shared = batch // self.tiles.batch * heads * group // self.tiles.heads
-        return max(1, _MOST_NUMBERS // (shared * self.tiles.rows * KEYS))
+        most = _MOST_BIASES if self.is_fused else _MOST_NUMBERS
+        return max(1, most // (shared * height * (KEYS if self.by_row else self.tiles.rows)))
 
     def _penalty(self, places: Tensor, rows: slice | Tensor, keys: slice | Tensor) -> Tensor:
         """Of tiles side by side, or one under the other: [rows, keys]."""

@@ -38,15 +38,15 @@ _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 def forward(terms: Terms, v: Tensor, tiles: TileLists) -> tuple[Tensor, Tensor]:
     """What the form in torch gives."""
     with torch.cuda.device_of(v):  # type: ignore[no-untyped-call]
-        return _Launch(terms, v, tiles).forward()
+        return _Launch(terms, v, tiles, learns=False).forward()
 
 
 def backward(
-    terms: Terms, v: Tensor, tiles: TileLists, o: Tensor, lse: Tensor, grad_o: Tensor, grad_lse: Tensor
+    terms: Terms, v: Tensor, tiles: TileLists, o: Tensor, lse: Tensor, grad_o: Tensor, grad_lse: Tensor, learns: bool
 ) -> Grads:
     """Likewise."""
     with torch.cuda.device_of(v):  # type: ignore[no-untyped-call]
-        return _Launch(terms, v, tiles).backward(o, lse, grad_o.contiguous(), grad_lse.contiguous())
+        return _Launch(terms, v, tiles, learns=learns).backward(o, lse, grad_o.contiguous(), grad_lse.contiguous())
 
 
 def signatures(
@@ -60,7 +60,7 @@ def signatures(
     parts = _MOST_PARTS if _is_cut(rank, rows) else 1
     types |= dict.fromkeys(["grad_k", "grad_v"], f"*{dtype if parts == 1 else 'fp32'}")
     types |= dict.fromkeys(["u", "w"], "*bf16")
-    more = {"PARTS": parts} | ({} if rank else dict.fromkeys(["u", "w", "grad_u", "grad_w"]))
+    more = {"PARTS": parts, "LEARNS": rank > 0} | ({} if rank else dict.fromkeys(["u", "w", "grad_u", "grad_w"]))
     found = {}
     for name, kernel in (("forward", forward_kernel), ("queries", query_kernel), ("keys", key_kernel)):
         shape, options = _shape(name, dtype, width, width, rank, rows, shared)
@@ -73,11 +73,12 @@ def signatures(
 class _Launch:
     """The arguments that all launches share."""
 
-    def __init__(self, terms: Terms, v: Tensor, tiles: TileLists) -> None:
+    def __init__(self, terms: Terms, v: Tensor, tiles: TileLists, *, learns: bool) -> None:
         self.q, self.k, self.v = (_near(x) for x in (terms.q, terms.k, v))
         factors = zip((terms.u, terms.w), _CODES, strict=True)
         self.u, self.w = (None if x is None else _split(x, code) for x, code in factors)
         self.tiles, self.width, self.rank = tiles, v.shape[-1], 0 if terms.u is None else terms.u.shape[-1]
+        self.learns = learns
         self.batch, self.heads, self.queries, self.depth = self.q.shape
         self.key_heads, self.keys = self.k.shape[1:3]
         self.dtype = _DTYPES[v.dtype]
@@ -133,7 +134,7 @@ class _Launch:
 
     def _thirds(self, tokens: int) -> Tensor | None:
         """Room for slopes that met the parts of the other side's factors."""
-        if not self.rank:
+        if not self.learns:
             return None
         columns = third_columns(_wide(self.rank))
         return torch.empty(self.batch, self.heads, tokens, columns, dtype=torch.float32, device=self.v.device)
@@ -144,6 +145,8 @@ class _Launch:
 
     def _launch(self, kernel: Any, name: str, lists: tuple[Tensor, ...], out: tuple[Tensor | None, ...]) -> None:
         shape, options = _shape(name, self.dtype, self.depth, self.width, self.rank, self.tiles.rows, self.shared)
+        if name != "forward":
+            shape["LEARNS"] = self.learns
         if name == "keys":
             shape["PARTS"] = self.parts
             programs = self.batch * self.key_heads * self.tiles.counts[1] * self.parts

@@ -79,7 +79,10 @@ class Lamic(Declaration):
 
 @dataclass(frozen=True, slots=True)
 class Isolation(Declaration):
-    """Subjects of one image do not see each other. `reposition` moves what they were elsewhere to where they are."""
+    """Subjects of one image do not see each other. Reads roles, 0 background, 1 subject, and of subjects the group.
+
+    `reposition` moves what they were elsewhere to where they are.
+    """
 
     about: ClassVar[About] = About(
         name="isolation",
@@ -91,18 +94,18 @@ class Isolation(Declaration):
     )
 
     def declare(self, q: Tensor, k: Tensor, context: Context) -> tuple[Spec, Data]:
-        group = _field(self.about, context, "group", q)
-        tokens = Tokens(role=(group != 0).long(), group=group, segment=context.data.queries.segment)
-        return Spec(Roles((("always", "always"), ("always", "overlap")))), Data(tokens)
+        for name in ("role", "group"):
+            _field(self.about, context, name, q)
+        return Spec(Roles((("always", "always"), ("always", "overlap")))), Data(context.data.queries)
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        group = _field(self.about, context, "group", q)
-        mine, theirs = group[:, :, None], group[:, None]
-        allowed = ((mine & theirs) != 0) | (mine == 0) | (theirs == 0)
+        background, group = _field(self.about, context, "role", q) == 0, _field(self.about, context, "group", q)
+        allowed = ((group[:, :, None] & group[:, None]) != 0) | background[:, :, None] | background[:, None]
         return naive_attention(q, k, v, allowed=allowed[:, None] & visible(q, context))[0]
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
-        return Context(data=Data(Tokens(group=_runs(8, tokens, draw, batch))))
+        group = _runs(8, tokens, draw, batch)
+        return Context(data=Data(Tokens(role=(group != 0).long(), group=group)))
 
 
 def reposition(x: Tensor, grid: tuple[int, int], source: Box, target: Box) -> tuple[Tensor, Tensor]:

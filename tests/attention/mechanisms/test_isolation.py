@@ -44,8 +44,8 @@ def test_the_published_table_is_symmetric() -> None:
 
 
 def test_subjects_are_isolated_and_the_background_is_free() -> None:
-    groups = torch.tensor([1, 1, 2, 0])
-    assert seen(Isolation(), Tokens(group=groups)).tolist() == [
+    roles, groups = torch.tensor([1, 1, 1, 0]), torch.tensor([1, 1, 2, 0])
+    assert seen(Isolation(), Tokens(role=roles, group=groups)).tolist() == [
         [True, True, False, True], [True, True, False, True], [False, False, True, True], [True] * 4
     ]  # fmt: skip
 
@@ -55,7 +55,7 @@ def test_a_table_without_roles_says_what_it_lacks() -> None:
     with pytest.raises(ValueError, match="role"):
         Lamic().module(HEADS)(q, q, q, Context())
     with pytest.raises(ValueError, match="group"):
-        Isolation().module(HEADS)(q, q, q, Context())
+        Isolation().module(HEADS)(q, q, q, Context(data=Data(Tokens(role=torch.zeros(3, dtype=torch.long)))))
 
 
 def test_a_subject_is_moved_to_its_target() -> None:
