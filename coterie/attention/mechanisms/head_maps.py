@@ -119,6 +119,7 @@ class Dynamic(Mechanism):
 
     def __post_init__(self) -> None:
         check_between(self, 1, math.inf, "every")
+        check_between(self, 0, 1, "decay")
 
     def module(self, heads: Heads) -> nn.Module:
         return _Dynamic(self, heads)
@@ -132,9 +133,10 @@ class _Dynamic(nn.Module):
     def __init__(self, options: Dynamic, heads: Heads) -> None:
         super().__init__()
         self.options = options
-        self.calls = 0
+        self.calls: Tensor
         self.head_map: Tensor
         self.norms: Tensor
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
         self.register_buffer("head_map", allot(torch.ones(heads.keys), heads.queries))
         self.register_buffer("norms", torch.zeros(heads.keys))
 
@@ -146,13 +148,15 @@ class _Dynamic(nn.Module):
         return o
 
     def _observe(self, norms: Tensor) -> None:
+        """Without a branch by the number of calls, for which the host would wait for the device."""
         self.calls += 1
         decay, is_due = self.options.decay, self.calls % self.options.every == 0
-        if decay is not None:
-            self.norms = norms if self.calls == 1 else decay * self.norms + (1 - decay) * norms
-        if is_due:
-            self.head_map = allot((norms - self.norms).abs() if decay is None else self.norms, len(self.head_map))
-            self.norms = norms if decay is None else self.norms
+        if decay is None:
+            strengths, kept = (norms - self.norms).abs(), torch.where(is_due, norms, self.norms)
+        else:
+            strengths = kept = torch.where(self.calls == 1, norms, decay * self.norms + (1 - decay) * norms)
+        self.head_map = torch.where(is_due, allot(strengths, len(self.head_map)), self.head_map)
+        self.norms = kept
 
 
 @dataclass(frozen=True, slots=True)

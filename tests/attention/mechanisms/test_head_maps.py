@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -67,9 +68,13 @@ def test_equal_groups_are_grouped_query_attention() -> None:
     torch.testing.assert_close(Perturbed(amount=0).module(HEADS)(q, k, v, Context()), expected)
 
 
-def head_map_after(options: Dynamic, lengths: list[list[float]]) -> list[int]:
+def head_map_after(options: Dynamic, lengths: list[list[float]], *, interrupted: bool = False) -> list[int]:
+    """The key head of each query head, after steps of training with keys of these lengths in each group."""
     module = options.module(HEADS).train()
     for by_group in lengths:
+        if interrupted:
+            module, stopped = options.module(HEADS).train(), module
+            module.load_state_dict(stopped.state_dict())
         k = torch.ones(1, 4, 5, 4) * torch.tensor(by_group)[:, None, None] / 2
         module(torch.zeros(1, 8, 5, 4), k, k, Context())
     found: list[int] = module.get_buffer("head_map").tolist()
@@ -88,6 +93,14 @@ def test_groups_follow_a_moving_average() -> None:
     first, second = [1.0, 2.0, 3.0, 2.0], [2.0, 1.0, 1.0, 1.0]
     assert head_map_after(Dynamic(every=1, decay=1.0), [first, second]) == [1, 1, 2, 2, 2, 2, 3, 3]
     assert head_map_after(Dynamic(every=1, decay=0.0), [first, second]) == [0] * 8
+
+
+@pytest.mark.parametrize("decay", [None, 0.5])
+def test_a_training_that_is_taken_up_again_has_the_groups_of_one_that_was_not_stopped(decay: float | None) -> None:
+    options, lengths = Dynamic(every=2, decay=decay), [[1.0, 2.0, 3.0, 2.0], [1.0, 2.0, 9.0, 8.0], [4.0, 1.0, 1.0, 3.0]]
+    assert head_map_after(options, lengths[:2]) != head_map_after(options, [*lengths, lengths[0]])
+    for steps in (lengths[:2], lengths, [*lengths, lengths[0]]):
+        assert head_map_after(options, steps, interrupted=True) == head_map_after(options, steps)
 
 
 def test_after_training_groups_stay() -> None:
