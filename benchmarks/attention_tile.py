@@ -113,12 +113,6 @@ def choose_blocks(case: Case, draw: torch.Generator) -> Tensor:
     return found.indices.masked_fill(found.values < 0, -1)
 
 
-def step(method: Callable[[], Tensor], floats: list[Tensor]) -> tuple[Tensor, ...]:
-    """Forward and backward."""
-    o = method()
-    return torch.autograd.grad(o, floats, torch.ones_like(o))
-
-
 SMALL = [
     Case("window", 333, 4, 2, 64, dtype, mask, rank)
     for dtype, mask, rank in (
@@ -175,17 +169,36 @@ SELECTIONS = [
 ]
 
 
-def rivals(case: Case, given: Inputs, flex: bool = True) -> dict[str, Callable[[], Tensor]]:
+class Method(NamedTuple):
+    """What is called, and the tensors whose gradients its backward pass gives."""
+
+    call: Callable[[], Tensor]
+    floats: list[Tensor]
+
+
+def rivals(case: Case, given: Inputs) -> dict[str, Method]:
     """Methods by name, ours first."""
-    q, k, v, *factors = given.floats
-    found = {"ours": given.ours}
+    rows, factors = given.floats[:3], given.floats[3:]
+    q, k, v = rows
+    found = {"ours": Method(given.ours, given.floats)}
     if case.kind == "low rank":
+        constant = given._replace(floats=[*rows, *(x.detach() for x in factors)])
         bias = (factors[0] @ factors[1].mT).detach().to(q.dtype)
-        return {**found, "SDPA with the bias in memory": lambda: _sdpa(q, k, v, attn_mask=bias)}
-    found["dense causal SDPA"] = lambda: _sdpa(q, k, v, is_causal=True, enable_gqa=True)
-    if case.kind == "window" and flex:
-        found["FlexAttention"] = flex_attention(case, given)
+        return {
+            **found,
+            "ours, constant factors": Method(constant.ours, rows),
+            "SDPA with the bias in memory": Method(lambda: _sdpa(q, k, v, attn_mask=bias), rows),
+        }
+    found["dense causal SDPA"] = Method(lambda: _sdpa(q, k, v, is_causal=True, enable_gqa=True), rows)
+    if case.kind == "window":
+        found["FlexAttention"] = Method(flex_attention(case, given), rows)
     return found
+
+
+def step(method: Method) -> tuple[Tensor, ...]:
+    """Forward and backward."""
+    o = method.call()
+    return torch.autograd.grad(o, method.floats, torch.ones_like(o))
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> Tensor:
@@ -217,16 +230,15 @@ def queued(work: Callable[[], object], calls: int) -> float:
     return first.elapsed_time(last) / calls
 
 
-def race(methods: dict[str, Callable[[], Tensor]], floats: list[Tensor], rounds: int, device: str) -> dict[str, Any]:
+def race(methods: dict[str, Method], rounds: int, device: str) -> dict[str, Any]:
     """Medians in ms by pass and method, and ratios to ours."""
     times: dict[str, dict[str, list[float]]] = {what: {name: [] for name in methods} for what in ("forward", "both")}
     clock = queued if device == "cuda" else (lambda work, calls: timed(work))
     for turn in range(rounds + 1):
         for name, method in methods.items():
             with torch.no_grad():
-                forward = clock(method, 4)
-            wanted = floats if name == "ours" else floats[:3]
-            both = clock(lambda method=method, wanted=wanted: step(method, wanted), 4)
+                forward = clock(method.call, 4)
+            both = clock(functools.partial(step, method), 4)
             if turn:
                 times["forward"][name].append(forward)
                 times["both"][name].append(both)
@@ -254,8 +266,8 @@ def measure(case: Case, rounds: int, device: str) -> dict[str, Any]:
     """One case against its rivals."""
     given = inputs(case, device)
     methods = rivals(case, given)
-    agree(case, given, methods)
-    found = race(methods, given.floats, rounds, device)
+    agree(case, given)
+    found = race(methods, rounds, device)
     ratios, targets = found["rival / ours"], TARGETS[case.kind]
     reached = {name: {what: row[name] >= target for what, row in ratios.items()} for name, target in targets.items()}
     row = {"case": case.name, **found, "lists, ms": lists_ms(given, device), "targets": targets, "reached": reached}
@@ -263,10 +275,10 @@ def measure(case: Case, rounds: int, device: str) -> dict[str, Any]:
     return row
 
 
-def agree(case: Case, given: Inputs, methods: dict[str, Callable[[], Tensor]]) -> None:
+def agree(case: Case, given: Inputs) -> None:
     """Ours equals the formula at some queries in the middle and at the end, in all heads."""
     with torch.no_grad():
-        o = methods["ours"]()
+        o = given.ours()
         rows = torch.tensor([5, case.tokens // 2 + 3, case.tokens - 1], device=o.device)
         q, k, v, *factors = (x.float() for x in given.floats)
         q = q[:, :, rows]
@@ -373,7 +385,7 @@ def warm(task: Any) -> str:
         elif isinstance(task, Case):
             given = inputs(task, "cuda")
             for method in rivals(task, given).values():
-                step(method, given.floats if method == given.ours else given.floats[:3])
+                step(method)
         else:
             try_shape(task)
     except Exception as error:
@@ -428,13 +440,10 @@ def on_cpu(rounds: int, threads: int) -> dict[str, Any]:
     for case in CPU:
         given = inputs(case, "cpu")
         causal = not isinstance(case.mask, Neighborhood | Blocks)
-        q, k, v = given.floats
-        methods = {
-            "ours": given.ours,
-            "dense SDPA": functools.partial(_sdpa, q, k, v, is_causal=causal, enable_gqa=True),
-        }
-        agree(case, given, methods)
-        row = {"case": case.name, "mask": str(case.mask), **race(methods, given.floats, rounds, "cpu")}
+        dense = functools.partial(_sdpa, *given.floats, is_causal=causal, enable_gqa=True)
+        methods = {"ours": Method(given.ours, given.floats), "dense SDPA": Method(dense, given.floats)}
+        agree(case, given)
+        row = {"case": case.name, "mask": str(case.mask), **race(methods, rounds, "cpu")}
         row["lists, ms"] = lists_ms(given, "cpu")
         row["reached"] = {what: ratio["dense SDPA"] >= 1 for what, ratio in row["rival / ours"].items()}
         print(row, file=sys.stderr, flush=True)
