@@ -8,7 +8,7 @@ from typing import Any
 from coterie import registry
 from coterie.config.problems import Mismatch
 from coterie.config.schema import ExperimentConfig, PolicyConfig
-from coterie.config.sharing import shared_policies
+from coterie.config.sharing import split_policies
 
 _PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
 
@@ -111,10 +111,10 @@ def _anybody_learns(config: ExperimentConfig) -> Iterator[Mismatch]:
 
 def _own_names(config: ExperimentConfig) -> Iterator[Mismatch]:
     """With `sharing: agent` policies are called after agents, unless a name is taken: then seats still share them."""
-    shared = shared_policies(config) if getattr(config.learning, "sharing", "policy") == "agent" else set()
+    split = split_policies(config)
     for index, seat in enumerate(config.seats):
         taken = [name for name in seat.agents if name in config.policies]
-        if seat.policy in shared and taken:
+        if seat.policy in split and taken:
             message = f"{taken[0]} is the name of a policy, and with `sharing: agent` that of another: rename one"
             yield Mismatch(("seats", index, "name"), message)
 

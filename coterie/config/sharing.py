@@ -8,8 +8,10 @@ from coterie.config.schema import ExperimentConfig, PolicyConfig, SeatConfig
 from coterie.config.tree import Path
 
 
-def shared_policies(config: ExperimentConfig) -> set[str]:
-    """Policies that several agents act by, and that are trained."""
+def split_policies(config: ExperimentConfig) -> set[str]:
+    """Policies of which every agent is to have a copy: those that several act by, and that are trained."""
+    if getattr(config.learning, "sharing", "policy") != "agent":
+        return set()
     users = Counter(seat.policy for seat in config.seats for _ in seat.agents)
     return {name for name, policy in config.policies.items() if users[name] > 1 and not policy.frozen}
 
@@ -19,19 +21,17 @@ def with_own_policies(config: ExperimentConfig) -> ExperimentConfig:
 
     A judge keeps the policy as it began. With a name that is taken nothing is copied: the rules refuse it.
     """
-    if getattr(config.learning, "sharing", "policy") != "agent":
-        return config
-    shared = shared_policies(config)
+    split = split_policies(config)
     seats: list[SeatConfig] = []
     own: dict[str, PolicyConfig] = {}
     for seat in config.seats:
-        if seat.policy in shared:
+        if seat.policy in split:
             seats += [seat.model_copy(update={"name": name, "policy": name, "count": 1}) for name in seat.agents]
             own |= dict.fromkeys(seat.agents, config.policies[seat.policy])
         else:
             seats.append(seat)
-    kept = {name: policy for name, policy in config.policies.items() if name not in shared}
-    if (judge := getattr(config.benchmark, "judge", None)) in shared:
+    kept = {name: policy for name, policy in config.policies.items() if name not in split}
+    if (judge := getattr(config.benchmark, "judge", None)) in split:
         kept[judge] = config.policies[judge].model_copy(update={"frozen": True})
     names = [seat.name for seat in seats]
     if own.keys() & kept.keys() or len(set(names)) < len(names):
