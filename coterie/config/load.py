@@ -70,6 +70,11 @@ class Loaded:
     root: Node = field(repr=False)
     points: tuple[Point, ...] = ()
 
+    @property
+    def caution(self) -> str:
+        """What is allowed and misleads whoever reads the results, with place and remedy; empty: nothing."""
+        return str(getattr(getattr(self.config, "env", None), "caution", str)())
+
     def at(self, point: Point) -> Loaded:
         """One experiment of the sweep."""
         return replace(self, config=point.config, root=point.root, points=())

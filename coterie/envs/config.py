@@ -14,7 +14,7 @@ from coterie.config.mirror import mirrors, parts, restore
 from coterie.config.problems import Mismatch
 from coterie.config.tree import Path
 from coterie.envs import parallel
-from coterie.envs.swarm.config import CHECKS, SwarmConfig
+from coterie.envs.swarm.config import CHECKS, GRACE, SwarmConfig
 from coterie.envs.swarm.scenarios import SCENARIOS
 from coterie.errors import ConfigError, CoterieError
 from coterie.types import WorldSpec
@@ -35,6 +35,10 @@ class EnvConfig(KindConfig):
     num_envs: int = Field(256, ge=1, le=1_048_576)
     """Environments that are stepped at once."""
 
+    def caution(self) -> str:
+        """What is allowed and misleads whoever reads the results, with place and remedy; empty: nothing."""
+        return ""
+
 
 @mirrors(SwarmConfig)
 class QuadSwarmConfig(EnvConfig):
@@ -51,6 +55,13 @@ class QuadSwarmConfig(EnvConfig):
             ConfigError: a value is refused; `where` is its path.
         """
         return restore(SwarmConfig, self)
+
+    def caution(self) -> str:
+        seconds = self.build().seconds
+        if seconds > GRACE:
+            return ""
+        ignored = f"contacts in the first {GRACE:g} s of an episode are no collisions"
+        return f"env.seconds: {ignored}, so episodes of {seconds:g} s have none; give more seconds to count them"
 
     def spec(self) -> WorldSpec:
         """What a policy has to fit, whatever else is wrong with the world.

@@ -59,6 +59,13 @@ def test_an_empty_env_is_the_world_with_its_own_defaults() -> None:
     assert QuadSwarmConfig().build() == SwarmConfig()
 
 
+def test_episodes_in_which_no_contact_can_count_are_cautioned_of(tmp_path: Path) -> None:
+    world = write(tmp_path, GOOD)
+    caution = load(world, ["env.seconds=1.5"]).caution
+    assert caution.startswith("env.seconds: contacts in the first 1.5 s") and "give more seconds" in caution
+    assert load(world, ["env.seconds=1.6"]).caution == load(write(tmp_path, SOCIETY)).caution == ""
+
+
 def test_the_config_of_the_world_has_every_field_of_the_world() -> None:
     assert {part.name for part in fields(SwarmConfig)} | {"kind", "num_envs"} == set(QuadSwarmConfig.model_fields)
 

@@ -11,6 +11,8 @@ from coterie.envs.swarm.scenarios import choose
 from coterie.errors import ConfigError
 from coterie.types import ObservationLayout, WorldSpec
 
+GRACE = 1.5
+"""Contacts in the first so many seconds of an episode are in no metric of its outcome."""
 CELL = 1.0
 """Obstacles stand on the middles of cells of this size, m."""
 MARGIN = 1.0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coterie.envs.swarm import layout
-from coterie.envs.swarm.config import Noise, SwarmConfig
+from coterie.envs.swarm.config import GRACE, Noise, SwarmConfig
 from coterie.envs.swarm.scenarios import MOVES, SCENARIOS
 
 BRUTE_FORCE = 128
@@ -166,7 +166,7 @@ def parameters(config: SwarmConfig) -> Parameters:
         "clip": not quirky,
         "grid": grid,
         "ticks": config.ticks,
-        "grace": round(1.5 * config.control_hz),
+        "grace": round(GRACE * config.control_hz),
         "control_hz": config.control_hz,
         "cells_x": config.cells[0],
         "cells_y": config.cells[1],

@@ -12,6 +12,7 @@ import typer
 from coterie import text
 
 if TYPE_CHECKING:
+    from coterie.config.load import Loaded
     from coterie.config.problems import InvalidConfig
 
 
@@ -21,32 +22,33 @@ def validate(
     as_json: bool = typer.Option(False, "--json", help="Print the errors as JSON."),
 ) -> None:
     """Check experiment files; every error with its line."""
-    failures = {str(path): _failure(path, overrides) for path in paths}
+    checked = {str(path): _check(path, overrides) for path in paths}
     if as_json:
         rows = [
             {"file": path, "ok": not failure, "errors": [p.as_dict() for p in failure.problems] if failure else []}
-            for path, failure in failures.items()
+            for path, (_, failure) in checked.items()
         ]
         print(json.dumps(rows, indent=2))
     else:
-        for path, failure in failures.items():
-            _print(path, failure)
-    raise typer.Exit(2 if any(failures.values()) else 0)
+        for path, (loaded, failure) in checked.items():
+            _print(path, loaded, failure)
+    raise typer.Exit(2 if any(failure for _, failure in checked.values()) else 0)
 
 
-def _failure(path: Path, overrides: list[str]) -> InvalidConfig | None:
+def _check(path: Path, overrides: list[str]) -> tuple[Loaded | None, InvalidConfig | None]:
     from coterie.config.load import load
     from coterie.config.problems import InvalidConfig
 
     try:
-        load(path, overrides)
+        return load(path, overrides), None
     except InvalidConfig as error:
-        return error
-    return None
+        return None, error
 
 
-def _print(path: str, failure: InvalidConfig | None) -> None:
-    if failure is None:
-        print(f"ok {text.clean(path)}")
-    else:
+def _print(path: str, loaded: Loaded | None, failure: InvalidConfig | None) -> None:
+    if loaded is None:
         print(text.clean(str(failure)), file=sys.stderr)
+        return
+    print(f"ok {text.clean(path)}")
+    if loaded.caution:
+        print(f"        {text.clean(loaded.caution)}")

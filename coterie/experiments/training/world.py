@@ -121,6 +121,8 @@ class _Attempt:
             if self.config.executor.kind == "local" and find_device(self.config.device) == "cpu":
                 check_memory(self.config)
             self.display.say(f"the policy learns on {assembly.place_of(self.config)}")
+            if self.loaded.caution:
+                self.display.say(self.loaded.caution)
             self.display.say(assembly.preparation_of(self.config))
             crew = assembly.make_crew(self.loaded, self._on_loss)
             try:

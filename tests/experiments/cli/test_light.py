@@ -74,6 +74,14 @@ def test_validate_says_ok_or_every_error_for_each_file(tmp_path: Path, capsys: p
     assert main(["validate", good]) == 0
 
 
+def test_validate_cautions_of_what_is_allowed_and_misleads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = "name: short\nenv: quad_swarm_v0\npolicy: {kind: attention, preset: small}\nlearning: ippo\n"
+    short = write(tmp_path / "short.yaml", lines)
+    assert main(["validate", short, "-o", "env={kind: quad_swarm_v0, seconds: 1}"]) == 0
+    said, caution = capsys.readouterr().out.splitlines()
+    assert said == f"ok {short}" and caution.lstrip().startswith("env.seconds: ") and "episodes of 1 s" in caution
+
+
 def test_validate_takes_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = write(tmp_path / "good.yaml", example())
     assert main(["validate", good, "-o", "seed=3", "-o", "seats.0.cuont=3"]) == 2

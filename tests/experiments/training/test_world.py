@@ -128,6 +128,11 @@ def test_a_spent_budget_stops_in_order_and_more_of_it_goes_on(make_mortal, undis
     assert learnt(run.folder) == undisturbed
 
 
+def test_a_training_begins_with_what_its_results_will_not_show(make_tiny, tmp_path, capsys):
+    coterie.run(make_tiny(), runs=tmp_path, display="plain", **{"budget.seconds": 1e-3})
+    assert capsys.readouterr().err.count("env.seconds: contacts in the first 1.5 s of an episode are no") == 1
+
+
 def coterie_command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "coterie", *arguments], cwd=cwd, env=os.environ | environment, capture_output=True,
