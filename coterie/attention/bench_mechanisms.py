@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -14,7 +13,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from coterie.attention.bench import LIMIT, Work, time_once
 from coterie.attention.mechanisms.base import Context, Features, Heads, Mechanism, Options
-from coterie.attention.topology import Topology
 
 HEADS = Heads(6, 6, 64, 384)
 CHECKED = 512
@@ -92,7 +90,7 @@ class Race:
 
     def _inputs(self, tokens: int) -> tuple[list[Tensor], Context]:
         context = self.mechanism.context(tokens, torch.Generator().manual_seed(tokens), HEADS, 1)
-        context = dataclasses.replace(_moved(context, self.device), causal=self.causal)
+        context = replace(context.to(self.device), causal=self.causal)
         if isinstance(self.mechanism, Features):
             return [self._draw(tokens, 1)[0].detach().transpose(1, 2).flatten(2).requires_grad_()], context
         return self._draw(tokens, 3), context
@@ -110,19 +108,6 @@ class Race:
 
 def _gradients(o: Tensor, learnt: list[Tensor]) -> list[Tensor]:
     return [g for g in torch.autograd.grad(o.sum(), learnt, allow_unused=True) if g is not None]
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    """A context, or a part of one, with its tensors on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Topology):
-        return Topology(value.index.to(device), value.num_keys)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(
-            value, **{f.name: _moved(getattr(value, f.name), device) for f in dataclasses.fields(value)}
-        )
-    return value
 
 
 def crossover(lengths: Sequence[int], gains: Sequence[float]) -> int | None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coterie import registry
 from coterie.attention.data import Data, Tokens
-from coterie.attention.mechanisms.base import Context, Features, Heads, Mechanism, Options
+from coterie.attention.mechanisms.base import Features, Heads, Mechanism, Options
 
 HEADS = Heads(4, 4, 8, 10)
 TOKENS = 36
@@ -42,16 +42,10 @@ def reach(mechanism: Options) -> Tensor:
     meet, the tokens are those of a batch, sequence after sequence. A pooled vector has a row for each of its numbers.
     """
     assert isinstance(mechanism, Mechanism | Features)
-    draw = torch.Generator().manual_seed(2)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2)
-        module = mechanism.module(HEADS).double().eval()
-        for parameter in module.parameters():
-            if parameter.abs().max() < _LEAST:
-                torch.nn.init.normal_(parameter, std=0.5)
+    draw, module = torch.Generator().manual_seed(2), _make(mechanism)
     batch = _BATCH if mechanism.meets_batch else 1
     tokens = TOKENS // batch
-    context = _context(mechanism, tokens, draw, batch)
+    context = mechanism.context(tokens, draw, HEADS, batch).to(dtype=torch.float64)
     q, k, v = torch.randn(3, batch, HEADS.queries, tokens, HEADS.width, generator=draw, dtype=torch.float64)
     if isinstance(mechanism, Features):
         source = torch.randn(batch, tokens, HEADS.features, generator=draw, dtype=torch.float64).requires_grad_()
@@ -61,7 +55,7 @@ def reach(mechanism: Options) -> Tensor:
         source = v.requires_grad_()
         # Short queries: weights differ little, so that masks and biases are what one sees.
         o = module(0.5 * q, k, source, context)
-    direction = torch.nn.functional.normalize(torch.ones(o.shape[-1], dtype=o.dtype), dim=0)
+    direction = nn.functional.normalize(torch.ones(o.shape[-1], dtype=o.dtype), dim=0)
     rows = (o @ direction).transpose(0, 1).flatten(1)
     found = [torch.autograd.grad(row, source, retain_graph=True)[0] for row in rows.flatten()]
     lengths = torch.stack(found).square().sum(-1)
@@ -69,14 +63,15 @@ def reach(mechanism: Options) -> Tensor:
     return lengths.sqrt().view(*rows.shape, TOKENS).detach()
 
 
-def _context(mechanism: Options, tokens: int, draw: torch.Generator, batch: int) -> Context:
-    context = mechanism.context(tokens, draw, HEADS, batch)
-    values = {f.name: getattr(context.data, f.name) for f in dataclasses.fields(context.data)}
-    doubles: dict[str, Any] = {
-        name: x.double() for name, x in values.items() if isinstance(x, Tensor) and x.is_floating_point()
-    }
-    features = None if context.features is None else context.features.double()
-    return dataclasses.replace(context, features=features, data=dataclasses.replace(context.data, **doubles))
+def _make(mechanism: Options) -> nn.Module:
+    """Its module with parameters that show something."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        module = mechanism.module(HEADS).double().eval()
+        for parameter in module.parameters():
+            if parameter.abs().max() < _LEAST:
+                nn.init.normal_(parameter, std=0.5)
+    return module
 
 
 def draw(mechanism: Options) -> Tensor:

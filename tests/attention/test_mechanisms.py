@@ -67,11 +67,7 @@ def make(
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(0.5 * normal(*parameter.shape))
-    context = mechanism.context(tokens, draw, heads, BATCH)
-    data = {f.name: getattr(context.data, f.name) for f in fields(context.data)}
-    floats = {n: x.to(dtype) for n, x in data.items() if isinstance(x, Tensor) and x.is_floating_point()}
-    features = context.features if context.features is None else context.features.to(dtype)
-    context = replace(context, causal=causal, features=features, data=replace(context.data, **floats))
+    context = replace(mechanism.context(tokens, draw, heads, BATCH), causal=causal).to(dtype=dtype)
     if isinstance(mechanism, Mechanism):
         inputs = [normal(BATCH, h, tokens, heads.width) for h in (heads.queries, heads.keys, heads.keys)]
     else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, NamedTuple, Self
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from coterie.attention.attend import attend
 from coterie.attention.data import Data
 from coterie.attention.masks import Causal, Mask, Segments
 from coterie.attention.spec import Spec
+from coterie.attention.topology import Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,22 @@ class Context:
     """[B, N, C], the hidden states of which q, k and v were made."""
     data: Data = Data()
     """Segments, roles, groups, times and agents of the tokens, hops, neighbours and distances."""
+
+    def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Context:
+        """The same with its tensors on a device, and those of floating-point numbers in a dtype; None: as they are."""
+        converted: Context = _converted(self, device, dtype)
+        return converted
+
+
+def _converted(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
+    """A context or a part of it, as `Context.to` says."""
+    if isinstance(value, Tensor):
+        return value.to(device, dtype if value.is_floating_point() else None)
+    if isinstance(value, Topology):
+        return value if device is None else value.to(device)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _converted(getattr(value, f.name), device, dtype) for f in fields(value)})
+    return value
 
 
 @dataclass(frozen=True, slots=True)
