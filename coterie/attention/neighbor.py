@@ -32,6 +32,7 @@ from coterie.attention.topology import Topology
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _MAX_WIDTH = 256
+"""Of a row: more numbers would not fit into registers, nor into a compiler's patience."""
 
 _Given = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 """q, k, distance, slope and bias."""
