@@ -23,10 +23,10 @@ from coterie.attention.ranges import Tiles, Verdict
 
 KEYS = 64
 """Of a tile."""
-MOST_ROWS = 128
+MOST_ROWS = {"cpu": 256, "cuda": 128}
 """Queries of a tile, where lists do not change from fewer to fewer."""
-STRIP = 6
-"""Rows of tiles, 768 queries: torch's flash attention on a CPU takes its largest blocks from there on."""
+STRIP = 3
+"""Rows of tiles on a CPU, 768 queries: torch's flash attention takes its largest blocks from there on."""
 _LEAST_COMMON = 4
 """Tiles of a strip, below which a piece more costs what it saves."""
 _PAIRS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 24}
@@ -72,7 +72,7 @@ class TileLists:
 
     @functools.cached_property
     def by_query(self) -> tuple[Entries, Entries]:
-        """By row of tiles: full ones, and others."""
+        """By row of tiles: full ones, and others. With `by_key` what the form in Triton reads."""
         return self._entries(0, 2), self._entries(1, 2)
 
     @functools.cached_property
@@ -88,32 +88,44 @@ class TileLists:
 
     @functools.cached_property
     def by_strip(self) -> tuple[Entries, Entries]:
-        """Of the full ones those that all rows of a strip of `STRIP` rows have, by strip, and the others by row."""
-        tiles, columns, strips = self.tiles[0], self.counts[1], -(-self.counts[0] // STRIP)
-        line = self._line(tiles, strips, tiles[:, 2] // STRIP)
-        number = line * columns + tiles[:, 3]
-        key, which, count = torch.unique(number, return_inverse=True, return_counts=True)
-        line = key // columns
+        """Full tiles that all `STRIP` rows of a strip have, by strip, and all others by row, full ones with place -1.
+
+        With `by_column` what the form in torch reads.
+        """
+        full, columns, strips = self.tiles[0], self.counts[1], -(-self.counts[0] // STRIP)
+        number = self._line(full, strips, full[:, 2] // STRIP) * columns + full[:, 3]
+        number, which, count = torch.unique(number, return_inverse=True, return_counts=True)
+        line = number // columns
         is_common = count == (self.counts[0] - line % strips * STRIP).clamp(max=STRIP)
         is_common &= line[is_common].bincount(minlength=self.batch * self.heads * strips)[line] >= _LEAST_COMMON
-        shared, own = key[is_common], tiles[~is_common[which]]
-        return (
-            self._sorted(shared // columns, shared % columns, strips),
-            self._sorted(self._line(own, self.counts[0], own[:, 2]), own[:, 3], self.counts[0]),
-        )
+        shared = number[is_common]
+        common = self._sorted(shared // columns, shared % columns, strips, torch.full_like(shared, -1))
+        return common, self._all(2, full[~is_common[which]])
+
+    @functools.cached_property
+    def by_column(self) -> Entries:
+        """All by column of tiles; full ones have place -1."""
+        return self._all(3, self.tiles[0])
 
     def _entries(self, kind: int, major: int) -> Entries:
         tiles, count = self.tiles[kind], self.counts[major - 2]
         return self._sorted(self._line(tiles, count, tiles[:, major]), tiles[:, 5 - major], count)
 
+    def _all(self, major: int, full: Tensor) -> Entries:
+        """Some full tiles and all mixed ones."""
+        some, count = self.tiles[1], self.counts[major - 2]
+        tiles, place = torch.cat([full, some]), torch.arange(-len(full), len(some), device=some.device).clamp(min=-1)
+        return self._sorted(self._line(tiles, count, tiles[:, major]), tiles[:, 5 - major], count, place)
+
     def _line(self, tiles: Tensor, count: int, at: Tensor) -> Tensor:
         """The number of a line, where each list has `count` of them."""
         return (tiles[:, 0] * self.heads + tiles[:, 1]) * count + at
 
-    def _sorted(self, line: Tensor, other: Tensor, count: int) -> Entries:
-        line, place = line.sort(stable=True)
+    def _sorted(self, line: Tensor, other: Tensor, count: int, place: Tensor | None = None) -> Entries:
+        order = (line * max(self.counts) + other).argsort()
         lines = torch.arange(self.batch * self.heads * count + 1, device=line.device)
-        return Entries(torch.searchsorted(line, lines), other[place].int(), place.int())
+        starts = torch.searchsorted(line[order], lines)
+        return Entries(starts, other[order].int(), (order if place is None else place[order]).int())
 
 
 class _Kept(NamedTuple):
@@ -160,7 +172,7 @@ class _Maker:
 
     def __init__(self, mask: Mask | None, fields: Fields) -> None:
         self.mask, self.fields, self.sizes, self.device = mask, fields, fields.sizes, fields.device
-        self.rows = min([MOST_ROWS, *(leaf.rows & -leaf.rows for leaf in _listed(mask))])
+        self.rows = min([MOST_ROWS[fields.device.type], *(leaf.rows & -leaf.rows for leaf in _listed(mask))])
         self.counts = -(-self.sizes.queries // self.rows), -(-self.sizes.keys // KEYS)
         self.batch = self.heads = 1
 

@@ -1,10 +1,10 @@
 """Attention over lists of tiles in plain torch.
 
-A tile is too little work for a call of torch, so all full tiles of a row are taken at once, and all mixed ones; full
-tiles that a few rows have in common, for all of these at once. Where every query has a list of its own, that would copy
-many keys for it: then those of a column are, and keys stay while queries are gathered. Each such piece goes through
-torch's flash attention, which keeps scores in a core's cache, and pieces are merged by lse. Gradients of a bias are
-sums of products, since flash attention has none. Sums are in a fixed order.
+A tile is too little work for a call of torch, so all tiles of a row are taken at once, and full tiles that a few rows
+have in common for all of these. Where every query has a list of its own, that would copy many keys for it: then those
+of a column are, and keys stay while queries are gathered. Each such piece goes through torch's flash attention, which
+keeps scores in a core's cache, and pieces are merged by lse. Gradients of a bias are sums of products, since flash
+attention has none. Sums are in a fixed order.
 
 Heads are [Hk, g] here, with g query heads for each key head: views, and keys are not repeated.
 """
@@ -113,6 +113,8 @@ class _Work(NamedTuple):
     keys: slice | Tensor
     penalty: Tensor | None
     """[rows, keys], minus infinity where a query may not see a key, else 0; None: they may see all of them."""
+    empty: Tensor | None
+    """Bool [rows], queries that see none of the keys; None likewise."""
 
 
 class _Rows:
@@ -146,6 +148,7 @@ class _Pass:
         self.tiles, self.key_heads, self.width = tiles, v.shape[1], max(v.shape[-1], terms.q.shape[-1])
         self.dtype = torch.promote_types(v.dtype, torch.float32)
         self.by_row, self.is_fused = tiles.rows >= _FEW, is_fused
+        self.bits = pad(tiles.bits, (0, 0, 0, 1), value=-1)  # The last is that of a full tile, whose place is -1.
         self.q, self.k, self.v = (self.wide(x) for x in (terms.q, terms.k, v))
         self.q = self.q * terms.scale
         self.u, self.w = (None if x is None else self.by_head(x) for x in (terms.u, terms.w))
@@ -163,8 +166,8 @@ class _Pass:
         """Output and lse [.., 1] of a piece."""
         q, k, v, u, w = self._piece(work)
         o, lse = _flash(q, k, v, 0.0, False, attn_mask=_bias(u, w, work.penalty), scale=1.0)
-        if work.penalty is not None:
-            lse = lse.masked_fill(work.penalty.amax(-1) == -torch.inf, -torch.inf)
+        if work.empty is not None:
+            lse = lse.masked_fill(work.empty, -torch.inf)
         return self._apart(work, o), self._apart(work, lse[..., None])
 
     def slopes(self, work: _Work, grad: Tensor, o: Tensor, lse: Tensor) -> Grads:
@@ -202,16 +205,12 @@ class _Pass:
         return torch.unflatten(x, 0, self.q[work.heads].shape[:2])
 
     def works(self) -> Iterator[_Work]:
-        """All tiles, by rows or, where rows are few queries, by columns: full ones, then mixed ones."""
+        """All tiles, by strips and by rows or, where rows are few queries, by columns."""
         tiles, sides = self.tiles, [(self.tiles.rows, self.q.shape[-2]), (KEYS, self.k.shape[-2])]
         (size, count), other_side = sides if self.by_row else sides[::-1]
-        if self.by_row:
-            (shared, full), (_, some) = tiles.by_strip, tiles.by_query
-            kinds = [(shared, STRIP * size, False), (full, size, False), (some, size, True)]
-        else:
-            full, some = tiles.by_key
-            kinds = [(full, size, False), (some, size, True)]
-        for entries, height, is_mixed in kinds:
+        kinds = [(1, tiles.by_column)] if not self.by_row else [*zip((STRIP, 1), tiles.by_strip, strict=True)]
+        for many, entries in kinds:
+            height = many * size
             starts, lines, at_once = entries.starts.tolist(), -(-count // height), self._at_once(height)
             for line in range(len(starts) - 1):
                 list_, own = divmod(line, lines)
@@ -221,8 +220,7 @@ class _Pass:
                     now = slice(first, min(first + at_once, starts[line + 1]))
                     theirs = _rows(entries.other[now], *other_side)
                     rows, keys = (mine, theirs) if self.by_row else (theirs, mine)
-                    penalty = self._penalty(entries.place[now], rows, keys) if is_mixed else None
-                    yield _Work(part, part[:2], rows, keys, penalty)
+                    yield _Work(part, part[:2], rows, keys, *self._penalty(entries.place[now], rows, keys))
 
     def _at_once(self, height: int) -> int:
         """Tiles of a piece: as many as there are, unless its scores or its bias are in memory."""
@@ -233,11 +231,19 @@ class _Pass:
         most = _MOST_BIASES if self.is_fused else _MOST_NUMBERS
         return max(1, most // (shared * height * (KEYS if self.by_row else self.tiles.rows)))
 
-    def _penalty(self, places: Tensor, rows: slice | Tensor, keys: slice | Tensor) -> Tensor:
-        """Of tiles side by side, or one under the other: [rows, keys]."""
-        penalty = _unpack(self.tiles.bits[places], self.dtype)
-        penalty = penalty.transpose(0, 1).flatten(1) if self.by_row else penalty.flatten(0, 1)
-        return penalty[: _count(rows), : _count(keys)]
+    def _penalty(
+        self, places: Tensor, rows: slice | Tensor, keys: slice | Tensor
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Penalty and empty rows of tiles side by side, or one under the other; None: all of them are full."""
+        if bool((places < 0).all()):
+            return None, None
+        bits = self.bits[places]
+        penalty, is_empty = _unpack(bits, self.dtype), bits == 0
+        if self.by_row:
+            penalty, is_empty = penalty.transpose(0, 1).flatten(1), is_empty.all(0)
+        else:
+            penalty, is_empty = penalty.flatten(0, 1), is_empty.flatten()
+        return penalty[: _count(rows), : _count(keys)], is_empty[: _count(rows)]
 
     def _heads(self, sequence: int, list_: int) -> tuple[slice, slice, slice]:
         batch = slice(sequence, sequence + 1) if self.tiles.batch > 1 else slice(None)
