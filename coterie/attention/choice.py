@@ -74,7 +74,8 @@ def find_faults(kind: str, options: Mapping[str, Any]) -> Iterator[Mismatch]:
         restore(mechanism, config.model_validate(options))
     except ValidationError as wrong:
         for error in wrong.errors():
-            path = error["loc"]
+            # The option and a place in its tuple; between them stand members of a union, which nobody wrote.
+            path = (error["loc"][0], *(step for step in error["loc"][1:] if isinstance(step, int)))
             if error["type"] == "extra_forbidden":
                 message = f"{kind} has no option {path[0]!r}" + ("" if config.model_fields else "; it has none at all")
                 yield Mismatch(path, message, str(path[0]), tuple(config.model_fields), is_key=True)

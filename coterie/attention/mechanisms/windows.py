@@ -87,9 +87,10 @@ class GeneralizedNeighborhood(OnGrid):
 
     window: tuple[int, ...] = (7, 7)
     """One for each axis of the grid; a sequence needs no grid."""
-    stride: int = 1
+    stride: int | tuple[int, ...] = 1
     """How many neighbours share a window: 1 is neighborhood attention, `window` is attention in blocks."""
-    dilation: int = 1
+    dilation: int | tuple[int, ...] = 1
+    """Places from one key of a window to the next. As of `stride`, a number is that of all axes."""
 
     about: ClassVar[About] = About(
         name="gna",
@@ -101,6 +102,9 @@ class GeneralizedNeighborhood(OnGrid):
 
     def __post_init__(self) -> None:
         check_between(self, 1, math.inf, "window", "stride", "dilation")
+        for name in ("stride", "dilation"):
+            if len(self._by_axis(name)) != len(self.window):
+                raise ValueError(f"gna: {name} is {getattr(self, name)}, expected a number for each of {self.window}")
 
     @classmethod
     def small(cls) -> GeneralizedNeighborhood:
@@ -108,39 +112,46 @@ class GeneralizedNeighborhood(OnGrid):
 
     def declare(self, q: Tensor, k: Tensor, context: Context) -> tuple[Spec, Data]:
         grid = self._grid(q, context)
-        dilation = tuple(min(self.dilation, n) for n in grid)
+        dilation = tuple(min(d, n) for d, n in zip(self._by_axis("dilation"), grid, strict=True))
         window = tuple(min(w, n // d) for w, n, d in zip(self.window, grid, dilation, strict=True))
         return Spec(Neighborhood(grid, window, self.stride, dilation, context.causal)), context.data
+
+    def _by_axis(self, name: str) -> tuple[int, ...]:
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,) * len(self.window)
 
     def _grid(self, q: Tensor, context: Context) -> tuple[int, ...]:
         return grid_of(self.about, context, q.shape[2], len(self.window))
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         grid = self._grid(q, context)
-        by_axis = [self._axis(n, w, context.causal) for n, w in zip(grid, self.window, strict=True)]
+        axes = zip(grid, self.window, self._by_axis("stride"), self._by_axis("dilation"), strict=True)
+        by_axis = [_gna_axis(*axis, context.causal) for axis in axes]
         return naive_attention(q, k, v, allowed=_all_axes(grid, by_axis).to(q.device))[0]
-
-    def _axis(self, n: int, window: int, causal: bool) -> Tensor:
-        allowed, dilation = torch.zeros(n, n, dtype=torch.bool), min(self.dilation, n)
-        window = min(window, n // dilation)
-        for i in range(n):
-            group = list(range(i % dilation, n, dilation))
-            place, first = group.index(i), group.index(i) // self.stride * self.stride
-            if causal:
-                last = min(first + self.stride - 1, len(group) - 1)
-                seen = group[max(last - window + 1, 0) : place + 1]
-            else:
-                leader = min(first + self.stride // 2, len(group) - 1)
-                start = min(max(leader - window // 2, 0), len(group) - window)
-                seen = group[start : start + window]
-            allowed[i, seen] = True
-        return allowed
 
     def pairs(self, tokens: int) -> int:
         return tokens * min(math.prod(self.window), tokens)
 
     def context(self, tokens: int, draw: torch.Generator, heads: Heads, batch: int) -> Context:
         return drawn_grid(tokens, len(self.window))
+
+
+def _gna_axis(n: int, window: int, stride: int, dilation: int, causal: bool) -> Tensor:
+    """[n, n], by moving a window over every `dilation`-th place."""
+    allowed, dilation = torch.zeros(n, n, dtype=torch.bool), min(dilation, n)
+    window = min(window, n // dilation)
+    for i in range(n):
+        group = list(range(i % dilation, n, dilation))
+        place, first = group.index(i), group.index(i) // stride * stride
+        if causal:
+            last = min(first + stride - 1, len(group) - 1)
+            seen = group[max(last - window + 1, 0) : place + 1]
+        else:
+            leader = min(first + stride // 2, len(group) - 1)
+            start = min(max(leader - window // 2, 0), len(group) - window)
+            seen = group[start : start + window]
+        allowed[i, seen] = True
+    return allowed
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,3 +45,13 @@ def test_made_up_inputs_fit_the_options(mechanism: Mechanism, axes: tuple[int, .
     context = mechanism.context(60, draw, heads, 1)
     assert context.grid == axes
     assert mechanism.module(heads)(*torch.randn(3, 1, 2, 60, 4, generator=draw), context).isfinite().all()
+
+
+def test_a_value_that_no_type_of_an_option_takes_is_said_at_the_option() -> None:
+    """And not at the types' names, which nobody wrote."""
+    for package in ("pydantic", "ruamel.yaml"):
+        pytest.importorskip(package)
+    from coterie.attention.choice import find_faults
+
+    assert {fault.path for fault in find_faults("gna", {"stride": "x"})} == {("stride",)}
+    assert [fault.path for fault in find_faults("gna", {"window": ["x", 7]})] == [("window", 0)]

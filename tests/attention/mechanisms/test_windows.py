@@ -45,6 +45,20 @@ def test_stride_of_a_window_is_attention_in_blocks() -> None:
     assert torch.equal(found, (at[:, None] == at).all(-1))
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_each_axis_may_have_its_own_stride_and_dilation(causal: bool) -> None:
+    mechanism, context = GeneralizedNeighborhood((3, 4), stride=(3, 1), dilation=(1, 2)), Context(causal, GRID)
+    inputs, o = compute(mechanism, context)
+    torch.testing.assert_close(o, mechanism.naive(mechanism.module(Heads(4, 4, 8, 8)), *inputs, context))
+    rows = seen(mechanism, context)[0].view(9, 12, 9, 12)[:, 6].any(-1)
+    assert torch.equal(rows, seen(GeneralizedNeighborhood((3,), stride=3), Context(causal), tokens=9)[0])
+
+
+def test_a_stride_for_each_axis_is_one_for_each() -> None:
+    with pytest.raises(ValueError, match=r"gna: stride is \(2, 2, 2\), expected a number for each of \(7, 7\)"):
+        GeneralizedNeighborhood(stride=(2, 2, 2))
+
+
 def test_dilation_is_attention_in_interleaved_sequences() -> None:
     dilated = seen(GeneralizedNeighborhood((5,), dilation=3), Context(), tokens=30)[0]
     plain = seen(GeneralizedNeighborhood((5,)), Context(), tokens=10)[0]
