@@ -158,13 +158,14 @@ class Nodes:
             )
         )  # fmt: skip
 
-    def signal(self, title: str, number: signal.Signals) -> None:
-        """Send a signal to one of the cluster's processes whose title contains this, as soon as there is one."""
+    def signal(self, title: str, number: signal.Signals) -> int:
+        """Send a signal to a process of the cluster whose title contains this, as soon as there is one; its id."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             children = [child for node in self.processes if node.poll() is None for child in _children(node)]
             if found := [child for child in children if title in _title(child)]:
-                return found[0].send_signal(number)
+                found[0].send_signal(number)
+                return found[0].pid
             time.sleep(0.1)
         raise TimeoutError(f"no process of the cluster is called {title}")
 

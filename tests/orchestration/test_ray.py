@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -459,15 +460,18 @@ def test_what_becomes_of_an_actor_changes_nothing_that_is_learnt(
     from coterie.orchestration.ray.learners import RayLearner
 
     place = (RayLearner, "update", 3) if victim == "LearnerActor" else (Journal, "commit", 20)
-    before(monkeypatch, *place, lambda: nodes.signal(f"ray::{victim}", number))
+    struck = []
+    before(monkeypatch, *place, lambda: struck.append(nodes.signal(f"ray::{victim}", number)))
     run = coterie.run(society(llama, on_ray(address, heartbeat=3.0)), runs=tmp_path)
     assert taught(run) == alone
     # An engine's actor is brought back by Ray itself: one that is killed between two calls is nobody's failure.
     if number == signal.SIGKILL and victim != "EngineActor":
         assert "process" in failures_of(run)[0]["what"]
     elif number == signal.SIGSTOP:
-        named = [told for told in failures_of(run) if "did not answer for 3 s" in told["what"]]
-        assert len(named) == 1 and " on " in named[0]["where"] and "process" in named[0]["where"]
+        # On a busy machine another, such as one that is still importing, may not answer for so long either.
+        named = [told["where"] for told in failures_of(run) if "did not answer for 3 s" in told["what"]]
+        right = [where for where in named if f" on {platform.node()} " in where and where.endswith(f" {struck[0]}")]
+        assert len(right) == 1, named
 
 
 @pytest.mark.slow
