@@ -212,6 +212,9 @@ class Suppression(Edit):
         cost="O(N^2 d)",
     )
 
+    def __post_init__(self) -> None:
+        check_between(self, 0, math.inf, "keep")
+
     def edited(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         return merge(*self.parts(q, k, v, context), [self.keep, 1.0])[0]
 

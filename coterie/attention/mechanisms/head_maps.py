@@ -19,6 +19,7 @@ from coterie.attention.mechanisms.base import (
     check_not_causal,
     narrowed,
     visible,
+    without_padding,
 )
 from coterie.attention.naive import naive_attention
 from coterie.attention.spec import Spec
@@ -27,13 +28,12 @@ _SOURCE = "Beyond Uniform Query Distribution: Key-Driven Grouped Query Attention
 
 
 def allot(strengths: Tensor, heads: int) -> Tensor:
-    """Query heads to key heads in proportion to min-max strengths [.., Hk]: each one's key head [.., heads], in order.
+    """Query heads to key heads in proportion to strengths [.., Hk]: each one's key head [.., heads], in order.
 
-    The weakest key head gets none, and equal strengths get equal shares. What rounding leaves over goes to the largest
-    remainders. Nothing waits for the device.
+    Where all strengths are 0, shares are equal. What rounding leaves over goes to the largest remainders; the released
+    code rounds to the nearest and then mends the sum. Nothing waits for the device.
     """
-    above = strengths - strengths.amin(-1, keepdim=True)
-    shares = torch.where(above.amax(-1, keepdim=True) > 0, above, torch.ones_like(above))
+    shares = torch.where(strengths.amax(-1, keepdim=True) > 0, strengths, torch.ones_like(strengths))
     wanted = heads * shares / shares.sum(-1, keepdim=True)
     whole = wanted.floor()
     rank = (wanted - whole).argsort(dim=-1, descending=True, stable=True).argsort(-1)
@@ -44,23 +44,22 @@ def allot(strengths: Tensor, heads: int) -> Tensor:
 
 
 def _key_norms(k: Tensor, context: Context) -> Tensor:
-    """[B, Hk], the mean length of a key; padding is not read."""
-    norms: Tensor = k.detach().norm(dim=-1)
+    """[B, Hk], the norm of all keys of a head, divided by the root of their number; padding is not read."""
+    (k,) = without_padding(context, k.detach())
     segment = context.data.queries.segment
-    if segment is None:
-        return norms.mean(2)
-    kept = (segment >= 0).expand(len(k), -1)[:, None]
-    return torch.where(kept, norms, 0).sum(2) / kept.sum(2)
+    count = k.shape[2] if segment is None else (segment >= 0).sum(-1).clamp(min=1).view(-1, 1)
+    norms: Tensor = k.norm(dim=(2, 3)) / count**0.5
+    return norms
 
 
 @dataclass(frozen=True, slots=True)
 class KeyDriven(Mechanism):
-    """KDGQA."""
+    """KDGQA. The released code sums the norms over the batch; here each sequence has groups of its own."""
 
     about: ClassVar[About] = About(
         name="kdgqa",
         title="KDGQA: key heads with longer keys serve more query heads, counted in every call",
-        formula="n_g = H (|K_g| - min |K|) / sum of the same over g,  |K_g| the mean |k_j| of a sequence",
+        formula="n_g = H (|K_g| - min |K|) / sum of the same over g,  |K_g| the norm of all keys of a head",
         source=_SOURCE,
         cost="O(N^2 d + N d)",
     )
@@ -71,15 +70,15 @@ class KeyDriven(Mechanism):
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         found = []
         for b in range(len(q)):
-            lengths = [float(key.detach().square().sum(-1).sqrt().mean()) for key in k[b]]
-            found.append(naive_attention(q[b], k[b], v[b], head_map=_allotted(lengths, q.shape[1]))[0])
+            norms = [float(key.detach().square().sum().sqrt()) for key in k[b]]
+            above = [norm - min(norms) for norm in norms]
+            found.append(naive_attention(q[b], k[b], v[b], head_map=_allotted(above, q.shape[1]))[0])
         return torch.stack(found)
 
 
-def _allotted(lengths: list[float], heads: int) -> list[int]:
+def _allotted(strengths: list[float], heads: int) -> list[int]:
     """`allot`, one key head after the other."""
-    least = min(lengths)
-    shares = [length - least for length in lengths] if max(lengths) > least else [1.0] * len(lengths)
+    shares = strengths if max(strengths) > 0 else [1.0] * len(strengths)
     wanted = [heads * share / sum(shares) for share in shares]
     counts = [int(number) for number in wanted]
     while sum(counts) < heads:
@@ -91,7 +90,9 @@ class _KeyDriven(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
         check_not_causal(KeyDriven.about, context, "groups follow the keys of the whole sequence; dgqa has one")
-        return _attend_mapped(q, k, v, allot(_key_norms(k, context), q.shape[1]), context)
+        norms = _key_norms(k, context)
+        above = norms - norms.amin(-1, keepdim=True)
+        return _attend_mapped(q, k, v, allot(above, q.shape[1]), context)
 
 
 def _attend_mapped(q: Tensor, k: Tensor, v: Tensor, head_map: Tensor, context: Context) -> Tensor:
@@ -102,7 +103,10 @@ def _attend_mapped(q: Tensor, k: Tensor, v: Tensor, head_map: Tensor, context: C
 
 @dataclass(frozen=True, slots=True)
 class Dynamic(Mechanism):
-    """DGQA. While training the groups change after a call: what a call computes never depends on its own keys."""
+    """DGQA. While training the groups change after a call: what a call computes never depends on its own keys.
+
+    As in the released code shares are not stretched from least to most, as those of KDGQA are.
+    """
 
     every: int = 300
     """Calls between two allotments."""
@@ -112,7 +116,7 @@ class Dynamic(Mechanism):
     about: ClassVar[About] = About(
         name="dgqa",
         title="DGQA: key heads whose keys change most serve more query heads, counted in training",
-        formula="n_g as in kdgqa, of ||K_g| - |K_g| before| or of a moving average of |K_g|, anew every w steps",
+        formula="n_g = H s_g / sum s,  s_g = ||K_g| - |K_g| before| or a moving average of |K_g|, anew every w steps",
         source=_SOURCE,
         cost="O(N^2 d + N d)",
     )

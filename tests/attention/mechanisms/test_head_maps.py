@@ -21,13 +21,23 @@ def counts(strengths: list[float], heads: int = 8) -> list[int]:
     return torch.bincount(allot(torch.tensor(strengths), heads), minlength=len(strengths)).tolist()
 
 
-def test_query_heads_are_shared_out_in_proportion_and_the_weakest_gets_none() -> None:
-    assert counts([1.0, 2.0, 3.0, 2.0]) == [0, 2, 4, 2]
-    assert counts([5.0, 1.0]) == [8, 0]
+def test_query_heads_are_shared_out_in_proportion() -> None:
+    assert counts([1.0, 2.0, 3.0, 2.0]) == [1, 2, 3, 2]
+    assert counts([0.0, 5.0]) == [0, 8]
+
+
+def test_the_weakest_key_head_gets_no_query_heads() -> None:
+    """Norms 1, 2, 3 and 2, of keys whose lengths differ: one norm of all of them counts, not the mean of theirs."""
+    k = torch.zeros(1, 4, 5, 4, dtype=torch.float64)
+    for group, lengths in enumerate(([1, 0, 0, 0, 0], [2, 0, 0, 0, 0], [2, 2, 1, 0, 0], [1, 1, 1, 1, 0])):
+        k[0, group, :, 0] = torch.tensor(lengths)
+    q, v = torch.zeros(1, 8, 5, 4, dtype=torch.float64), torch.arange(4.0).double()[:, None, None].expand(1, 4, 5, 4)
+    o = KeyDriven().module(HEADS)(q, k, v, Context())
+    assert o[0, :, 0, 0].round().tolist() == [1, 1, 2, 2, 2, 2, 3, 3]
 
 
 def test_each_sequence_has_groups_of_its_own() -> None:
-    found = allot(torch.tensor([[1.0, 2.0, 3.0, 2.0], [5.0, 5.0, 5.0, 5.0]]), 8)
+    found = allot(torch.tensor([[0.0, 1.0, 2.0, 1.0], [0.0, 0.0, 0.0, 0.0]]), 8)
     assert found.tolist() == [[1, 1, 2, 2, 2, 2, 3, 3], [0, 0, 1, 1, 2, 2, 3, 3]]
     q, k, v = normal(3, 8, 5, 4), normal(3, 4, 5, 4), normal(3, 4, 5, 4)
     together = KeyDriven().module(HEADS)(q, k, v, Context())
@@ -45,7 +55,6 @@ def test_rounding_neither_loses_nor_invents_heads() -> None:
 
 def test_keys_of_equal_length_share_evenly() -> None:
     """Min-max of equal norms is 0 / 0."""
-    assert counts([3.0, 3.0, 3.0, 3.0]) == [2, 2, 2, 2]
     q, v = normal(1, 8, 5, 4), normal(1, 4, 5, 4)
     o = KeyDriven().module(HEADS)(q, torch.ones_like(v), v, Context())
     torch.testing.assert_close(o, v.mean(2, keepdim=True).repeat_interleave(2, 1).expand_as(o))
@@ -84,20 +93,20 @@ def head_map_after(options: Dynamic, lengths: list[list[float]], *, interrupted:
 def test_groups_follow_what_changed_since_the_last_allotment() -> None:
     first, even = [1.0, 2.0, 3.0, 2.0], [0, 0, 1, 1, 2, 2, 3, 3]
     assert head_map_after(Dynamic(every=2), [first]) == even
-    assert head_map_after(Dynamic(every=2), [first, first]) == [1, 1, 2, 2, 2, 2, 3, 3]
+    assert head_map_after(Dynamic(every=2), [first, first]) == [0, 1, 1, 2, 2, 2, 3, 3]
     changed = [1.0, 2.0, 3.0, 6.0]
     assert head_map_after(Dynamic(every=2), [first, first, changed, changed]) == [3] * 8
 
 
 def test_groups_follow_a_moving_average() -> None:
     first, second = [1.0, 2.0, 3.0, 2.0], [2.0, 1.0, 1.0, 1.0]
-    assert head_map_after(Dynamic(every=1, decay=1.0), [first, second]) == [1, 1, 2, 2, 2, 2, 3, 3]
-    assert head_map_after(Dynamic(every=1, decay=0.0), [first, second]) == [0] * 8
+    assert head_map_after(Dynamic(every=1, decay=1.0), [first, second]) == [0, 1, 1, 2, 2, 2, 3, 3]
+    assert head_map_after(Dynamic(every=1, decay=0.0), [first, second]) == [0, 0, 0, 1, 1, 2, 2, 3]
 
 
 @pytest.mark.parametrize("decay", [None, 0.5])
 def test_a_training_that_is_taken_up_again_has_the_groups_of_one_that_was_not_stopped(decay: float | None) -> None:
-    options, lengths = Dynamic(every=2, decay=decay), [[1.0, 2.0, 3.0, 2.0], [1.0, 2.0, 9.0, 8.0], [4.0, 1.0, 1.0, 3.0]]
+    options, lengths = Dynamic(every=2, decay=decay), [[1.0, 2.0, 3.0, 2.0], [1.0, 2.0, 9.0, 8.0], [9.0, 1.0, 1.0, 1.0]]
     assert head_map_after(options, lengths[:2]) != head_map_after(options, [*lengths, lengths[0]])
     for steps in (lengths[:2], lengths, [*lengths, lengths[0]]):
         assert head_map_after(options, steps, interrupted=True) == head_map_after(options, steps)

@@ -7,6 +7,7 @@ import torch
 
 from coterie.attention.mechanisms.base import Heads, Mechanism, Options
 from coterie.attention.mechanisms.bias import LearnedBias, SvdBias
+from coterie.attention.mechanisms.edits import Suppression
 from coterie.attention.mechanisms.groups import HierarchicalGroup
 from coterie.attention.mechanisms.head_maps import Dynamic
 from coterie.attention.mechanisms.head_windows import HiLo, LongShort, ShiftedSparse
@@ -25,7 +26,7 @@ from coterie.attention.mechanisms.windows import GeneralizedNeighborhood, Halo, 
         (LearnedBias, "rank", 0, "1 or more"), (MixtureOfHeads, "active", 2.0, "0 to 1"),
         (Dynamic, "every", 0, "1 or more"), (Dynamic, "decay", 1.5, "0 to 1"), (Lightning, "depth", 2.0, "0 to 1"),
         (HierarchicalGroup, "within", 1.5, "0 to 1"), (Routing, "decay", -0.5, "0 to 1"),
-        (TokenAggregation, "decay", 1.5, "0 to 1"),
+        (TokenAggregation, "decay", 1.5, "0 to 1"), (Suppression, "keep", -1.0, "0 or more"),
     ],
 )  # fmt: skip
 def test_an_option_out_of_range_is_named(mechanism: type[Options], option: str, value: object, wanted: str) -> None:
