@@ -73,7 +73,10 @@ class Loaded:
     @property
     def caution(self) -> str:
         """What is allowed and misleads whoever reads the results, with place and remedy; empty: nothing."""
-        return str(getattr(getattr(self.config, "env", None), "caution", str)())
+        if not isinstance(self.config, WorldConfig):
+            return ""
+        caution = getattr(self.config.env, "caution", None)  # A plugin's world need not know of it.
+        return str(caution()) if caution else ""
 
     def at(self, point: Point) -> Loaded:
         """One experiment of the sweep."""

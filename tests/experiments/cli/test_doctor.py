@@ -131,9 +131,7 @@ def test_a_gpu_that_numba_does_not_find_is_warned_of(with_driver: None, installe
     assert found.level == "warn" and "finds no GPU" in found.detail
 
 
-def test_the_gpu_that_numba_finds_is_named(
-    with_driver: None, installed: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_gpu_that_numba_finds_is_named(with_driver: None, installed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(numba_cuda="0.30.4")
     monkeypatch.setattr(checks, "_ASK_NUMBA", "print(13, 0, 'NVIDIA H100 80GB HBM3')")
     found = numba_check()
