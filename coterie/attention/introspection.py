@@ -55,7 +55,7 @@ def collect(
             not see their whole sequence (windows), a mask that is not causal, a cache with tokens of earlier passes.
     """
     if which.is_empty:
-        raise ValueError("which asks for no statistic, expected one at least, such as StatisticsRequest(span=True)")
+        raise ValueError("`which` asks for no statistic: ask for one at least, such as StatisticsRequest(span=True)")
     chosen = _choose(model, layers)
     found: dict[int, AttentionStatistics] = {}
     reader = _MaskReader(queries, labels)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
-from coterie.attention.mechanisms.base import Context, Heads, Mechanism, Options
+from coterie.attention.mechanisms.base import Context, Heads, Mechanism, Missing, Options
 
 NAME = "coterie_mechanism"
 """What the config's attention implementation is called."""
@@ -27,7 +27,8 @@ def replace_attention(model: Any, mechanism: Options, seed: int = 0) -> None:
 
     The mechanism's parameters become the layers' own (`self_attn.mechanism`), drawn from `seed`. From then on the model
     takes whole sequences: `use_cache=False`, and no attention mask. Padding on the right changes no output of other
-    tokens; a mechanism's own losses and counts include it.
+    tokens; a mechanism's own losses and counts include it. `save_pretrained` does not keep what was replaced: a state
+    dict is loaded into a model whose attention was replaced alike.
 
     Args:
         model: Of transformers, with its attention interface.
@@ -55,7 +56,8 @@ def replace_attention(model: Any, mechanism: Options, seed: int = 0) -> None:
             made = [mechanism.module(heads) for _ in layers]
             _try(mechanism.module(heads).eval(), heads)
         except ValueError as refusal:
-            raise ValueError(f"{name} does not fit a language model: {refusal}") from None
+            why = refusal.lack if isinstance(refusal, Missing) else refusal
+            raise ValueError(f"{name} does not fit a language model: {why}") from None
     for layer, module in zip(layers, made, strict=True):
         layer.mechanism = module.to(layer.q_proj.weight)
         layer.register_forward_pre_hook(_remember, with_kwargs=True)

@@ -47,10 +47,16 @@ def score(
             these very sequences, so that a sequence's signals depend on what it is scored with.
 
     Raises:
-        ValueError: There is no such signal; or as `introspection.collect` for attention signals.
+        ValueError: There is no such signal, or no such token; or as `introspection.collect` for attention signals.
     """
     if unknown := set(signals) - set(SIGNALS):
         raise ValueError(f"signals holds {', '.join(sorted(unknown))}, expected some of {', '.join(SIGNALS)}")
+    known = model.get_input_embeddings().num_embeddings
+    for at, ids in enumerate(sequences):
+        if strange := [token for token in ids if not 0 <= token < known]:
+            raise ValueError(
+                f"sequence {at} has token {strange[0]}, the model 0 to {known - 1}: encode it by the model's tokenizer"
+            )
     wants_attention = bool({"waad", "fai"} & set(signals))
     layers = sorted({layer for layer, _ in (*roles.local, *roles.distant)}) if roles else None
     which = replace(ATTENTION, span=roles is None)  # Roles are assigned by span; what is left needs a band of the map.

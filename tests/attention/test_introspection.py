@@ -264,7 +264,7 @@ def no_head(model: Any) -> None:
     [
         (wrong_layer, "layers holds 3"),
         (wrong_head, r"heads holds \(1, 8\)"),
-        (no_statistic, "which asks for no statistic"),
+        (no_statistic, "asks for no statistic"),
         (no_layer, "layers is empty"),
         (no_head, "layers holds no head of layer 1"),
     ],

@@ -111,6 +111,15 @@ def test_a_model_that_projects_queries_and_keys_at_once_is_refused_and_stays_as_
     assert torch.equal(logits(model), before)
 
 
+def test_a_state_dict_goes_into_a_model_whose_attention_was_replaced_alike() -> None:
+    one, two = make_model(), make_model()
+    replace_attention(one, Gated(), seed=1)
+    replace_attention(two, Gated(), seed=2)
+    assert not torch.equal(logits(one), logits(two))
+    two.load_state_dict(one.state_dict())
+    assert torch.equal(logits(one), logits(two))
+
+
 def test_a_cache_or_a_mask_is_refused() -> None:
     model = make_model()
     replace_attention(model, Gated())

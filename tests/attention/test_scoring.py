@@ -107,6 +107,11 @@ def test_an_unknown_signal_is_named() -> None:
         score(None, [[1, 2]], ["surprise"])
 
 
+def test_a_token_that_the_model_does_not_have_is_named(model: Any) -> None:
+    with pytest.raises(ValueError, match="sequence 1 has token 61, the model 0 to 60"):
+        score(model, [[1, 60], [2, 61]], ["logprobs"])
+
+
 def test_a_tiny_model_has_at_least_one_head_of_each_role() -> None:
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=4, num_hidden_layers=1)).eval()

@@ -18,7 +18,7 @@ from coterie.agents.swarm.architecture import Architecture
 from coterie.agents.swarm.layers import Linear, Perceptron, find_present, split
 from coterie.agents.swarm.ordering import sort_neighbours
 from coterie.attention.data import Data, Tokens
-from coterie.attention.mechanisms.base import Context, Heads, Mechanism
+from coterie.attention.mechanisms.base import Context, Heads, Mechanism, Missing
 from coterie.attention.neighbor import neighbor_attention
 from coterie.attention.topology import Topology
 from coterie.errors import ConfigError
@@ -252,10 +252,8 @@ def _by_head(rows: Tensor, heads: int) -> Tensor:
 
 def _describe(tokens: Tensor, present: Tensor, obstacles: int) -> Context:
     """What is known about tokens [B, T, W] besides queries, keys and values; `present` are neighbours."""
-    role = torch.ones(tokens.shape[1], dtype=torch.long, device=tokens.device)
-    role[-1], role[-1 - obstacles : -1] = 0, 2
     segment = functional.pad(present, (0, obstacles + 1), value=True).long() - 1
-    return Context(features=tokens, data=Data(Tokens(segment=segment, role=role)))
+    return Context(features=tokens, data=Data(Tokens(segment=segment)))
 
 
 def _make_mechanism(shape: Architecture, layout: ObservationLayout) -> nn.Module:
@@ -277,9 +275,10 @@ def _make_mechanism(shape: Architecture, layout: ObservationLayout) -> nn.Module
                 raise ValueError("a row of a batch gets something else than the same row alone")
         except ValueError as refusal:
             raise ConfigError(
-                f"{shape.mechanism} does not fit a policy: {refusal}", where="policy.attention",
-                remedy="change `heads` or its options, or choose one that needs no more than order, roles and features "
-                "of tokens: docs/swarm-policies.md",
+                f"{shape.mechanism} does not fit a policy: {refusal.lack if isinstance(refusal, Missing) else refusal}",
+                where="policy.attention",
+                remedy="change `heads` or its options, or choose one that needs no more than order and features of "
+                "tokens: docs/swarm-policies.md",
             ) from None  # fmt: skip
     return module
 

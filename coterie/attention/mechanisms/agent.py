@@ -16,6 +16,7 @@ from coterie.attention.mechanisms.base import (
     Context,
     Heads,
     Mechanism,
+    Missing,
     check_between,
     check_not_causal,
     drawn_grid,
@@ -109,7 +110,8 @@ class _OnPlane(nn.Module):
         """O [B, Hq, N, D]."""
         padding = _check(context)
         if context.grid is None:
-            raise ValueError("agent needs tokens on a plane: give it Context(grid=(rows, columns)), or on_plane=False")
+            lack = "agent needs tokens on a plane, unless its option on_plane is false"
+            raise Missing(lack, "Context(grid=(rows, columns))")
         grid = grid_of(Agent.about, context, q.shape[2], 2)
         q, k, v = without_padding(context, q, k, v)
         agents, is_empty = _pooled(q, grid, (self.side, self.side), padding)

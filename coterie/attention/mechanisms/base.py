@@ -178,14 +178,23 @@ def visible(q: Tensor, context: Context) -> Tensor:
     return everything.tril() if context.causal else everything
 
 
+class Missing(ValueError):
+    """A context lacks what a mechanism reads."""
+
+    def __init__(self, lack: str, remedy: str) -> None:
+        super().__init__(f"{lack}: give it {remedy}")
+        self.lack = lack
+        """The message without the remedy, which is one for callers in Python."""
+
+
 def features_of(about: About, context: Context) -> Tensor:
     """The hidden states [B, N, C] of a context, with zeros for padding.
 
     Raises:
-        ValueError: It has none.
+        Missing: It has none.
     """
     if context.features is None:
-        raise ValueError(f"{about.name} reads the hidden states too: give it Context(features=[B, N, C])")
+        raise Missing(f"{about.name} reads the hidden states too", "Context(features=[B, N, C])")
     return without_padding(context, context.features)[0]
 
 
@@ -193,12 +202,13 @@ def grid_of(about: About, context: Context, tokens: int, *axes: int) -> tuple[in
     """The grid of so many tokens, of one of these numbers of axes; a sequence is a grid of one.
 
     Raises:
-        ValueError: There is none, or one of other sizes.
+        Missing: There is none, or one of other axes.
+        ValueError: Its sizes are others.
     """
     grid = (tokens,) if context.grid is None and 1 in axes else context.grid
     if grid is None or len(grid) not in axes:
         wanted = " or ".join(str(n) for n in axes)
-        raise ValueError(f"{about.name} needs a grid of {wanted} axes, not {grid}: give it Context(grid=...)")
+        raise Missing(f"{about.name} needs a grid of {wanted} axes, not {grid}", "Context(grid=...)")
     if math.prod(grid) != tokens:
         raise ValueError(f"{about.name} has {tokens} tokens, but its grid {grid} has {math.prod(grid)} places")
     return grid

@@ -18,6 +18,7 @@ from coterie.attention.mechanisms.base import (
     Context,
     Heads,
     Mechanism,
+    Missing,
     check_between,
     narrowed,
     visible,
@@ -57,12 +58,12 @@ class Edit(Mechanism):
         """The roles of the tokens, [1 or B, 1, N].
 
         Raises:
-            ValueError: There are none.
+            Missing: There are none.
         """
         role = context.data.queries.role
         if role is None:
             kinds = ", ".join(f"{at} {what}" for at, what in enumerate(self.roles))
-            raise ValueError(f"{self.about.name} reads roles: give it Context(data=Data(Tokens(role=...))), {kinds}")
+            raise Missing(f"{self.about.name} reads roles ({kinds})", "Context(data=Data(Tokens(role=...)))")
         return role.view(-1, 1, role.shape[-1])
 
     def parts(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> tuple[list[Tensor], list[Tensor]]:

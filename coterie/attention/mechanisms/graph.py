@@ -17,6 +17,7 @@ from coterie.attention.mechanisms.base import (
     Context,
     Heads,
     Mechanism,
+    Missing,
     check_between,
     narrowed,
     visible,
@@ -86,7 +87,7 @@ class _Hops(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         if context.data.hops is None:
-            raise ValueError("hop_wise needs the hops between the tokens: give it Context(data=Data(hops=[N, N]))")
+            raise Missing("hop_wise needs the hops between the tokens", "Context(data=Data(hops=[N, N]))")
         q, k, v = without_padding(context, q, k, v)
         batch, _, n, _ = q.shape
         slots = self.mechanism.hops + 1

@@ -19,6 +19,7 @@ from coterie.attention.mechanisms.base import (
     Features,
     Heads,
     Mechanism,
+    Missing,
     check_between,
     check_not_causal,
     grid_of,
@@ -268,12 +269,11 @@ def _groups(x: Tensor, context: Context) -> Tensor:
     """[B, N].
 
     Raises:
-        ValueError: There are none.
+        Missing: There are none.
     """
     if context.data.queries.group is None:
-        raise ValueError(
-            "hierarchical_group needs the groups of the tokens: give it Context(data=Data(Tokens(group=...)))"
-        )
+        lack = "hierarchical_group needs the groups of the tokens"
+        raise Missing(lack, "Context(data=Data(Tokens(group=...)))")
     return context.data.queries.group.expand(x.shape[:2])
 
 

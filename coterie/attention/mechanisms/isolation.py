@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from coterie.attention.data import Data, Tokens
 from coterie.attention.masks import Causal, Roles, Rule, Window
-from coterie.attention.mechanisms.base import About, Context, Declaration, Heads, visible
+from coterie.attention.mechanisms.base import About, Context, Declaration, Heads, Missing, visible
 from coterie.attention.naive import naive_attention
 from coterie.attention.spec import Spec
 
@@ -187,11 +187,11 @@ def _field(about: About, context: Context, name: str, q: Tensor) -> Tensor:
     """What the context knows of the tokens by that name, [B, N].
 
     Raises:
-        ValueError: It is missing.
+        Missing: It does not.
     """
     field: Tensor | None = getattr(context.data.queries, name)
     if field is None:
-        raise ValueError(f"{about.name} needs {name}s of the tokens: give it Context(data=Data(Tokens({name}=...)))")
+        raise Missing(f"{about.name} needs {name}s of the tokens", f"Context(data=Data(Tokens({name}=...)))")
     return field.expand(q.shape[0], q.shape[2])
 
 
