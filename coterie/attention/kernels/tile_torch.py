@@ -208,7 +208,7 @@ class _Pass:
         """All tiles, by strips and by rows or, where rows are few queries, by columns."""
         tiles, sides = self.tiles, [(self.tiles.rows, self.q.shape[-2]), (KEYS, self.k.shape[-2])]
         (size, count), other_side = sides if self.by_row else sides[::-1]
-        kinds = [(1, tiles.by_column)] if not self.by_row else [*zip((STRIP, 1), tiles.by_strip, strict=True)]
+        kinds = [*zip((STRIP, 1), tiles.by_strip, strict=True)] if self.by_row else [(1, tiles.by_column)]
         for many, entries in kinds:
             height = many * size
             starts, lines, at_once = entries.starts.tolist(), -(-count // height), self._at_once(height)
