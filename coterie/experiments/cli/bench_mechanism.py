@@ -11,6 +11,7 @@ from coterie.config.problems import render
 from coterie.config.tree import Mark
 from coterie.config.yaml import parse_inline
 from coterie.errors import ConfigError
+from coterie.experiments.memory import tell_memory
 
 
 def race(
@@ -23,6 +24,7 @@ def race(
 
     Raises:
         ConfigError: There is no such mechanism, option or length, or it has no causal form.
+        EnvironmentMissing: A length does not fit into the memory; what was measured before is printed.
     """
     from coterie.attention.bench_mechanisms import Race
     from coterie.attention.choice import choose
@@ -35,18 +37,22 @@ def race(
         raise ConfigError(str(refusal), where=f"--mechanism {kind}") from None
     if not as_json:
         print(f"{kind}: {mechanism.about.title}\n{mechanism.about.cost}; {_verdict(contest)}\n{_HEAD}", flush=True)
-    timings = []
-    for length in tokens if contest.is_correct else ():
-        timings.append(contest.time(length, repeats))
-        if not as_json:
-            print(_row(timings[-1]), flush=True)
-    found = _crossovers(timings)
-    if as_json:
-        rows = [dataclasses.asdict(t) | {"gain": t.gain, "training_gain": t.training_gain} for t in timings]
-        said = {"mechanism": kind, "options": dataclasses.asdict(mechanism), "device": device, "causal": causal}
-        print(json.dumps(said | {"error": contest.error, "is_correct": contest.is_correct, **found, "lengths": rows}))
-    elif timings:
-        print("\n".join(f"{name}: {_since(since)}" for name, since in found.items()))
+    timings: list[Any] = []
+    try:
+        for length in tokens if contest.is_correct else ():
+            place, remedy = f"--lengths {lengths}", "leave out this length and longer ones"
+            with tell_memory(f"a sequence of {length} tokens", where=place, remedy=remedy):
+                timings.append(contest.time(length, repeats))
+            if not as_json:
+                print(_row(timings[-1]), flush=True)
+    finally:  # What was measured is told, whatever ended it.
+        found = _crossovers(timings)
+        if as_json:
+            said = {"mechanism": kind, "options": dataclasses.asdict(mechanism), "device": device, "causal": causal}
+            said |= {"error": contest.error, "is_correct": contest.is_correct}
+            print(json.dumps(said | found | {"lengths": list(map(_as_dict, timings))}))
+        elif timings:
+            print("\n".join(f"{name}: {_since(since)}" for name, since in found.items()))
     return 0 if contest.is_correct else 1
 
 
@@ -80,6 +86,10 @@ def _row(timing: Any) -> str:
     forward = f"{timing.forward:9.2f} ({timing.dense_forward:9.2f}) {timing.gain:5.1f}x"
     training = f"{timing.training:9.2f} ({timing.dense_training:9.2f}) {timing.training_gain:5.1f}x"
     return f"{timing.tokens:6d} {100 * timing.share:6.1f}%  {forward}   {training}"
+
+
+def _as_dict(timing: Any) -> dict[str, Any]:
+    return dataclasses.asdict(timing) | {"gain": timing.gain, "training_gain": timing.training_gain}
 
 
 def _crossovers(timings: Sequence[Any]) -> dict[str, int | None]:

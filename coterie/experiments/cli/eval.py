@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from coterie.errors import ConfigError
-from coterie.experiments.cli.options import Shown
+from coterie.experiments.cli.options import Shown, refuse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,14 +58,14 @@ def eval(
     folder, command = RunFolder.find(Path(run)), shlex.join(["coterie", *context.obj])
     config = load_resolved(folder).config
     if hasattr(config, "env"):
-        _refuse(context, _OF_SOCIETIES, "society")
+        refuse(context, _OF_SOCIETIES, "this is for the training of a society")
         scenarios = _split("--scenario", scenario, str, "names, such as o_random,mix")
         densities = _split("--density", density, _share, "numbers from 0 to 1, such as 0.2,0.8")
         counts = _split("--drones", drones, _count, "whole numbers, such as 8,16,32")
         conditions = (scenarios, densities, counts, episodes, seed or 0, deterministic, checkpoint)
         found, show = _fly(folder, conditions, command)
     else:
-        _refuse(context, _OF_WORLDS, "world")
+        refuse(context, _OF_WORLDS, "this is for the training of a world")
         protocols = _split("--protocol", protocol, str, "names, such as single,debate")
         found, show = _ask(folder, (protocols, limit, samples, temperature, seed), command, display)
     if as_json:
@@ -99,14 +99,6 @@ def _ask(folder: RunFolder, asked: tuple[Any, ...], command: str, display: str) 
     questions = Questions(protocols or DEFAULT, *others)
     found = evaluate_society(folder, questions, command=command, display=display, say=_say)
     return found, print_society_evaluation
-
-
-def _refuse(context: typer.Context, options: Sequence[str], kind: str) -> None:
-    """Options that are for another kind of run are a mistake, not nothing."""
-    for name in options:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise ConfigError(f"this option is for the training of a {kind}", where=f"--{name}", remedy="leave it out")
 
 
 def _split(option: str, given: str, read: Callable[[str], T], form: str) -> tuple[T, ...]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 from coterie.config.schema import WorldConfig
 from coterie.errors import EnvironmentMissing
+from coterie.experiments import memory
 from coterie.experiments.checks import available_memory
 
 _GIB = 2**30
-# As torch says it, of a CPU and of a GPU.
-_NO_MEMORY = ("can't allocate memory", "out of memory")
 _NUMBER = 4
 """Bytes."""
 
@@ -31,24 +29,10 @@ def check_memory(config: WorldConfig) -> None:
         )  # fmt: skip
 
 
-@contextlib.contextmanager
-def tell_memory() -> Iterator[None]:
-    """What is larger than the memory, of this machine or of its GPU, is one clear error.
-
-    Raises:
-        EnvironmentMissing: something inside was.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as cause:
-        is_memory = isinstance(cause, MemoryError) or any(words in str(cause) for words in _NO_MEMORY)
-        if not is_memory:
-            raise
-        said = str(cause).strip().splitlines() or ["no memory is left"]
-        raise EnvironmentMissing(
-            f"the training does not fit into the memory: {said[0]}",
-            remedy="set a smaller `env.num_envs`, `learning.rollout`, `policy.width` or `env.replay.size`",
-        ) from cause
+def tell_memory() -> AbstractContextManager[None]:
+    """What is larger than the memory, of this machine or of its GPU, is one clear error."""
+    remedy = "set a smaller `env.num_envs`, `learning.rollout`, `policy.width` or `env.replay.size`"
+    return memory.tell_memory("the training", remedy=remedy)
 
 
 def rollout_bytes(config: WorldConfig) -> int:

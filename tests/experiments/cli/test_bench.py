@@ -65,6 +65,9 @@ def test_a_mechanism_pays_from_where_it_is_faster_for_good(
         (["--mechanism", "gna", "-o", "window"], "expected option=value"),
         (["--mechanism", "gna", "--lengths", "512,many"], "are no lengths"),
         (["--mechanism", "hilo", "--causal"], "hilo has no causal form"),
+        (["--causal", "-o", "foo=2"], "without --mechanism this changes nothing\n  where: -o, --causal"),
+        (["--lengths", "64"], "without --mechanism this changes nothing\n  where: --lengths"),
+        (["--mechanism", "gated", "--tokens", "4096"], "with --mechanism this changes nothing\n  where: --tokens"),
     ],
 )
 def test_what_cannot_be_raced_is_one_message(given: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,3 +88,32 @@ def test_a_mechanism_that_does_not_equal_its_formula_is_not_timed(
     monkeypatch.setattr(bench_mechanisms, "LIMIT", -1.0)
     assert main(["bench", "attention", "--mechanism", "gated", "--device", "cpu"]) == 1
     assert "WRONG" in capsys.readouterr().out
+
+
+ENDLESS = 1 << 50
+"""No machine has memory for so many tokens."""
+
+
+def test_of_an_option_that_is_given_twice_the_last_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    race = ["bench", "attention", "--mechanism", "gated", "--device", "cpu", "--repeats", "1", "--lengths", "16"]
+    assert main([*race, "--json", "-o", "by_head=true", "-o", "by_head=false"]) == 0
+    assert json.loads(capsys.readouterr().out)["options"] == {"by_head": False}
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_length_that_does_not_fit_into_the_memory_is_one_message_after_what_was_measured(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    race = ["bench", "attention", "--mechanism", "gated", "--device", "cpu", "--repeats", "1", *flags]
+    assert main([*race, "--lengths", f"{ENDLESS},16"]) == 3
+    out, err = capsys.readouterr()
+    assert f"E_ENVIRONMENT: a sequence of {ENDLESS} tokens does not fit into the memory" in err
+    assert f"--lengths {ENDLESS},16" in err and "leave out this length" in err and "Traceback" not in err
+    rows = [row["tokens"] for row in json.loads(out)["lengths"]] if flags else [int(out.splitlines()[3].split()[0])]
+    assert rows == [16]
+
+
+def test_kernels_that_do_not_fit_into_the_memory_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "attention", "--device", "cpu", "--json", "--tokens", str(ENDLESS)]) == 3
+    out, err = capsys.readouterr()
+    assert json.loads(out) == [] and f"--tokens {ENDLESS}" in err and "Traceback" not in err

@@ -30,7 +30,7 @@ def test_one_that_fits_is_no_mistake_and_one_that_does_not_is_told():
     assert refused.value.where == "learning.rollout"
 
 
-@pytest.mark.parametrize("allocate", [lambda: torch.empty(2**50), lambda: np.empty(2**50)])
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(2**50), lambda: torch.empty(2**62), lambda: np.empty(2**50)])
 def test_an_allocation_that_fails_is_one_clear_error(allocate):
     with pytest.raises(EnvironmentMissing, match="does not fit into the memory"), tell_memory():
         allocate()
