@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from coterie import registry
@@ -32,9 +33,12 @@ _EITHER = f"{_MISSING}; a file has `benchmark` (a society), or `env` with `polic
 _OF_WORLDS = {"env", "learning"}
 
 
-def explain(errors: Iterable[ErrorDetails], root: Node) -> list[Problem]:
-    """One problem for each thing that is wrong; what the alternatives of a union say is one."""
-    placed = [(locate(error["loc"], root), error) for error in errors if not _is_echo(error)]
+def explain(errors: Iterable[ErrorDetails], root: Node, model: type[BaseModel] | None = None) -> list[Problem]:
+    """One problem for each thing that is wrong; what the alternatives of a union say is one.
+
+    `model` is that of a file that describes no experiment.
+    """
+    placed = [(locate(error["loc"], root, model), error) for error in errors if not _is_echo(error)]
     below = {spot.path[:length] for spot, _ in placed for length in range(len(spot.path))}
     # If an alternative of a union got further inside the value, it is the one that was meant.
     placed = [(spot, error) for spot, error in placed if _alternative(error) is None or spot.path not in below]

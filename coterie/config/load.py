@@ -25,7 +25,7 @@ from coterie.config.grid import SECTION, Point, check_grid, expand
 from coterie.config.overrides import Overrides, apply
 from coterie.config.parts import check_benchmark, check_world, draft_world, place
 from coterie.config.plugins import import_installed, import_named
-from coterie.config.problems import InvalidConfig, Mismatch, Problem, unknown
+from coterie.config.problems import InvalidConfig, Mismatch, Problem
 from coterie.config.references import replace_env
 from coterie.config.rules import check, find_mismatches
 from coterie.config.schema import (
@@ -217,15 +217,7 @@ def _ask_benchmark(root: Node, data: dict[str, Any], base: Path, asked: dict[str
 
 
 def _place(mismatches: Iterable[Mismatch], root: Node) -> list[Problem]:
-    written = [replace(one, path=as_written(one.path, root)) for one in mismatches]
-    return [_place_one(one, root.nearest(one.path)[1]) for one in written]
-
-
-def _place_one(mismatch: Mismatch, node: Node) -> Problem:
-    mark = node.key or node.mark if mismatch.is_key else node.mark
-    if mismatch.known:
-        return unknown(mark, mismatch.path, mismatch.message, mismatch.name, mismatch.known)
-    return Problem(mark, mismatch.path, mismatch.message)
+    return [replace(one, path=as_written(one.path, root)).placed(root) for one in mismatches]
 
 
 def _import_plugins(root: Node, base: Path) -> tuple[dict[str, str], list[Problem]]:

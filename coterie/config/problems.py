@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coterie import text
-from coterie.config.tree import Mark, Path, show
+from coterie.config.tree import Mark, Node, Path, show
 from coterie.errors import ConfigError
 
 _MAX_GOT = 60
@@ -47,6 +47,14 @@ class Mismatch:
     known: tuple[str, ...] = ()
     is_key: bool = False
     """It is the key that is wrong, not what stands behind it."""
+
+    def placed(self, root: Node) -> Problem:
+        """The problem, where the value or what is nearest to it is written."""
+        node = root.nearest(self.path)[1]
+        mark = node.key or node.mark if self.is_key else node.mark
+        if self.known:
+            return unknown(mark, self.path, self.message, self.name, self.known)
+        return Problem(mark, self.path, self.message)
 
 
 class InvalidConfig(ConfigError):

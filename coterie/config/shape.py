@@ -37,12 +37,12 @@ def file_model(root: Node) -> type[FileConfig]:
     return WorldConfig if is_world else ExperimentConfig
 
 
-def locate(loc: tuple[int | str, ...], root: Node) -> Spot:
-    """Where a location of pydantic's is in the file.
+def locate(loc: tuple[int | str, ...], root: Node, model: type[BaseModel] | None = None) -> Spot:
+    """Where a location of pydantic's is in the file; `model` is that of a file that describes no experiment.
 
     Locations also hold tags and labels of unions, which are no keys of the file.
     """
-    kind: Any = file_model(root)
+    kind: Any = model or file_model(root)
     parent: Any = None
     path: Path = ()
     for index, step in enumerate(loc):

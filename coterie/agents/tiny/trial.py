@@ -9,24 +9,30 @@ It learns the lessons of `coterie-tiny` for some steps, and tells the loss on le
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from coterie.agents.engines import models
 from coterie.agents.engines.tokens import ChatTokenizer
 from coterie.agents.tiny import tokenizer, train
 from coterie.attention.choice import Choice
+from coterie.attention.replacement import replace_attention
 from coterie.config.base import Config
-from coterie.config.problems import render
-from coterie.config.yaml import parse
-from coterie.errors import ConfigError, CoterieError
+from coterie.config.explain import explain
+from coterie.config.problems import InvalidConfig, Mismatch, Problem
+from coterie.config.sources import Sources
+from coterie.config.tree import Node
+from coterie.errors import CoterieError
 
 _UNSEEN = 1_000_000
 """Number of the first lesson, in steps, that no training gets to."""
@@ -48,36 +54,24 @@ class Trial(Config):
     unseen: int = Field(64, ge=1)
     """Lessons that the loss is told of."""
 
-    @classmethod
-    def read(cls, path: Path) -> Trial:
-        """From a YAML file.
-
-        Raises:
-            ConfigError: It is none, or a value does not fit.
-        """
-        node, problems = parse(path.read_text("utf-8"), str(path))
-        if problems:
-            raise ConfigError(render(problems))
-        try:
-            return cls.model_validate(node.plain() or {})
-        except ValidationError as wrong:
-            first = wrong.errors()[0]
-            raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=str(path)) from None
+    def faults(self) -> Iterator[Mismatch]:
+        """Values that do not fit each other, or else a mechanism that does not fit a causal language model."""
+        faults = self.attention.faults() if self.attention else ()
+        found = [replace(fault, path=("attention", *fault.path)) for fault in faults]
+        if self.width % (2 * self.heads):
+            what = f"{self.heads} heads do not share a width of {self.width} in even parts"
+            found.append(Mismatch(("heads",), what))
+        yield from found
+        if self.attention and not found:
+            try:
+                self._build(self._settings(), tokenizer.build())
+            except ValueError as refusal:
+                yield Mismatch(("attention",), str(refusal))
 
     def run(self) -> dict[str, Any]:
-        """Train, and say what came of it.
-
-        Raises:
-            ConfigError: The mechanism does not fit a causal language model.
-        """
-        settings = replace(
-            train.Settings(), seed=self.seed, layers=self.layers, first_layers=self.layers, width=self.width,
-            heads=self.heads, inner=self.width * 5 // 2, steps=self.steps, lessons=self.lessons,
-            warmup=max(self.steps // 10, 1), threads=1,  # mechanisms count and draw call by call
-        )  # fmt: skip
-        text = tokenizer.build()
-        model = train.build_model(settings, len(text), text.eos_token_id, text.pad_token_id)
-        self._replace_attention(model)
+        """Train, and say what came of it."""
+        settings, text = self._settings(), tokenizer.build()
+        model = self._build(settings, text)
         encode = train.encoder(ChatTokenizer(text, settings.context), text)
         started = time.monotonic()
         train.learn(model, train.lessons(settings, encode, range(self.steps)), settings, text.pad_token_id, _tell)
@@ -91,15 +85,48 @@ class Trial(Config):
             "seconds": round(seconds, 1),
         }
 
-    def _replace_attention(self, model: Any) -> None:
-        if self.attention is None:
-            return
-        from coterie.attention.replacement import replace_attention
+    def _settings(self) -> train.Settings:
+        return replace(
+            train.Settings(), seed=self.seed, layers=self.layers, first_layers=self.layers, width=self.width,
+            heads=self.heads, inner=self.width * 5 // 2, steps=self.steps, lessons=self.lessons,
+            warmup=max(self.steps // 10, 1), threads=1,  # mechanisms count and draw call by call
+        )  # fmt: skip
 
-        try:
+    def _build(self, settings: train.Settings, text: Any) -> Any:
+        model = train.build_model(settings, len(text), text.eos_token_id, text.pad_token_id)
+        if self.attention is not None:
             replace_attention(model, self.attention.build(), self.seed)
-        except ValueError as refusal:
-            raise ConfigError(str(refusal), where="attention") from None
+        return model
+
+
+def read(paths: Iterable[Path]) -> list[Trial]:
+    """From YAML files, by the rules of experiment files; `extends` too.
+
+    Raises:
+        InvalidConfig: Its text lists every problem of every file.
+    """
+    roots, problems = list[Node](), list[Problem]()
+    for path in paths:
+        sources = Sources()
+        roots.append(sources.read(path))
+        problems += sources.problems or _check(roots[-1])
+    if problems:
+        raise InvalidConfig(problems)
+    return [Trial.model_validate(root.plain()) for root in roots]
+
+
+def _check(root: Node) -> list[Problem]:
+    """What is wrong in one file. Values are compared with each other once each is right in itself."""
+    data, errors = root.plain(), list[ErrorDetails]()
+    try:
+        Trial.model_validate(data)
+    except ValidationError as wrong:
+        errors = wrong.errors(include_url=False)
+    names = {error["loc"][0] for error in errors}
+    faults: Iterable[Mismatch] = ()
+    if not names & {"attention", "width", "heads"}:
+        faults = Trial.model_validate({name: value for name, value in data.items() if name not in names}).faults()
+    return [*explain(errors, root, Trial), *(fault.placed(root) for fault in faults)]
 
 
 @torch.no_grad()
@@ -122,19 +149,26 @@ def _tell(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print one line of JSON for each file; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m coterie.agents.tiny.trial",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="all are checked before the first is run")
+    given = parser.parse_args(arguments)
     models.quiet_transformers()
     torch.set_num_threads(1)
     try:
-        for path in arguments:
-            sys.stdout.write(json.dumps(Trial.read(Path(path)).run()) + "\n")
+        for trial in read(given.files):
+            sys.stdout.write(json.dumps(trial.run()) + "\n")
             sys.stdout.flush()
-    except (CoterieError, OSError) as wrong:
+    except CoterieError as wrong:
         _tell(str(wrong))
-        return getattr(wrong, "exit_code", 2)
+        return wrong.exit_code
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
