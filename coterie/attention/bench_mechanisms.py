@@ -25,7 +25,7 @@ class Timing:
 
     tokens: int
     share: float
-    """Of the pairs of a query and a key, how many are computed."""
+    """Products of a query with a key, or what stands for keys, over the N^2 of dense; above 1 at short lengths for some."""
     forward: float
     dense_forward: float
     training: float
