@@ -25,7 +25,7 @@ class Timing:
 
     tokens: int
     share: float
-    """Products of a query with a key, or what stands for keys, over the N^2 of dense; above 1 at short lengths for some."""
+    """Products of a query with a key, or what stands for keys, over the N^2 of dense attention; may exceed 1."""
     forward: float
     dense_forward: float
     training: float
