@@ -95,7 +95,8 @@ def _attend(
     """An attention function of transformers: [B, Hq, T, D], [B, Hk, T, D] twice, to [B, T, Hq, D]."""
     if attention_mask is not None or query.shape[2] != key.shape[2]:
         raise ValueError(
-            "a mechanism needs whole sequences: call the model with use_cache=False and without attention_mask"
+            "a mechanism needs whole sequences: call the model with use_cache=False, without attention_mask, and not "
+            "compiled, where transformers makes a mask"
         )
     states, _hidden.states = _hidden.states, None  # Who kept them would keep the graph that made them.
     o = layer.mechanism(query, key, value, _describe(states))

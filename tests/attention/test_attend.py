@@ -13,7 +13,7 @@ from coterie.attention import dispatch
 from coterie.attention.attend import attend
 from coterie.attention.data import Data, Tokens
 from coterie.attention.dispatch import VARIABLE
-from coterie.attention.masks import Causal, Hops, Segments
+from coterie.attention.masks import Causal, Hops, Segments, Window
 from coterie.attention.naive import naive_attention
 from coterie.attention.spec import EdgeBias, Spec
 from coterie.attention.topology import Topology
@@ -353,3 +353,15 @@ def test_a_bias_that_does_not_fit_tiles_of_triton_is_refused_by_them(
     q, factors = torch.zeros(1, 1, 3, width), torch.zeros(3, rank)
     with pytest.raises(ValueError, match=why):
         attend(q, q, q, Spec(rank=rank), Data(query_factors=factors, key_factors=factors))
+
+
+def test_it_stands_in_what_is_compiled() -> None:
+    """Dynamo cannot make specs anew, so it goes around."""
+    q, k, v = torch.randn(3, 1, 2, 9, 4, generator=torch.Generator().manual_seed(0))
+    spec, data = Spec(Window(2, 0)), Data()
+
+    def twice(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return 2 * attend(q + 1, k, v, spec, data)
+
+    compiled = torch.compile(twice, backend="eager")
+    torch.testing.assert_close(compiled(q, k, v), twice(q, k, v))

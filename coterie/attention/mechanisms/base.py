@@ -277,6 +277,18 @@ def lengths_of(about: About, context: Context) -> Tensor | None:
     return (~padding).sum(-1)
 
 
+def is_training(module: nn.Module, about: About) -> bool:
+    """Whether a call may change what a module counts or draws, and the next one therefore computes something else.
+
+    Raises:
+        ValueError: The call is made again within a backward pass, as by gradient checkpointing: its gradients would be
+            those of something else.
+    """
+    if module.training and torch._C._current_graph_task_id() != -1:
+        raise ValueError(f"{about.name} computes something else in every call of training: do not checkpoint it")
+    return module.training
+
+
 def check_not_causal(about: About, context: Context, why: str) -> None:
     """For mechanisms that have no causal form.
 

@@ -17,7 +17,9 @@ from coterie.attention.mechanisms.base import (
     Mechanism,
     check_between,
     check_not_causal,
+    is_training,
     narrowed,
+    padding_of,
     visible,
     without_padding,
 )
@@ -90,6 +92,7 @@ class _KeyDriven(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
         check_not_causal(KeyDriven.about, context, "groups follow the keys of the whole sequence; dgqa has one")
+        padding_of(KeyDriven.about, context)
         norms = _key_norms(k, context)
         above = norms - norms.amin(-1, keepdim=True)
         return _attend_mapped(q, k, v, allot(above, q.shape[1]), context)
@@ -146,8 +149,9 @@ class _Dynamic(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
+        counts = is_training(self, Dynamic.about)
         o = _attend_mapped(q, k, v, self.head_map, context)
-        if self.training:
+        if counts:
             self._observe(_key_norms(k, context).mean(0).to(self.norms.dtype))
         return o
 
@@ -199,7 +203,7 @@ class _Perturbed(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
         o = attend(q, k, v, Spec(narrowed(None, context)), context.data)
-        self.calls += self.training
+        self.calls += is_training(self, Perturbed.about)
         noise = _noise(self.options.seed + (self.calls if self.training else 0), o)
         spread, mean = torch.std_mean(o, -1, correction=0, keepdim=True)
         return o - self.options.amount * (mean + spread * noise)

@@ -22,6 +22,7 @@ from coterie.attention.mechanisms.base import (
     check_between,
     check_not_causal,
     features_of,
+    is_training,
     padding_of,
     without_padding,
 )
@@ -146,7 +147,7 @@ class _Routing(nn.Module):
         is_token = (unit != 0).any(-1)  # Padding is zero, and no direction.
         away = (unit - own).square().mean(-1) * is_token
         add_loss(away.sum() / is_token.sum().clamp(min=1) * self.mechanism.commitment)
-        if self.training:
+        if is_training(self, Routing.about):
             self.centres.follow(kmeans(unit, means))
 
 
@@ -245,7 +246,7 @@ class _TokenAggregation(nn.Module):
     def _centres(self, unit: Tensor) -> Tensor:
         """[1, M, C]. Of the steps only the last has a gradient."""
         centres = self.centres.means
-        if not self.training:
+        if not is_training(self, TokenAggregation.about):
             return centres
         for _ in range(self.mechanism.steps - 1):
             centres = kmeans(unit.detach(), centres)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from coterie.attention.data import Data, Tokens
 from coterie.attention.mechanisms.base import Context, Heads
 from coterie.attention.mechanisms.head_maps import Dynamic, KeyDriven, Perturbed, allot
 from coterie.attention.naive import naive_attention
@@ -133,3 +134,9 @@ def test_noise_is_new_in_each_step_of_training_and_fixed_after_it() -> None:
     assert not torch.equal(module(*inputs, Context()), module(*inputs, Context()))
     module.eval()
     assert torch.equal(module(*inputs, Context()), module(*inputs, Context()))
+
+
+def test_kdgqa_takes_one_sequence_in_a_row() -> None:
+    q, k = normal(1, 8, 5, 4), normal(1, 4, 5, 4)
+    with pytest.raises(ValueError, match="kdgqa mixes tokens of all segments"):
+        KeyDriven().module(HEADS)(q, k, k, Context(data=Data(Tokens(segment=torch.tensor([0, 0, 1, 1, -1])))))
