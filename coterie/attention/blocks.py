@@ -73,12 +73,12 @@ class TileLists:
     @functools.cached_property
     def by_query(self) -> tuple[Entries, Entries]:
         """By row of tiles: full ones, and others. With `by_key` what the form in Triton reads."""
-        return self._entries(0, 2), self._entries(1, 2)
+        return self._entries(self.tiles[0], 2), self._entries(self.tiles[1], 2)
 
     @functools.cached_property
     def by_key(self) -> tuple[Entries, Entries]:
         """By column of tiles: full ones, and others."""
-        return self._entries(0, 3), self._entries(1, 3)
+        return self._entries(self.tiles[0], 3), self._entries(self.tiles[1], 3)
 
     @functools.cached_property
     def longest(self) -> int:
@@ -100,21 +100,21 @@ class TileLists:
         is_common &= line[is_common].bincount(minlength=self.batch * self.heads * strips)[line] >= _LEAST_COMMON
         shared = number[is_common]
         common = self._sorted(shared // columns, shared % columns, strips, torch.full_like(shared, -1))
-        return common, self._all(2, full[~is_common[which]])
+        return common, self._beside_mixed(full[~is_common[which]], 2)
 
     @functools.cached_property
     def by_column(self) -> Entries:
         """All by column of tiles; full ones have place -1."""
-        return self._all(3, self.tiles[0])
+        return self._beside_mixed(self.tiles[0], 3)
 
-    def _entries(self, kind: int, major: int) -> Entries:
-        tiles, count = self.tiles[kind], self.counts[major - 2]
-        return self._sorted(self._line(tiles, count, tiles[:, major]), tiles[:, 5 - major], count)
+    def _beside_mixed(self, full: Tensor, major: int) -> Entries:
+        """Some full tiles, with place -1, and all mixed ones."""
+        some = self.tiles[1]
+        place = torch.arange(-len(full), len(some), device=some.device).clamp(min=-1)
+        return self._entries(torch.cat([full, some]), major, place)
 
-    def _all(self, major: int, full: Tensor) -> Entries:
-        """Some full tiles and all mixed ones."""
-        some, count = self.tiles[1], self.counts[major - 2]
-        tiles, place = torch.cat([full, some]), torch.arange(-len(full), len(some), device=some.device).clamp(min=-1)
+    def _entries(self, tiles: Tensor, major: int, place: Tensor | None = None) -> Entries:
+        count = self.counts[major - 2]
         return self._sorted(self._line(tiles, count, tiles[:, major]), tiles[:, 5 - major], count, place)
 
     def _line(self, tiles: Tensor, count: int, at: Tensor) -> Tensor:
