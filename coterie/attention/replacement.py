@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
-from coterie.attention.mechanisms.base import Context, Heads, Mechanism, Missing, Options
+from coterie.attention.mechanisms.base import Context, Heads, Mechanism, Options, reason_of
 
 NAME = "coterie_mechanism"
 """What the config's attention implementation is called."""
@@ -56,8 +56,7 @@ def replace_attention(model: Any, mechanism: Options, seed: int = 0) -> None:
             made = [mechanism.module(heads) for _ in layers]
             _try(mechanism.module(heads).eval(), heads)
         except ValueError as refusal:
-            why = refusal.lack if isinstance(refusal, Missing) else refusal
-            raise ValueError(f"{name} does not fit a language model: {why}") from None
+            raise ValueError(f"{name} does not fit a language model: {reason_of(refusal)}") from None
     for layer, module in zip(layers, made, strict=True):
         layer.mechanism = module.to(layer.q_proj.weight)
         layer.register_forward_pre_hook(_remember, with_kwargs=True)

@@ -238,22 +238,15 @@ def test_every_mechanism_is_registered() -> None:
 @pytest.mark.parametrize("name", ["dgqa", "pgqa", "routing", "token_aggregation"])
 def test_what_changes_from_call_to_call_is_not_checkpointed_in_training(name: str) -> None:
     """Gradients would silently be those of another output."""
-    mechanism, heads = registry.impl("attention", name).small(), Heads(4, 2, 8, 32)
-    context = mechanism.context(24, torch.Generator().manual_seed(0), heads, 1)
-    module, (q, k, v) = mechanism.module(heads), _drawn(heads)
+    case = make(name, 24)
+    module, context, inputs = case.module, case.context, [x.requires_grad_() for x in case.inputs]
     for is_training in (False, True):
         module.train(is_training)
-        o = checkpoint(module, q, k, v, context, use_reentrant=False)
+        o = checkpoint(module, *inputs, context, use_reentrant=False)
         if is_training:
             with pytest.raises(ValueError, match=f"{name} .* do not checkpoint it"):
                 o.sum().backward()
         else:
-            expected = torch.autograd.grad(module(q, k, v, context).square().sum(), [q, k, v])
-            for x, y in zip(torch.autograd.grad(o.square().sum(), [q, k, v]), expected, strict=True):
+            expected = torch.autograd.grad(case.compute().square().sum(), inputs)
+            for x, y in zip(torch.autograd.grad(o.square().sum(), inputs), expected, strict=True):
                 torch.testing.assert_close(x, y)
-
-
-def _drawn(heads: Heads) -> list[Tensor]:
-    draw = torch.Generator().manual_seed(1)
-    counts = heads.queries, heads.keys, heads.keys
-    return [torch.randn(1, count, 24, heads.width, generator=draw).requires_grad_() for count in counts]

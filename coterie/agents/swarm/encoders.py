@@ -18,7 +18,7 @@ from coterie.agents.swarm.architecture import Architecture
 from coterie.agents.swarm.layers import Linear, Perceptron, find_present, split
 from coterie.agents.swarm.ordering import sort_neighbours
 from coterie.attention.data import Data, Tokens
-from coterie.attention.mechanisms.base import Context, Heads, Mechanism, Missing
+from coterie.attention.mechanisms.base import Context, Heads, Mechanism, reason_of
 from coterie.attention.neighbor import neighbor_attention
 from coterie.attention.topology import Topology
 from coterie.errors import ConfigError
@@ -275,8 +275,7 @@ def _make_mechanism(shape: Architecture, layout: ObservationLayout) -> nn.Module
                 raise ValueError("a row of a batch gets something else than the same row alone")
         except ValueError as refusal:
             raise ConfigError(
-                f"{shape.mechanism} does not fit a policy: {refusal.lack if isinstance(refusal, Missing) else refusal}",
-                where="policy.attention",
+                f"{shape.mechanism} does not fit a policy: {reason_of(refusal)}", where="policy.attention",
                 remedy="change `heads` or its options, or choose one that needs no more than order and features of "
                 "tokens: docs/swarm-policies.md",
             ) from None  # fmt: skip

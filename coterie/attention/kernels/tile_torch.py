@@ -148,7 +148,6 @@ class _Pass:
         self.tiles, self.key_heads, self.width = tiles, v.shape[1], max(v.shape[-1], terms.q.shape[-1])
         self.dtype = torch.promote_types(v.dtype, torch.float32)
         self.by_row, self.is_fused = tiles.rows >= _FEW, is_fused
-        self.bits = pad(tiles.bits, (0, 0, 0, 1), value=-1)  # The last is that of a full tile, whose place is -1.
         self.q, self.k, self.v = (self.wide(x) for x in (terms.q, terms.k, v))
         self.q = self.q * terms.scale
         self.u, self.w = (None if x is None else self.by_head(x) for x in (terms.u, terms.w))
@@ -235,9 +234,10 @@ class _Pass:
         self, places: Tensor, rows: slice | Tensor, keys: slice | Tensor
     ) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """Penalty and empty rows of tiles side by side, or one under the other; None: all of them are full."""
-        if bool((places < 0).all()):
+        is_full = places < 0
+        if bool(is_full.all()):
             return None, None
-        bits = self.bits[places]
+        bits = self.tiles.bits[places].masked_fill_(is_full[:, None], -1)
         penalty, is_empty = _unpack(bits, self.dtype), bits == 0
         if self.by_row:
             penalty, is_empty = penalty.transpose(0, 1).flatten(1), is_empty.all(0)

@@ -187,6 +187,11 @@ class Missing(ValueError):
         """The message without the remedy, which is one for callers in Python."""
 
 
+def reason_of(refusal: ValueError) -> str:
+    """What a mechanism says that does not fit, for who names it in a file."""
+    return refusal.lack if isinstance(refusal, Missing) else str(refusal)
+
+
 def features_of(about: About, context: Context) -> Tensor:
     """The hidden states [B, N, C] of a context, with zeros for padding.
 

@@ -203,8 +203,9 @@ class _Perturbed(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """O [B, Hq, N, D]."""
         o = attend(q, k, v, Spec(narrowed(None, context)), context.data)
-        self.calls += is_training(self, Perturbed.about)
-        noise = _noise(self.options.seed + (self.calls if self.training else 0), o)
+        counts = is_training(self, Perturbed.about)
+        self.calls += counts
+        noise = _noise(self.options.seed + (self.calls if counts else 0), o)
         spread, mean = torch.std_mean(o, -1, correction=0, keepdim=True)
         return o - self.options.amount * (mean + spread * noise)
 

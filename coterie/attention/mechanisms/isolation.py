@@ -55,12 +55,11 @@ class Lamic(Declaration):
         return tuple(tuple(cast(Rule, rules[self.stage - 1]) for rules in row) for row in both)
 
     def declare(self, q: Tensor, k: Tensor, context: Context) -> tuple[Spec, Data]:
-        for name in ("role", "group"):
-            _field(self.about, context, name, q)
+        _roles_and_groups(self.about, context, q)
         return Spec(Roles(self.table)), Data(context.data.queries)
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        role, group = (_field(self.about, context, name, q) for name in ("role", "group"))
+        role, group = _roles_and_groups(self.about, context, q)
         shares = (group[:, :, None] & group[:, None]) != 0
         allowed = torch.zeros_like(shares)
         for mine, row in enumerate(_LAMIC):
@@ -94,12 +93,12 @@ class Isolation(Declaration):
     )
 
     def declare(self, q: Tensor, k: Tensor, context: Context) -> tuple[Spec, Data]:
-        for name in ("role", "group"):
-            _field(self.about, context, name, q)
+        _roles_and_groups(self.about, context, q)
         return Spec(Roles((("always", "always"), ("always", "overlap")))), Data(context.data.queries)
 
     def naive(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        background, group = _field(self.about, context, "role", q) == 0, _field(self.about, context, "group", q)
+        role, group = _roles_and_groups(self.about, context, q)
+        background = role == 0
         allowed = ((group[:, :, None] & group[:, None]) != 0) | background[:, :, None] | background[:, None]
         return naive_attention(q, k, v, allowed=allowed[:, None] & visible(q, context))[0]
 
@@ -181,6 +180,11 @@ class Composite(Declaration):
 def _visual(tokens: int) -> int:
     """Visual tokens in what is made up: 3 of 4."""
     return tokens * 3 // 4
+
+
+def _roles_and_groups(about: About, context: Context, q: Tensor) -> tuple[Tensor, Tensor]:
+    """Both [B, N], or the refusal of `_field`."""
+    return _field(about, context, "role", q), _field(about, context, "group", q)
 
 
 def _field(about: About, context: Context, name: str, q: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def headline(learning: dict[str, Any]) -> str:
         return "Nothing is learnt yet"
     if learning["iterations"] < 2:
         return f"Solvers are right in {percent(solver['last'])} of their answers"
-    return f"Solvers: from {percent(solver['first'])} right to {percent(solver['last'])}{_unclear(learning['change'])}"
+    return f"Solvers: from {percent(solver['first'])} right to {percent(solver['last'])}{_unclear(learning)}"
 
 
 def direction(learning: dict[str, Any]) -> Literal["yes", "no", ""]:
@@ -53,8 +53,8 @@ def direction(learning: dict[str, Any]) -> Literal["yes", "no", ""]:
     return "yes" if change["difference"] > 0 else "no"
 
 
-def _unclear(change: dict[str, Any] | None) -> str:
-    is_open = change is not None and change["interval"][0] <= 0 <= change["interval"][1]
+def _unclear(learning: dict[str, Any]) -> str:
+    is_open = learning["change"] is not None and not direction(learning)
     return ", no change that so few tasks can show" if is_open else ""
 
 
